@@ -1,0 +1,2 @@
+//! Cases times backends with one tolerance table.
+#![forbid(unsafe_code)]

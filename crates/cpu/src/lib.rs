@@ -1,0 +1,1 @@
+//! Executes any Tintype graph on the CPU; the meaning of the IR.

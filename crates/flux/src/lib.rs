@@ -1,0 +1,2 @@
+//! FLUX pipelines: tokenizers, scheduler, pipeline, images.
+#![forbid(unsafe_code)]

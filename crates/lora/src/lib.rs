@@ -1,0 +1,2 @@
+//! LoRA files of every common format as overlays on parameters.
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! Dtypes with their rounding rules, shapes, host tensors, and torch-compatible noise.
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! The `tintype` program.
+fn main() {}

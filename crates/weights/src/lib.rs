@@ -1,0 +1,1 @@
+//! Named parameters: memory-mapped safetensors, generations, content hashes, change sets.
