@@ -335,19 +335,15 @@ fn agent(max_redirects: u32) -> Agent {
 
 /// What the list itself says about a file; `None` if that is not enough.
 fn described(sibling: &Sibling) -> Option<RemoteFile> {
-    let (etag, size, checksum) = match &sibling.lfs {
-        Some(lfs) => {
-            let digest = lfs.sha256.clone()?.to_ascii_lowercase();
-            let size = lfs.size.or(sibling.size)?;
-            let checksum = is_hexadecimal(&digest, 64).then(|| Checksum::Sha256(digest.clone()))?;
-            (digest, size, checksum)
-        }
-        None => {
-            let digest = sibling.blob_id.clone()?.to_ascii_lowercase();
-            let checksum =
-                is_hexadecimal(&digest, 40).then(|| Checksum::GitBlob(digest.clone()))?;
-            (digest, sibling.size?, checksum)
-        }
+    let (etag, size, checksum) = if let Some(lfs) = &sibling.lfs {
+        let digest = lfs.sha256.clone()?.to_ascii_lowercase();
+        let size = lfs.size.or(sibling.size)?;
+        let checksum = is_hexadecimal(&digest, 64).then(|| Checksum::Sha256(digest.clone()))?;
+        (digest, size, checksum)
+    } else {
+        let digest = sibling.blob_id.clone()?.to_ascii_lowercase();
+        let checksum = is_hexadecimal(&digest, 40).then(|| Checksum::GitBlob(digest.clone()))?;
+        (digest, sibling.size?, checksum)
     };
     Some(RemoteFile {
         name: sibling.rfilename.clone(),
@@ -385,8 +381,8 @@ pub(crate) const MAX_FAILURES: u32 = 5;
 const MAX_REDIRECTS: u32 = 10;
 const MAX_LIST_BYTES: u64 = 64 << 20;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
-const LIST_TIMEOUT: Duration = Duration::from_secs(120);
+const ANSWER_TIMEOUT: Duration = Duration::from_mins(1);
+const LIST_TIMEOUT: Duration = Duration::from_mins(2);
 
 #[cfg(test)]
 mod tests {

@@ -2,6 +2,8 @@
 //!
 //! It is no general HTTP server: one request a connection, no bodies in requests.
 
+#![allow(clippy::unwrap_used)] // A test helper outside of any test function.
+
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Write};
