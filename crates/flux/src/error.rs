@@ -1,0 +1,134 @@
+//! What can go wrong while a FLUX pipeline is read, prepared and run.
+//!
+//! One type for the whole crate. Every message names the file or the argument,
+//! what was expected and what was found; it never says what to do next, which
+//! only the program that shows it can know.
+//!
+//! ```
+//! use tintype_flux::latents::LatentSize;
+//!
+//! let error = LatentSize::from_pixels(0, 512).unwrap_err();
+//! assert_eq!(error.to_string(), "height: expected 16 to 16384 pixels, found 0");
+//! ```
+
+use std::path::{Path, PathBuf};
+
+/// The error of every fallible function of this crate.
+#[non_exhaustive]
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A file could not be opened or read.
+    #[error("{}: cannot be read", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A file could not be written; nothing of it was left behind.
+    #[error("{}: cannot be written", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A file or folder that a pipeline needs does not exist.
+    #[error("{}: expected {expected}, found nothing", path.display())]
+    Missing {
+        /// Where it was looked for.
+        path: PathBuf,
+        /// What should be there.
+        expected: String,
+    },
+    /// A file is larger than any honest file of its kind.
+    #[error("{}: expected at most {limit} bytes, found {found}", path.display())]
+    TooLarge {
+        /// The file.
+        path: PathBuf,
+        /// The most that is read, in bytes.
+        limit: u64,
+        /// The size of the file, in bytes.
+        found: u64,
+    },
+    /// A file that should be JSON is not, or has values of the wrong kind.
+    #[error("{}: not the expected JSON", path.display())]
+    Json {
+        /// The file.
+        path: PathBuf,
+        /// Where the text went wrong.
+        source: serde_json::Error,
+    },
+    /// A file can be read, but what it holds makes no sense.
+    #[error("{}: {what}: expected {expected}, found {found}", path.display())]
+    Invalid {
+        /// The file.
+        path: PathBuf,
+        /// The part of the file: a field, a token, a chunk.
+        what: String,
+        /// What would have been right.
+        expected: String,
+        /// What was there.
+        found: String,
+    },
+    /// A configuration names a class that is not known here.
+    #[error("{}: {component}: expected class {expected}, found {found}", path.display())]
+    UnknownClass {
+        /// The file.
+        path: PathBuf,
+        /// `_class_name`, or the name of the component.
+        component: String,
+        /// The classes that are supported, separated by commas.
+        expected: String,
+        /// The class that the file names.
+        found: String,
+    },
+    /// An argument of a call is out of range.
+    #[error("{argument}: expected {expected}, found {found}")]
+    Argument {
+        /// The name of the argument.
+        argument: String,
+        /// What would have been right.
+        expected: String,
+        /// What was given.
+        found: String,
+    },
+    /// A text could not be turned into tokens.
+    #[error("{}: cannot encode the text: {reason}", path.display())]
+    Encode {
+        /// The file that the tokenizer was made from.
+        path: PathBuf,
+        /// What the tokenizer said.
+        reason: String,
+    },
+}
+
+impl Error {
+    /// A file whose content is wrong at one place.
+    pub(crate) fn invalid(
+        path: &Path,
+        what: impl Into<String>,
+        expected: impl Into<String>,
+        found: impl ToString,
+    ) -> Self {
+        Self::Invalid {
+            path: path.to_owned(),
+            what: what.into(),
+            expected: expected.into(),
+            found: found.to_string(),
+        }
+    }
+
+    /// An argument that is out of range.
+    pub(crate) fn argument(
+        argument: impl Into<String>,
+        expected: impl Into<String>,
+        found: impl ToString,
+    ) -> Self {
+        Self::Argument {
+            argument: argument.into(),
+            expected: expected.into(),
+            found: found.to_string(),
+        }
+    }
+}
