@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! warning: crates/ir/src/verify.rs: 512 lines (500 is a reason to split by concept)
-//! error: crates/ir/src/op.rs:7: `FIXME` is not for committed code
+//! error: crates/ir/src/op.rs: expected a `//!` header that says what this is
 //! ```
 
 use std::path::Path;
