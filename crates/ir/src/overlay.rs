@@ -1,0 +1,176 @@
+//! Overlays: fragments of IR attached to one parameter before fusion.
+
+use std::collections::HashMap;
+
+use crate::{Error, Graph, Node, Parameter, Result, Value};
+
+/// A fragment that computes a parameter's new value from its old one: a LoRA, a
+/// scale, a replacement.
+///
+/// The fragment is a graph without inputs and with one output, of the type of the
+/// parameter. Its parameter [`Overlay::BASE`], if it has one, is the value below:
+/// the untouched parameter, or the result of the overlay attached before. Its
+/// other parameters have names of their own and come from the caller.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Overlay {
+    parameter: String,
+    fragment: Graph,
+}
+
+impl Overlay {
+    /// The fragment's name for the value below it.
+    pub const BASE: &'static str = "base";
+
+    /// An overlay of `fragment` on `parameter`.
+    pub fn new(parameter: impl Into<String>, fragment: Graph) -> Result<Self> {
+        let parameter = parameter.into();
+        crate::verify(&fragment)?;
+        if !fragment.inputs.is_empty() || fragment.outputs.len() != 1 {
+            let (inputs, outputs) = (fragment.inputs.len(), fragment.outputs.len());
+            let message = format!(
+                "expected a fragment without inputs and with one output, found {inputs} and {outputs}"
+            );
+            return Err(Error::Overlay { parameter, message });
+        }
+        Ok(Self {
+            parameter,
+            fragment,
+        })
+    }
+
+    /// The name of the parameter that it changes.
+    pub fn parameter(&self) -> &str {
+        &self.parameter
+    }
+
+    /// The fragment.
+    pub fn fragment(&self) -> &Graph {
+        &self.fragment
+    }
+
+    /// The names of the parameters that the fragment itself brings.
+    pub fn own_parameters(&self) -> impl Iterator<Item = &Parameter> {
+        self.fragment
+            .parameters
+            .iter()
+            .filter(|parameter| parameter.name != Self::BASE)
+    }
+
+    /// `graph` with every use of a changed parameter replaced by its overlays, in order.
+    ///
+    /// An overlay on a parameter that the graph does not have, or of another type, is an error.
+    pub fn attach(graph: &Graph, overlays: &[Self]) -> Result<Graph> {
+        let mut result = Graph {
+            nodes: Vec::new(),
+            ..graph.clone()
+        };
+        let mut replaced: HashMap<Value, Value> = HashMap::new();
+        for overlay in overlays {
+            let base = overlay.base_in(graph)?;
+            let below = replaced.get(&base).copied().unwrap_or(base);
+            let value = overlay.inline(&mut result, below)?;
+            replaced.insert(base, value);
+        }
+        let offset = result.nodes.len();
+        let moved = |value: Value| match value {
+            Value::Node(index) => Value::Node(index + offset),
+            other => replaced.get(&other).copied().unwrap_or(other),
+        };
+        for node in &graph.nodes {
+            let operands = node
+                .operands
+                .iter()
+                .map(|&operand| moved(operand))
+                .collect();
+            result.nodes.push(Node {
+                operands,
+                ..node.clone()
+            });
+        }
+        for output in &mut result.outputs {
+            output.value = moved(output.value);
+        }
+        Ok(result)
+    }
+
+    fn base_in(&self, graph: &Graph) -> Result<Value> {
+        let failed = |message: String| Error::Overlay {
+            parameter: self.parameter.clone(),
+            message,
+        };
+        let index = graph
+            .parameters
+            .iter()
+            .position(|parameter| parameter.name == self.parameter)
+            .ok_or_else(|| failed(format!("graph `{}` has no such parameter", graph.name)))?;
+        let expected = &graph.parameters[index].ty;
+        let found = self.fragment.type_of(self.fragment.outputs[0].value);
+        if found != expected {
+            return Err(failed(format!("expected {expected}, found {found}")));
+        }
+        if let Some(base) = self.fragment.parameter(Self::BASE)
+            && base.ty != *expected
+        {
+            return Err(failed(format!(
+                "expected a base of {expected}, found {}",
+                base.ty
+            )));
+        }
+        Ok(Value::Parameter(index))
+    }
+
+    /// Copies the fragment to the end of `graph`; gives its output's value there.
+    fn inline(&self, graph: &mut Graph, base: Value) -> Result<Value> {
+        let mut parameters = Vec::with_capacity(self.fragment.parameters.len());
+        for parameter in &self.fragment.parameters {
+            let is_base = parameter.name == Self::BASE;
+            parameters.push(if is_base {
+                base
+            } else {
+                self.declare(graph, parameter)?
+            });
+        }
+        let offset = graph.nodes.len();
+        let moved = |value: Value| match value {
+            Value::Parameter(index) => parameters[index],
+            Value::Node(index) => Value::Node(index + offset),
+            Value::Input(_) => unreachable!("fragments have no inputs"),
+        };
+        for node in &self.fragment.nodes {
+            let operands = node
+                .operands
+                .iter()
+                .map(|&operand| moved(operand))
+                .collect();
+            graph.nodes.push(Node {
+                operands,
+                ..node.clone()
+            });
+        }
+        Ok(moved(self.fragment.outputs[0].value))
+    }
+
+    /// The parameter of this name in `graph`, declared if it is new: overlays may share one.
+    fn declare(&self, graph: &mut Graph, parameter: &Parameter) -> Result<Value> {
+        let found = graph
+            .parameters
+            .iter()
+            .position(|other| other.name == parameter.name);
+        let Some(index) = found else {
+            graph.parameters.push(parameter.clone());
+            return Ok(Value::Parameter(graph.parameters.len() - 1));
+        };
+        let declared = &graph.parameters[index].ty;
+        if *declared != parameter.ty {
+            let message = format!(
+                "`{}`: expected {declared}, found {}",
+                parameter.name, parameter.ty
+            );
+            return Err(Error::Overlay {
+                parameter: self.parameter.clone(),
+                message,
+            });
+        }
+        Ok(Value::Parameter(index))
+    }
+}
