@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod error;
+mod files;
 pub mod image;
 pub mod latents;
 pub mod model_index;
