@@ -1,0 +1,59 @@
+//! What can go wrong between a graph and what runs it.
+
+/// Errors of backends.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A backend cannot be used here.
+    #[error("backend `{backend}` is not available: {reason}; {remedy}")]
+    Unavailable {
+        /// The backend's name.
+        backend: &'static str,
+        /// Why: the library or device that is missing.
+        reason: String,
+        /// What to install or set.
+        remedy: String,
+    },
+    /// A graph holds something that the backend cannot run.
+    #[error("backend `{backend}` cannot run {what}")]
+    Unsupported {
+        /// The backend's name.
+        backend: &'static str,
+        /// The operation, dtype or size.
+        what: String,
+    },
+    /// An input that a program needs was not given.
+    #[error("input `{0}` is missing")]
+    MissingInput(String),
+    /// A result that a program does not have was asked for.
+    #[error("there is no output `{name}`, only {found}")]
+    MissingOutput {
+        /// The name asked for.
+        name: String,
+        /// The names there are.
+        found: String,
+    },
+    /// The executable has no weights yet.
+    #[error("graph `{0}` has no weights yet: refit it first")]
+    NoWeights(String),
+    /// A request state of another executable.
+    #[error("this request state belongs to another executable")]
+    ForeignState,
+    /// A value at run time that no operation can use, such as an index out of range.
+    #[error("{op}: {message}")]
+    Value {
+        /// The operation, with its label.
+        op: String,
+        /// What was expected and found.
+        message: String,
+    },
+    /// A graph, a type or an overlay is wrong.
+    #[error(transparent)]
+    Ir(#[from] tintype_ir::Error),
+    /// A parameter is missing, of the wrong type, or unreadable.
+    #[error(transparent)]
+    Weights(#[from] tintype_weights::Error),
+    /// A tensor is wrong.
+    #[error(transparent)]
+    Tensor(#[from] tintype_tensor::Error),
+}

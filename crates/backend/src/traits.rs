@@ -1,0 +1,93 @@
+//! `Backend` → `Executable` → `Session`.
+
+use std::any::Any;
+
+use tintype_ir::{Op, StagedGraph, TensorType};
+
+use crate::{Changes, RefitReport, Result, Tensors};
+
+/// A way to run graphs: the CPU, TensorRT, CUDA.
+pub trait Backend: Send + Sync {
+    /// The name by which users choose it: `cpu`, `tensorrt`, `cuda`.
+    fn name(&self) -> &'static str;
+
+    /// What it can run and how it likes its graphs.
+    fn capabilities(&self) -> Capabilities;
+
+    /// Whether it runs `op` with a result of type `ty` as it stands. What it does
+    /// not run is decomposed first.
+    fn supports(&self, op: &Op, ty: &TensorType) -> bool;
+
+    /// Compiles a graph. The result has no weights yet.
+    fn compile(&self, graph: &StagedGraph, options: &CompileOptions)
+    -> Result<Box<dyn Executable>>;
+}
+
+/// How a backend likes its graphs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct Capabilities {
+    /// Whether one product for q, k and v is faster than three.
+    pub fuse_qkv: bool,
+    /// Whether weights lie in memory of their own beside the mapped file.
+    pub copies_weights: bool,
+}
+
+impl Capabilities {
+    /// One product for q, k and v.
+    #[must_use]
+    pub fn with_fuse_qkv(mut self, fuse_qkv: bool) -> Self {
+        self.fuse_qkv = fuse_qkv;
+        self
+    }
+
+    /// Weights are copied to memory of a device.
+    #[must_use]
+    pub fn with_copies_weights(mut self, copies_weights: bool) -> Self {
+        self.copies_weights = copies_weights;
+        self
+    }
+}
+
+/// Options of [`Backend::compile`] that every backend understands.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct CompileOptions {
+    /// Verify the graph again although a pass gave it.
+    pub verify: bool,
+}
+
+/// A compiled graph. Its weights come and change by [`Executable::refit`].
+///
+/// Executables are shared between threads; a refit waits for no session, and
+/// request states prepared before it keep the weights they have.
+pub trait Executable: Send + Sync {
+    /// The graph it was compiled from.
+    fn graph(&self) -> &StagedGraph;
+
+    /// Takes over parameters and overlays: runs the part of the weight program
+    /// that they reach. After an error the old weights stay.
+    fn refit(&self, changes: &Changes<'_>) -> Result<RefitReport>;
+
+    /// A session of its own buffers; several may live at once.
+    fn session(&self) -> Result<Box<dyn Session>>;
+}
+
+/// Runs the request and step programs of one executable.
+pub trait Session: Send {
+    /// Runs the request program on the inputs of that stage.
+    fn prepare(&mut self, inputs: &Tensors) -> Result<Box<dyn RequestState>>;
+
+    /// Runs the step program on the step inputs and what `state` holds; gives the
+    /// outputs of that stage. Several states may be used in turn.
+    fn step(&mut self, state: &dyn RequestState, inputs: &Tensors) -> Result<Tensors>;
+}
+
+/// What one request computed: its outputs, and what its steps read.
+pub trait RequestState: Send {
+    /// The outputs of the graph that do not depend on step inputs.
+    fn outputs(&self) -> &Tensors;
+
+    /// For the backend that made it.
+    fn as_any(&self) -> &dyn Any;
+}
