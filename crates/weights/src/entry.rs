@@ -1,0 +1,100 @@
+//! One version of one parameter: its source, its generation, its content hash.
+//!
+//! An entry never changes: a change makes a new one. So the hash is computed at
+//! most once for each generation, and clones of [`crate::Parameters`] share it.
+//!
+//! ```text
+//! entry 17: blocks.0.qkv.weight, rows 0..3072, generation 4211, hash not yet known
+//! ```
+
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use tintype_tensor::Tensor;
+
+use crate::source::Source;
+use crate::{Result, View};
+
+/// A parameter as it is between two changes.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    pub(crate) source: Source,
+    pub(crate) generation: u64,
+    pub(crate) hash: Arc<OnceLock<ContentHash>>,
+}
+
+/// blake3 of a tensor's dtype, shape and bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ContentHash([u8; 32]);
+
+impl Entry {
+    /// An entry of a new generation.
+    pub(crate) fn new(source: Source) -> Arc<Self> {
+        Self::with_generation(source, next_generation())
+    }
+
+    fn with_generation(source: Source, generation: u64) -> Arc<Self> {
+        Arc::new(Self {
+            source,
+            generation,
+            hash: Arc::default(),
+        })
+    }
+
+    /// A view is as old as what it looks at.
+    pub(crate) fn viewed(&self, name: &str, view: View) -> Result<Arc<Self>> {
+        let source = self.source.viewed(view);
+        let source = source.map_err(|error| self.source.base().value_error(name, error))?;
+        Ok(Self::with_generation(source, self.generation))
+    }
+
+    /// The content hash; reads the tensor the first time.
+    pub(crate) fn content_hash(&self, name: &str) -> Result<ContentHash> {
+        if let Some(hash) = self.hash.get() {
+            return Ok(*hash);
+        }
+        let hash = ContentHash::of(&self.source.read(name)?);
+        Ok(*self.hash.get_or_init(|| hash))
+    }
+}
+
+impl ContentHash {
+    /// The hash of a tensor's dtype, shape and bytes, on one thread.
+    pub fn of(tensor: &Tensor) -> Self {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(format!("{}{};", tensor.dtype(), tensor.shape()).as_bytes());
+        hasher.update(tensor.bytes());
+        hasher.finalize().into()
+    }
+
+    /// The 32 bytes.
+    pub fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+impl From<blake3::Hash> for ContentHash {
+    fn from(hash: blake3::Hash) -> Self {
+        Self(*hash.as_bytes())
+    }
+}
+
+impl fmt::Display for ContentHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(blake3::Hash::from(self.0).to_hex().as_str())
+    }
+}
+
+impl fmt::Debug for ContentHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// Rises with every change in this process, so that two generations that are
+/// equal mean the same content wherever they come from.
+fn next_generation() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    NEXT.fetch_add(1, Ordering::Relaxed)
+}
