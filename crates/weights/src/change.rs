@@ -1,6 +1,6 @@
 //! Which parameters changed: exact, by generation, and by content where asked.
 //!
-//! Two generations that are equal mean the same content. Two that differ mean
+//! Equal generations of equal views mean the same content. Unequal ones mean
 //! that someone changed the parameter, perhaps to what it was: the `content_`
 //! functions compare hashes then. Nothing here looks at names.
 //!
@@ -20,7 +20,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, OnceLock};
 
 use crate::entry::Entry;
-use crate::{ContentHash, Parameters, Result};
+use crate::{ContentHash, Parameters, Result, View};
 
 /// Names of parameters that differ between two states.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -44,6 +44,7 @@ pub struct Snapshot {
 #[derive(Debug, Clone)]
 struct Moment {
     generation: u64,
+    views: Vec<View>,
     /// Shared with the entry: a hash that is computed later is known here too.
     hash: Arc<OnceLock<ContentHash>>,
 }
@@ -86,6 +87,7 @@ impl Parameters {
         let entries = self.entries.iter().map(|(name, entry)| {
             let moment = Moment {
                 generation: entry.generation,
+                views: entry.source.views().to_vec(),
                 hash: Arc::clone(&entry.hash),
             };
             (name.clone(), moment)
@@ -107,12 +109,10 @@ impl Parameters {
     pub fn changes_since(&self, before: &Snapshot) -> ChangeSet {
         let mut changes = ChangeSet::default();
         for (name, entry) in &*self.entries {
-            match before.generation(name) {
+            match before.entries.get(name) {
                 None => changes.added.insert(name.clone()),
-                Some(generation) if generation != entry.generation => {
-                    changes.changed.insert(name.clone())
-                }
-                Some(_) => false,
+                Some(moment) if entry.is_same(moment.generation, &moment.views) => false,
+                Some(_) => changes.changed.insert(name.clone()),
             };
         }
         let gone = before.entries.keys().filter(|name| !self.contains(name));

@@ -79,6 +79,11 @@ impl Checkpoint {
         Ok(Self { files })
     }
 
+    /// A checkpoint of one file that is open, for example one in memory.
+    pub fn from_file(file: SafetensorsFile) -> Self {
+        Self { files: vec![file] }
+    }
+
     /// The files, in order of their names.
     pub fn files(&self) -> &[SafetensorsFile] {
         &self.files

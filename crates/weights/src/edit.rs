@@ -71,7 +71,7 @@ impl Parameters {
     }
 
     /// Replaces the parameters that `other` holds, all of which must exist here.
-    /// They keep the generation that they have in `other`.
+    /// Each gets a new generation and keeps what is known of its hash.
     pub fn replace_with(&mut self, other: &Self, options: ChangeOptions) -> Result<ChangeSet> {
         let entries = other.entries.iter();
         let changes = entries.map(|(name, entry)| (name.clone(), Arc::clone(entry)));
@@ -121,7 +121,7 @@ impl Parameters {
         let mut accepted = Vec::with_capacity(changes.len());
         for (name, entry) in changes {
             let old = self.entry(&name)?;
-            if old.generation == entry.generation && Arc::ptr_eq(old, &entry) {
+            if old.is_same(entry.generation, entry.source.views()) {
                 continue;
             }
             check_replacement(&name, old, &entry)?;
@@ -131,7 +131,7 @@ impl Parameters {
             let equal =
                 options.compare_content && old.content_hash(&name)? == entry.content_hash(&name)?;
             if !equal {
-                accepted.push((name, entry));
+                accepted.push((name, entry.renewed()));
             }
         }
         let changes = ChangeSet {

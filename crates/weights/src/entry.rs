@@ -42,6 +42,21 @@ impl Entry {
         })
     }
 
+    /// The same content as a change that is made now.
+    pub(crate) fn renewed(&self) -> Arc<Self> {
+        Arc::new(Self {
+            source: self.source.clone(),
+            generation: next_generation(),
+            hash: Arc::clone(&self.hash),
+        })
+    }
+
+    /// Whether two entries have the same content for sure, without reading:
+    /// views of one tensor share its generation, so they are compared too.
+    pub(crate) fn is_same(&self, generation: u64, views: &[View]) -> bool {
+        self.generation == generation && self.source.views() == views
+    }
+
     /// A view is as old as what it looks at.
     pub(crate) fn viewed(&self, name: &str, view: View) -> Result<Arc<Self>> {
         let source = self.source.viewed(view);
@@ -92,8 +107,8 @@ impl fmt::Debug for ContentHash {
     }
 }
 
-/// Rises with every change in this process, so that two generations that are
-/// equal mean the same content wherever they come from.
+/// Rises with every change in this process, so that equal generations of a
+/// whole tensor mean the same content wherever they come from.
 fn next_generation() -> u64 {
     static NEXT: AtomicU64 = AtomicU64::new(1);
     NEXT.fetch_add(1, Ordering::Relaxed)

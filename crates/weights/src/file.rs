@@ -20,6 +20,7 @@
 //! ```
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -34,8 +35,15 @@ use crate::{Error, Result};
 /// An open safetensors file. Cloning is cheap; tensors keep the mapping alive.
 #[derive(Debug, Clone)]
 pub struct SafetensorsFile {
-    mapping: Arc<Mapping>,
+    path: Arc<Path>,
+    bytes: Bytes,
     header: Arc<Header>,
+}
+
+#[derive(Debug, Clone)]
+enum Bytes {
+    Mapped(Arc<Mapping>),
+    Memory(Arc<InMemory>),
 }
 
 /// What tells one checkpoint file from another without reading its data.
@@ -55,17 +63,33 @@ pub struct FileIdentity {
 impl SafetensorsFile {
     /// Maps a file and checks its header.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
-        let mapping = Mapping::open(path.as_ref())?;
-        let header = Header::parse(mapping.path(), mapping.bytes())?;
+        let path = path.as_ref();
+        let mapping = Mapping::open(path)?;
+        Self::parse(path, Bytes::Mapped(Arc::new(mapping)))
+    }
+
+    /// A file that is in memory already, for example one embedded in a program
+    /// (`&'static [u8]`) or a `Vec<u8>`. `label` stands for its path in messages.
+    pub fn from_bytes<T>(label: impl AsRef<Path>, bytes: T) -> Result<Self>
+    where
+        T: AsRef<[u8]> + Send + Sync + 'static,
+    {
+        let bytes = InMemory(Box::new(bytes));
+        Self::parse(label.as_ref(), Bytes::Memory(Arc::new(bytes)))
+    }
+
+    fn parse(path: &Path, bytes: Bytes) -> Result<Self> {
+        let header = Header::parse(path, bytes.as_slice())?;
         Ok(Self {
-            mapping: Arc::new(mapping),
+            path: path.into(),
+            bytes,
             header: Arc::new(header),
         })
     }
 
-    /// The path that was opened.
+    /// The path that was opened, or the label of a file in memory.
     pub fn path(&self) -> &Path {
-        self.mapping.path()
+        &self.path
     }
 
     /// The strings under `__metadata__`.
@@ -102,10 +126,10 @@ impl SafetensorsFile {
                 dtype: entry.dtype.name(),
             })?;
         let tensor = if entry.dtype == StorageDType::F64 {
-            let bytes = &self.mapping.bytes()[entry.range.clone()];
+            let bytes = &self.bytes.as_slice()[entry.range.clone()];
             Tensor::from_f32(entry.shape.clone(), f32_from_f64(bytes))
         } else {
-            let owner: Arc<dyn ByteOwner> = self.mapping.clone();
+            let owner = self.bytes.owner();
             Tensor::from_owner(dtype, entry.shape.clone(), owner, entry.range.clone())
         };
         tensor.map_err(|source| Error::Value {
@@ -117,17 +141,62 @@ impl SafetensorsFile {
 
     /// An error if the file's size or time is no longer what it was at opening.
     pub fn verify(&self) -> Result<()> {
-        self.mapping.verify()
+        match &self.bytes {
+            Bytes::Mapped(mapping) => mapping.verify(),
+            Bytes::Memory(_) => Ok(()),
+        }
+    }
+
+    /// Whether `self` and `other` are handles of one opening.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.header, &other.header)
     }
 
     /// Size, time and header hash.
     pub fn identity(&self) -> FileIdentity {
         FileIdentity {
             path: self.path().to_owned(),
-            size: self.mapping.bytes().len() as u64,
-            modified: self.mapping.modified(),
+            size: self.bytes.as_slice().len() as u64,
+            modified: self.bytes.modified(),
             header_hash: *self.header.hash.as_bytes(),
         }
+    }
+}
+
+impl Bytes {
+    fn as_slice(&self) -> &[u8] {
+        match self {
+            Self::Mapped(mapping) => mapping.bytes(),
+            Self::Memory(bytes) => bytes.bytes(),
+        }
+    }
+
+    fn owner(&self) -> Arc<dyn ByteOwner> {
+        match self {
+            Self::Mapped(mapping) => mapping.clone(),
+            Self::Memory(bytes) => bytes.clone(),
+        }
+    }
+
+    fn modified(&self) -> Option<SystemTime> {
+        match self {
+            Self::Mapped(mapping) => mapping.modified(),
+            Self::Memory(_) => None,
+        }
+    }
+}
+
+struct InMemory(Box<dyn AsRef<[u8]> + Send + Sync>);
+
+impl ByteOwner for InMemory {
+    fn bytes(&self) -> &[u8] {
+        (*self.0).as_ref()
+    }
+}
+
+impl fmt::Debug for InMemory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} bytes in memory", self.bytes().len())
     }
 }
 

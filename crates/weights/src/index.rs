@@ -26,9 +26,12 @@ pub(crate) struct ShardIndex {
 
 impl ShardIndex {
     pub(crate) fn read(path: &Path) -> Result<Self> {
-        let size = std::fs::metadata(path)
-            .map_err(|error| Error::io(path, "opening", error))?
-            .len();
+        let metadata = std::fs::metadata(path);
+        let metadata = metadata.map_err(|error| Error::io(path, "opening", error))?;
+        if !metadata.is_file() {
+            return Err(Error::file(path, "a file", "something else"));
+        }
+        let size = metadata.len();
         if size > LARGEST_INDEX {
             let expected = format!("an index of at most {LARGEST_INDEX} bytes");
             return Err(Error::file(path, expected, format!("{size}")));

@@ -28,13 +28,16 @@ pub(crate) struct Mapping {
 
 impl Mapping {
     pub(crate) fn open(path: &Path) -> Result<Self> {
+        // Before opening, which would wait for the other end of a pipe.
+        let metadata = std::fs::metadata(path);
+        let metadata = metadata.map_err(|error| Error::io(path, "opening", error))?;
+        if !metadata.is_file() {
+            return Err(Error::file(path, "a file", "something else"));
+        }
         let file = File::open(path).map_err(|error| Error::io(path, "opening", error))?;
         let metadata = file
             .metadata()
             .map_err(|error| Error::io(path, "reading the size", error))?;
-        if !metadata.is_file() {
-            return Err(Error::file(path, "a file", "something else"));
-        }
         // A mapping of nothing is an error on some systems, with a poor message.
         if metadata.len() == 0 {
             return Err(Error::file(path, "a safetensors file", "an empty one"));
@@ -50,10 +53,6 @@ impl Mapping {
             file,
             bytes,
         })
-    }
-
-    pub(crate) fn path(&self) -> &Path {
-        &self.path
     }
 
     pub(crate) fn modified(&self) -> Option<SystemTime> {

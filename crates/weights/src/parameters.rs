@@ -23,7 +23,9 @@ use tintype_tensor::{DType, Shape, Tensor};
 use crate::entry::Entry;
 use crate::error::shown;
 use crate::source::Base;
-use crate::{Checkpoint, ContentHash, Error, ParametersBuilder, Result};
+use crate::{
+    Checkpoint, CheckpointIdentity, ContentHash, Error, ParametersBuilder, Result, SafetensorsFile,
+};
 
 /// Named tensors in files and in memory. Cloning is cheap.
 #[derive(Debug, Clone, Default)]
@@ -148,6 +150,33 @@ impl Parameters {
     /// blake3 of dtype, shape and bytes, computed once for each generation.
     pub fn hash(&self, name: &str) -> Result<ContentHash> {
         self.entry(name)?.content_hash(name)
+    }
+
+    /// The open files that parameters lie in, each once.
+    pub fn files(&self) -> Vec<SafetensorsFile> {
+        let mut files: Vec<SafetensorsFile> = Vec::new();
+        for entry in self.entries.values() {
+            if let Base::File { file, .. } = entry.source.base()
+                && !files.iter().any(|known| known.is_same(file))
+            {
+                files.push(file.clone());
+            }
+        }
+        files.sort_by(|a, b| a.path().cmp(b.path()));
+        files
+    }
+
+    /// Whether all files are still what they were when they were opened.
+    pub fn verify(&self) -> Result<()> {
+        self.files().iter().try_for_each(SafetensorsFile::verify)
+    }
+
+    /// Size, modification time and header hash of every file; says nothing of
+    /// parameters in memory.
+    pub fn identity(&self) -> CheckpointIdentity {
+        CheckpointIdentity {
+            files: self.files().iter().map(SafetensorsFile::identity).collect(),
+        }
     }
 
     /// The files that parameters lie in, and `memory` if some do, for messages.

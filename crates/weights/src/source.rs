@@ -66,6 +66,10 @@ impl Source {
         &self.base
     }
 
+    pub(crate) fn views(&self) -> &[View] {
+        &self.views
+    }
+
     pub(crate) fn shape(&self) -> &Shape {
         &self.shape
     }

@@ -226,3 +226,25 @@ fn views_compose_and_are_checked_when_made() {
         .unwrap();
     assert_eq!(both.get("v").unwrap().to_f32_vec().unwrap(), [5.0]);
 }
+
+#[test]
+fn views_of_one_tensor_are_told_apart() {
+    let part = |start: usize| {
+        let end = start + 2;
+        View::Rows { start, end }
+    };
+    let base = parameters();
+    let with = |start| {
+        let builder = Parameters::builder().parameters(&base);
+        builder.view("v", "b", part(start)).build().unwrap()
+    };
+    let (first, mut again, second) = (with(0), with(0), with(2));
+    assert!(again.changes_from(&first).is_empty());
+    assert!(second.changes_from(&first).contains("v"));
+    let changes = again
+        .replace_with(&second, ChangeOptions::default())
+        .unwrap();
+    assert_eq!(changes.names().collect::<Vec<_>>(), ["v"]);
+    assert_eq!(again.get("v").unwrap().to_f32_vec().unwrap(), [5.0, 6.0]);
+    assert!(again.generation("v").unwrap() > second.generation("v").unwrap());
+}

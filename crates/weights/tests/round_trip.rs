@@ -54,9 +54,10 @@ proptest! {
 
     #[test]
     fn any_bytes_are_read_or_refused(header in ".{0,80}", data in 0usize..16) {
-        let folder = folder();
-        let path = common::write_raw(folder.path(), "a.safetensors", header.as_bytes(), data);
-        let _ = SafetensorsFile::open(path);
+        let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
+        bytes.extend(header.as_bytes());
+        bytes.resize(bytes.len() + data, 0);
+        let _ = SafetensorsFile::from_bytes("a.safetensors", bytes);
     }
 }
 
@@ -282,4 +283,26 @@ fn identities_follow_header_size_and_time() {
     );
     write(folder.path(), "a.safetensors", &[counting("b", &[2], 1.0)]);
     assert_ne!(identity().hash(), before.hash());
+}
+
+#[test]
+fn files_in_memory_read_like_files_on_disk() {
+    let folder = folder();
+    let path = write(folder.path(), "a.safetensors", &[counting("a", &[3], 1.0)]);
+    let mapped = Parameters::open(&path).unwrap();
+    let file = SafetensorsFile::from_bytes("embedded", std::fs::read(&path).unwrap()).unwrap();
+    let held = Parameters::from_checkpoint(&Checkpoint::from_file(file)).unwrap();
+    assert!(held.content_changes_from(&mapped).unwrap().is_empty());
+    held.verify().unwrap();
+    assert_eq!(
+        held.identity().files[0].header_hash,
+        mapped.identity().files[0].header_hash
+    );
+    assert!(
+        held.get("b")
+            .unwrap_err()
+            .to_string()
+            .starts_with("embedded: ")
+    );
+    assert!(SafetensorsFile::from_bytes("cut", &b"abc"[..]).is_err());
 }
