@@ -6,10 +6,10 @@ peak resident memory, versions. Peak memory is that of the whole process, so eac
 Not a quality check: the pictures are noise.
 
 Examples, with the Python of tools/fixtures/requirements.txt:
-    python bench_diffusers.py --make /tmp/width512
-    python bench_diffusers.py --run /tmp/width512 --what pipeline --steps 4
-    python bench_diffusers.py --run /tmp/width512 --what transformer
-    tintype generate "a red fox" --model /tmp/width512 --height 512 --width 512 --steps 4 --dtype f32 --json
+    python bench_diffusers.py --make target/width512
+    python bench_diffusers.py --run target/width512 --what pipeline --steps 4
+    python bench_diffusers.py --run target/width512 --what transformer
+    tintype generate "a red fox" --model target/width512 --height 512 --width 512 --steps 4 --dtype f32 --json
 """
 
 import argparse
