@@ -94,7 +94,7 @@ fn ci(workspace: &Workspace) -> Result<()> {
     };
     note(
         "fmt",
-        process::run(cargo().args(["fmt", "--all", "--check"])),
+        process::run(cargo().args(["fmt", "--all", "--", "--check", "-l"])),
     );
     note("tidy", tidy::run(workspace));
     note(
