@@ -34,6 +34,7 @@
 mod binding;
 mod builder;
 mod constant;
+mod decompose;
 mod dim;
 mod error;
 mod evaluate;
@@ -51,6 +52,7 @@ mod verify;
 pub use binding::Binding;
 pub use builder::GraphBuilder;
 pub use constant::Constant;
+pub use decompose::{MAX_KERNEL, decompose};
 pub use dim::{Dim, Symbol};
 pub use error::Error;
 pub use evaluate::Evaluator;
