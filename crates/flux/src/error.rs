@@ -105,6 +105,10 @@ pub enum Error {
 
 impl Error {
     /// A file whose content is wrong at one place.
+    #[allow(
+        clippy::needless_pass_by_value,
+        reason = "callers pass literals and numbers alike"
+    )]
     pub(crate) fn invalid(
         path: &Path,
         what: impl Into<String>,
@@ -120,6 +124,10 @@ impl Error {
     }
 
     /// An argument that is out of range.
+    #[allow(
+        clippy::needless_pass_by_value,
+        reason = "callers pass literals and numbers alike"
+    )]
     pub(crate) fn argument(
         argument: impl Into<String>,
         expected: impl Into<String>,

@@ -39,7 +39,8 @@ impl LatentSize {
     pub fn from_pixels(height: usize, width: usize) -> Result<Self> {
         let latent_height = latent_side("height", height)?;
         let latent_width = latent_side("width", width)?;
-        let exact = height % PIXELS_PER_TOKEN == 0 && width % PIXELS_PER_TOKEN == 0;
+        let exact =
+            height.is_multiple_of(PIXELS_PER_TOKEN) && width.is_multiple_of(PIXELS_PER_TOKEN);
         Ok(Self {
             height: latent_height,
             width: latent_width,
@@ -106,7 +107,9 @@ pub fn unpack<T: Copy + Default>(
     let mut latents = vec![T::default(); packed.len()];
     let mut values = packed.iter();
     for_each_packed(batch, channels, size, |target| {
-        latents[target] = *values.next().expect("the lengths were compared");
+        if let Some(&value) = values.next() {
+            latents[target] = value;
+        }
     });
     Ok(latents)
 }
@@ -139,8 +142,7 @@ fn for_each_packed(batch: usize, channels: usize, size: LatentSize, mut visit: i
         for row in (0..size.height).step_by(2) {
             for column in (0..size.width).step_by(2) {
                 for channel in 0..channels {
-                    let corner =
-                        (image * channels + channel) * plane + row * size.width + column;
+                    let corner = (image * channels + channel) * plane + row * size.width + column;
                     visit(corner);
                     visit(corner + 1);
                     visit(corner + size.width);
@@ -153,8 +155,10 @@ fn for_each_packed(batch: usize, channels: usize, size: LatentSize, mut visit: i
 
 fn check_len(found: usize, batch: usize, channels: usize, size: LatentSize) -> Result<()> {
     let [_, tokens, values] = size.packed_shape(batch, channels);
-    let even = size.height % 2 == 0 && size.width % 2 == 0;
-    let expected = batch.checked_mul(tokens).and_then(|n| n.checked_mul(values));
+    let even = size.height.is_multiple_of(2) && size.width.is_multiple_of(2);
+    let expected = batch
+        .checked_mul(tokens)
+        .and_then(|n| n.checked_mul(values));
     if even && expected == Some(found) {
         return Ok(());
     }
@@ -195,7 +199,13 @@ mod tests {
 
     #[test]
     fn impossible_sizes_are_refused() {
-        for (height, width) in [(0, 64), (64, 0), (15, 64), (MAX_SIDE + 1, 64), (64, usize::MAX)] {
+        for (height, width) in [
+            (0, 64),
+            (64, 0),
+            (15, 64),
+            (MAX_SIDE + 1, 64),
+            (64, usize::MAX),
+        ] {
             assert!(LatentSize::from_pixels(height, width).is_err());
         }
         assert!(LatentSize::from_pixels(MAX_SIDE, 16).is_ok());

@@ -42,7 +42,10 @@ fn recorded_schedules_are_reproduced() {
         let found: Vec<f64> = schedule.sigmas.iter().map(|&sigma| sigma.into()).collect();
         assert_eq!(found, case.expected.sigmas, "sigmas of {text}, {request:?}");
         let found: Vec<f64> = schedule.timesteps.iter().map(|&time| time.into()).collect();
-        assert_eq!(found, case.expected.timesteps, "timesteps of {text}, {request:?}");
+        assert_eq!(
+            found, case.expected.timesteps,
+            "timesteps of {text}, {request:?}"
+        );
         if let Some(mu) = case.mu {
             assert_eq!(schedule.mu, mu, "mu of {text}, {request:?}");
         }

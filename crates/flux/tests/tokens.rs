@@ -1,4 +1,5 @@
 //! Ids recorded from transformers, for every kind of file.
+#![allow(clippy::unwrap_used, reason = "a test may fail by panicking")]
 
 use std::path::{Path, PathBuf};
 
@@ -78,13 +79,22 @@ fn the_cut_text_is_named() {
 fn a_damaged_spiece_model_is_an_error() {
     let bytes = std::fs::read(folder("schnell", "tokenizer_2").join("spiece.model")).unwrap();
     let parse = |bytes: &[u8]| {
-        let files = tintype_flux::tokenizer::T5Files { spiece: Some(bytes), ..Default::default() };
+        let files = tintype_flux::tokenizer::T5Files {
+            spiece: Some(bytes),
+            ..Default::default()
+        };
         T5Tokenizer::parse(files, Path::new("tokenizer_2"))
     };
     assert!(parse(&bytes).is_ok());
     for length in (0..bytes.len()).step_by(bytes.len() / 97) {
-        let message = parse(&bytes[..length]).err().expect("a cut file is refused").to_string();
-        assert!(message.starts_with("tokenizer_2/spiece.model: "), "{message}");
+        let message = parse(&bytes[..length])
+            .err()
+            .expect("a cut file is refused")
+            .to_string();
+        assert!(
+            message.starts_with("tokenizer_2/spiece.model: "),
+            "{message}"
+        );
     }
     // What a flipped bit does to the model is open, but it must not panic.
     for place in (0..bytes.len()).step_by(bytes.len() / 61) {
@@ -103,7 +113,9 @@ fn a_vocabulary_without_its_end_token_is_an_error() {
         merges: Some(b""),
         ..ClipFiles::default()
     };
-    let error = ClipTokenizer::parse(files, Path::new("tokenizer")).err().unwrap();
+    let error = ClipTokenizer::parse(files, Path::new("tokenizer"))
+        .err()
+        .unwrap();
     assert_eq!(
         error.to_string(),
         "tokenizer/vocab.json: eos_token \"<|endoftext|>\": expected a token of the vocabulary, found none"
@@ -123,14 +135,28 @@ fn broken_clip_files_are_errors() {
         (vocab, b"a \xff", "merges.txt"),
     ];
     for (vocab, merges, name) in broken {
-        let files = ClipFiles { vocab: Some(vocab), merges: Some(merges), ..ClipFiles::default() };
-        let message = ClipTokenizer::parse(files, Path::new("x")).err().unwrap().to_string();
+        let files = ClipFiles {
+            vocab: Some(vocab),
+            merges: Some(merges),
+            ..ClipFiles::default()
+        };
+        let message = ClipTokenizer::parse(files, Path::new("x"))
+            .err()
+            .unwrap()
+            .to_string();
         assert!(message.contains(name), "{message}");
     }
     // The merge gives a token that is not in the vocabulary.
-    let files = ClipFiles { vocab: Some(vocab), merges: Some(b"a b"), ..ClipFiles::default() };
+    let files = ClipFiles {
+        vocab: Some(vocab),
+        merges: Some(b"a b"),
+        ..ClipFiles::default()
+    };
     assert!(ClipTokenizer::parse(files, Path::new("x")).is_err());
-    let files = ClipFiles { tokenizer: Some(br#"{"model": {"type": "WordPiece"}}"#), ..ClipFiles::default() };
+    let files = ClipFiles {
+        tokenizer: Some(br#"{"model": {"type": "WordPiece"}}"#),
+        ..ClipFiles::default()
+    };
     assert!(ClipTokenizer::parse(files, Path::new("x")).is_err());
     assert!(ClipTokenizer::parse(ClipFiles::default(), Path::new("x")).is_err());
 }

@@ -38,7 +38,11 @@ impl Image {
     pub fn new(width: usize, height: usize, rgb8: Vec<u8>) -> Result<Self> {
         let expected = byte_len(width, height)?;
         if rgb8.len() != expected {
-            return Err(Error::argument("rgb8", format!("{expected} bytes"), rgb8.len()));
+            return Err(Error::argument(
+                "rgb8",
+                format!("{expected} bytes"),
+                rgb8.len(),
+            ));
         }
         Ok(Self {
             width,
@@ -53,7 +57,12 @@ impl Image {
     ///
     /// # Errors
     /// [`Error::Argument`] if `values` does not hold exactly that many values.
-    pub fn from_nchw(values: &[f32], batch: usize, height: usize, width: usize) -> Result<Vec<Self>> {
+    pub fn from_nchw(
+        values: &[f32],
+        batch: usize,
+        height: usize,
+        width: usize,
+    ) -> Result<Vec<Self>> {
         let size = byte_len(width, height)?;
         if batch.checked_mul(size) != Some(values.len()) {
             let expected = format!("{batch} × 3 × {height} × {width} values");
@@ -65,14 +74,19 @@ impl Image {
             for pixel in 0..plane {
                 rgb8.extend((0..CHANNELS).map(|channel| to_byte(picture[channel * plane + pixel])));
             }
-            Self { width, height, rgb8 }
+            Self {
+                width,
+                height,
+                rgb8,
+            }
         });
         Ok(pictures.collect())
     }
 
     /// The picture as `[1, 3, height, width]` in −1 to 1, as the VAE's encoder takes it.
     pub fn to_nchw(&self) -> Vec<f32> {
-        let channels = (0..CHANNELS).map(|channel| self.rgb8.iter().skip(channel).step_by(CHANNELS));
+        let channels =
+            (0..CHANNELS).map(|channel| self.rgb8.iter().skip(channel).step_by(CHANNELS));
         channels
             .flatten()
             .map(|&byte| 2.0 * (f32::from(byte) / 255.0) - 1.0)

@@ -58,18 +58,32 @@ impl Image {
     /// # Errors
     /// [`Error::Invalid`] for what is no whole PNG, or has too many pixels.
     pub fn parse_png(bytes: &[u8], path: &Path) -> Result<Self> {
-        let failed = |error: png::DecodingError| Error::invalid(path, "image", "a whole png", error);
-        let mut decoder = Decoder::new_with_limits(Cursor::new(bytes), Limits { bytes: CHUNK_LIMIT });
+        let failed =
+            |error: png::DecodingError| Error::invalid(path, "image", "a whole png", error);
+        let mut decoder =
+            Decoder::new_with_limits(Cursor::new(bytes), Limits { bytes: CHUNK_LIMIT });
         decoder.set_transformations(Transformations::EXPAND);
         let mut reader = decoder.read_info().map_err(failed)?;
         let info = reader.info();
         let (width, height) = (info.width as usize, info.height as usize);
-        let clipped = info.color_type == ColorType::Grayscale && info.bit_depth == BitDepth::Sixteen;
-        byte_len(width, height)
-            .map_err(|_| Error::invalid(path, "image", "a picture of believable size", format!("{width} × {height} pixels")))?;
+        let clipped =
+            info.color_type == ColorType::Grayscale && info.bit_depth == BitDepth::Sixteen;
+        byte_len(width, height).map_err(|_| {
+            Error::invalid(
+                path,
+                "image",
+                "a picture of believable size",
+                format!("{width} × {height} pixels"),
+            )
+        })?;
         let size = reader.output_buffer_size().unwrap_or(usize::MAX);
         if size > BUFFER_LIMIT {
-            return Err(Error::invalid(path, "image", "a picture of believable size", format!("{size} bytes")));
+            return Err(Error::invalid(
+                path,
+                "image",
+                "a picture of believable size",
+                format!("{size} bytes"),
+            ));
         }
         let mut buffer = vec![0; size];
         let output = reader.next_frame(&mut buffer).map_err(failed)?;
@@ -85,7 +99,10 @@ impl Image {
         let mut encoder = Encoder::new(writer, side(self.width)?, side(self.height)?);
         encoder.set_color(ColorType::Rgb);
         encoder.set_depth(BitDepth::Eight);
-        let texts = [("tintype", metadata.request), ("parameters", metadata.parameters)];
+        let texts = [
+            ("tintype", metadata.request),
+            ("parameters", metadata.parameters),
+        ];
         for (keyword, text) in texts {
             if let Some(text) = text {
                 // A zero would end the text for those who read it.
@@ -101,7 +118,9 @@ impl Image {
 
 /// A file that vanishes unless it is given its name; readable as other new files are.
 fn temporary_beside(path: &Path) -> std::io::Result<NamedTempFile<File>> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let folder = path
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty());
     let mut builder = tempfile::Builder::new();
     builder.prefix(".tintype-").suffix(".png");
     #[cfg(unix)]
@@ -118,7 +137,15 @@ fn to_bytes(samples: Vec<u8>, depth: BitDepth, clipped: bool) -> Vec<u8> {
     }
     let pairs = samples.as_chunks::<2>().0.iter();
     pairs
-        .map(|&[high, low]| if clipped && high > 0 { 255 } else if clipped { low } else { high })
+        .map(|&[high, low]| {
+            if clipped && high > 0 {
+                255
+            } else if clipped {
+                low
+            } else {
+                high
+            }
+        })
         .collect()
 }
 
@@ -129,7 +156,9 @@ fn to_rgb(samples: &[u8], color: ColorType) -> Vec<u8> {
         ColorType::Grayscale | ColorType::GrayscaleAlpha => {
             pixels.flat_map(|pixel| [pixel[0]; CHANNELS]).collect()
         }
-        _ => pixels.flat_map(|pixel| pixel[..CHANNELS].iter().copied()).collect(),
+        _ => pixels
+            .flat_map(|pixel| pixel[..CHANNELS].iter().copied())
+            .collect(),
     }
 }
 
@@ -145,7 +174,12 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn encode(color: ColorType, depth: BitDepth, samples: &[u8], palette: Option<&[u8]>) -> Vec<u8> {
+    fn encode(
+        color: ColorType,
+        depth: BitDepth,
+        samples: &[u8],
+        palette: Option<&[u8]>,
+    ) -> Vec<u8> {
         let mut bytes = Vec::new();
         let mut encoder = Encoder::new(&mut bytes, 2, 1);
         encoder.set_color(color);
@@ -169,13 +203,43 @@ mod tests {
         use BitDepth::{Eight, One, Sixteen};
         let palette = [1, 2, 3, 4, 5, 6];
         let kinds: [(ColorType, BitDepth, &[u8], [u8; 6]); 8] = [
-            (ColorType::Rgb, Eight, &[1, 2, 3, 4, 5, 6], [1, 2, 3, 4, 5, 6]),
-            (ColorType::Rgba, Eight, &[1, 2, 3, 0, 4, 5, 6, 9], [1, 2, 3, 4, 5, 6]),
+            (
+                ColorType::Rgb,
+                Eight,
+                &[1, 2, 3, 4, 5, 6],
+                [1, 2, 3, 4, 5, 6],
+            ),
+            (
+                ColorType::Rgba,
+                Eight,
+                &[1, 2, 3, 0, 4, 5, 6, 9],
+                [1, 2, 3, 4, 5, 6],
+            ),
             (ColorType::Grayscale, Eight, &[7, 8], [7, 7, 7, 8, 8, 8]),
-            (ColorType::Grayscale, One, &[0b0100_0000], [0, 0, 0, 255, 255, 255]),
-            (ColorType::GrayscaleAlpha, Eight, &[7, 0, 8, 1], [7, 7, 7, 8, 8, 8]),
-            (ColorType::Grayscale, Sixteen, &[0, 9, 1, 0], [9, 9, 9, 255, 255, 255]),
-            (ColorType::GrayscaleAlpha, Sixteen, &[3, 9, 0, 0, 1, 0, 0, 0], [3, 3, 3, 1, 1, 1]),
+            (
+                ColorType::Grayscale,
+                One,
+                &[0b0100_0000],
+                [0, 0, 0, 255, 255, 255],
+            ),
+            (
+                ColorType::GrayscaleAlpha,
+                Eight,
+                &[7, 0, 8, 1],
+                [7, 7, 7, 8, 8, 8],
+            ),
+            (
+                ColorType::Grayscale,
+                Sixteen,
+                &[0, 9, 1, 0],
+                [9, 9, 9, 255, 255, 255],
+            ),
+            (
+                ColorType::GrayscaleAlpha,
+                Sixteen,
+                &[3, 9, 0, 0, 1, 0, 0, 0],
+                [3, 3, 3, 1, 1, 1],
+            ),
             (ColorType::Indexed, One, &[0b0100_0000], [1, 2, 3, 4, 5, 6]),
         ];
         for (color, depth, samples, expected) in kinds {
@@ -196,11 +260,21 @@ mod tests {
         };
         image.write_png(&path, metadata).unwrap();
         assert_eq!(Image::read_png(&path).unwrap(), image);
-        let reader = Decoder::new(Cursor::new(std::fs::read(&path).unwrap())).read_info().unwrap();
+        let reader = Decoder::new(Cursor::new(std::fs::read(&path).unwrap()))
+            .read_info()
+            .unwrap();
         let texts = reader.info().utf8_text.iter();
-        let texts: Vec<_> = texts.map(|chunk| (chunk.keyword.clone(), chunk.get_text().unwrap())).collect();
-        let expected = [("tintype", "{\"prompt\":\"Füchse\"}"), ("parameters", "Füchse\u{fffd}")];
-        assert_eq!(texts, expected.map(|(keyword, text)| (keyword.into(), text.into())));
+        let texts: Vec<_> = texts
+            .map(|chunk| (chunk.keyword.clone(), chunk.get_text().unwrap()))
+            .collect();
+        let expected = [
+            ("tintype", "{\"prompt\":\"Füchse\"}"),
+            ("parameters", "Füchse\u{fffd}"),
+        ];
+        assert_eq!(
+            texts,
+            expected.map(|(keyword, text)| (keyword.into(), text.into()))
+        );
     }
 
     #[test]
@@ -208,7 +282,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let image = Image::new(1, 1, vec![1, 2, 3]).unwrap();
         let missing = folder.path().join("no such folder/out.png");
-        let message = image.write_png(&missing, Metadata::default()).unwrap_err().to_string();
+        let message = image
+            .write_png(&missing, Metadata::default())
+            .unwrap_err()
+            .to_string();
         assert!(message.ends_with("out.png: cannot be written"), "{message}");
         // A folder cannot be replaced by a file.
         let taken = folder.path().join("taken");
@@ -225,7 +302,10 @@ mod tests {
         for length in 0..bytes.len() - 12 {
             assert!(parse(&bytes[..length]).is_err(), "{length}");
         }
-        assert!(matches!(Image::read_png(Path::new("no such.png")), Err(Error::Missing { .. })));
+        assert!(matches!(
+            Image::read_png(Path::new("no such.png")),
+            Err(Error::Missing { .. })
+        ));
     }
 
     proptest! {

@@ -16,10 +16,16 @@ pub(super) fn lanczos(image: &Image, width: usize, height: usize) -> Image {
     if height != image.height {
         let filters = filters(image.height, height);
         let stride = CHANNELS * width;
-        let rows = filters.iter().flat_map(|filter| resample_column(&rgb8, stride, filter));
+        let rows = filters
+            .iter()
+            .flat_map(|filter| resample_column(&rgb8, stride, filter));
         rgb8 = rows.collect();
     }
-    Image { width, height, rgb8 }
+    Image {
+        width,
+        height,
+        rgb8,
+    }
 }
 
 /// The inputs of one output pixel, in one direction.
@@ -32,7 +38,9 @@ fn filters(input: usize, output: usize) -> Vec<Filter> {
     let scale = input as f64 / output as f64;
     // Shrinking widens the filter, so that every input pixel counts.
     let stretch = scale.max(1.0);
-    (0..output).map(|place| filter(input, (place as f64 + 0.5) * scale, stretch)).collect()
+    (0..output)
+        .map(|place| filter(input, (place as f64 + 0.5) * scale, stretch))
+        .collect()
 }
 
 fn filter(input: usize, center: f64, stretch: f64) -> Filter {
@@ -61,7 +69,11 @@ fn kernel(x: f64) -> f64 {
 
 fn sinc(x: f64) -> f64 {
     let angle = x * std::f64::consts::PI;
-    if angle == 0.0 { 1.0 } else { angle.sin() / angle }
+    if angle == 0.0 {
+        1.0
+    } else {
+        angle.sin() / angle
+    }
 }
 
 fn resample_row<'a>(row: &'a [u8], filters: &'a [Filter]) -> impl Iterator<Item = u8> + 'a {
@@ -69,7 +81,14 @@ fn resample_row<'a>(row: &'a [u8], filters: &'a [Filter]) -> impl Iterator<Item 
         let inputs = &row[CHANNELS * filter.first..];
         (0..CHANNELS).map(move |channel| {
             let values = inputs.iter().skip(channel).step_by(CHANNELS);
-            rounded(filter.weights.iter().zip(values).map(|(weight, &value)| weight * i64::from(value)).sum())
+            rounded(
+                filter
+                    .weights
+                    .iter()
+                    .zip(values)
+                    .map(|(weight, &value)| weight * i64::from(value))
+                    .sum(),
+            )
         })
     })
 }
@@ -107,7 +126,9 @@ mod tests {
     /// A weighted sum of the bytes, to compare whole pictures by one number.
     fn digest(image: &Image) -> u64 {
         let bytes = image.rgb8().iter().enumerate();
-        bytes.map(|(index, &byte)| (index as u64 % 977 + 1) * u64::from(byte)).sum()
+        bytes
+            .map(|(index, &byte)| (index as u64 % 977 + 1) * u64::from(byte))
+            .sum()
     }
 
     #[test]

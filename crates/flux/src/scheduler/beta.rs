@@ -26,7 +26,7 @@ pub(super) fn beta_quantile(probability: f64, shape: f64) -> f64 {
     0.5 * (low + high)
 }
 
-/// The regularised incomplete beta function I_x(shape, shape), for x of 0 to 0.5.
+/// The regularised incomplete beta function `I_x(shape, shape)`, for x of 0 to 0.5.
 ///
 /// The continued fraction of NIST DLMF 8.17.22, evaluated from its end.
 fn beta_probability(x: f64, shape: f64) -> f64 {
@@ -36,8 +36,7 @@ fn beta_probability(x: f64, shape: f64) -> f64 {
     let fraction = (1..=TERMS).rev().fold(1.0, |below, index| {
         let half = f64::from(index / 2);
         let coefficient = if index % 2 == 0 {
-            half * (shape - half) * x
-                / ((shape + 2.0 * half - 1.0) * (shape + 2.0 * half))
+            half * (shape - half) * x / ((shape + 2.0 * half - 1.0) * (shape + 2.0 * half))
         } else {
             -(shape + half) * (2.0 * shape + half) * x
                 / ((shape + 2.0 * half) * (shape + 2.0 * half + 1.0))
@@ -93,7 +92,10 @@ mod tests {
         for place in [1e-6, 0.01, 0.2, 0.5, 0.7, 0.99, 1.0] {
             let expected = (std::f64::consts::FRAC_PI_2 * place).sin().powi(2);
             let found = beta_quantile(place, 0.5);
-            assert!((found - expected).abs() < 1e-13, "{place}: {found} {expected}");
+            assert!(
+                (found - expected).abs() < 1e-13,
+                "{place}: {found} {expected}"
+            );
         }
         assert_eq!(beta_quantile(0.0, 0.6), 0.0);
         assert_eq!(beta_quantile(1.0, 0.6), 1.0);

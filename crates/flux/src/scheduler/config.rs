@@ -23,6 +23,10 @@ use crate::{Error, Result};
 /// Every field of `scheduler_config.json` that changes a schedule, with diffusers' defaults.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "the fields are those of the file"
+)]
 pub struct FlowMatchEulerConfig {
     /// The number of noise levels that the model was trained on; a timestep is
     /// a sigma times this.
@@ -123,8 +127,10 @@ impl FlowMatchEulerConfig {
         for name in fields.keys().filter(|name| !is_known(name)) {
             tracing::warn!(file = %path.display(), field = name.as_str(), "unknown scheduler field ignored");
         }
-        let config: Self = serde_json::from_value(fields.into())
-            .map_err(|source| Error::Json { path: path.to_owned(), source })?;
+        let config: Self = serde_json::from_value(fields.into()).map_err(|source| Error::Json {
+            path: path.to_owned(),
+            source,
+        })?;
         config.check(path)?;
         Ok(config)
     }
@@ -149,8 +155,16 @@ impl FlowMatchEulerConfig {
         if self.shift <= 0.0 {
             return Err(Error::invalid(path, "shift", "more than 0", self.shift));
         }
-        if let Some(terminal) = self.shift_terminal.filter(|terminal| !(0.0..1.0).contains(terminal)) {
-            return Err(Error::invalid(path, "shift_terminal", "0 to below 1", terminal));
+        if let Some(terminal) = self
+            .shift_terminal
+            .filter(|terminal| !(0.0..1.0).contains(terminal))
+        {
+            return Err(Error::invalid(
+                path,
+                "shift_terminal",
+                "0 to below 1",
+                terminal,
+            ));
         }
         if self.use_dynamic_shifting && self.base_image_seq_len == self.max_image_seq_len {
             return Err(Error::invalid(
@@ -176,7 +190,9 @@ fn check_class(fields: &serde_json::Map<String, serde_json::Value>, path: &Path)
         path: path.to_owned(),
         component: "_class_name".into(),
         expected: CLASS.into(),
-        found: class.as_str().map_or_else(|| class.to_string(), str::to_owned),
+        found: class
+            .as_str()
+            .map_or_else(|| class.to_string(), str::to_owned),
     })
 }
 
@@ -185,11 +201,15 @@ fn is_known(name: &str) -> bool {
 }
 
 /// diffusers lets `base_shift` be null and then uses its default.
-fn or_base_shift<'de, D: serde::Deserializer<'de>>(deserializer: D) -> std::result::Result<f64, D::Error> {
+fn or_base_shift<'de, D: serde::Deserializer<'de>>(
+    deserializer: D,
+) -> std::result::Result<f64, D::Error> {
     Ok(Option::deserialize(deserializer)?.unwrap_or(BASE_SHIFT))
 }
 
-fn or_max_shift<'de, D: serde::Deserializer<'de>>(deserializer: D) -> std::result::Result<f64, D::Error> {
+fn or_max_shift<'de, D: serde::Deserializer<'de>>(
+    deserializer: D,
+) -> std::result::Result<f64, D::Error> {
     Ok(Option::deserialize(deserializer)?.unwrap_or(MAX_SHIFT))
 }
 
@@ -228,7 +248,12 @@ mod tests {
     #[test]
     fn every_known_field_is_a_field() {
         let value = serde_json::to_value(FlowMatchEulerConfig::default()).unwrap();
-        let mut fields: Vec<_> = value.as_object().unwrap().keys().map(String::as_str).collect();
+        let mut fields: Vec<_> = value
+            .as_object()
+            .unwrap()
+            .keys()
+            .map(String::as_str)
+            .collect();
         let mut known = KNOWN_FIELDS.to_vec();
         fields.sort_unstable();
         known.sort_unstable();
@@ -237,7 +262,9 @@ mod tests {
 
     #[test]
     fn another_class_is_refused_by_name() {
-        let message = parse(r#"{"_class_name": "DDIMScheduler"}"#).unwrap_err().to_string();
+        let message = parse(r#"{"_class_name": "DDIMScheduler"}"#)
+            .unwrap_err()
+            .to_string();
         assert_eq!(
             message,
             "scheduler_config.json: _class_name: expected class \

@@ -113,11 +113,19 @@ fn check_request(request: &ScheduleRequest) -> Result<()> {
         return if (1..=MAX_STEPS).contains(&request.steps) {
             Ok(())
         } else {
-            Err(Error::argument("num_inference_steps", expected, request.steps))
+            Err(Error::argument(
+                "num_inference_steps",
+                expected,
+                request.steps,
+            ))
         };
     };
     if !(1..=MAX_STEPS).contains(&sigmas.len()) {
-        return Err(Error::argument("sigmas", format!("{expected} values"), sigmas.len()));
+        return Err(Error::argument(
+            "sigmas",
+            format!("{expected} values"),
+            sigmas.len(),
+        ));
     }
     match sigmas.iter().find(|sigma| !(0.0..=1.0).contains(*sigma)) {
         Some(sigma) => Err(Error::argument("sigmas", "values of 0 to 1", sigma)),
@@ -135,13 +143,21 @@ struct Levels {
 
 impl Levels {
     fn round(single: bool, value: f64) -> f64 {
-        if single { f64::from(value as f32) } else { value }
+        if single {
+            f64::from(value as f32)
+        } else {
+            value
+        }
     }
 
     fn map(self, function: impl Fn(f64, &dyn Fn(f64) -> f64) -> f64) -> Self {
         let single = self.single;
         let round = |value: f64| Self::round(single, value);
-        let values = self.values.into_iter().map(|value| function(value, &round)).collect();
+        let values = self
+            .values
+            .into_iter()
+            .map(|value| function(value, &round))
+            .collect();
         Self { values, single }
     }
 }
@@ -149,7 +165,8 @@ impl Levels {
 /// The line through (base length, base shift) and (max length, max shift).
 fn dynamic_shift(config: &FlowMatchEulerConfig, image_seq_len: usize) -> f64 {
     let base = f64::from(config.base_image_seq_len);
-    let slope = (config.max_shift - config.base_shift) / (f64::from(config.max_image_seq_len) - base);
+    let slope =
+        (config.max_shift - config.base_shift) / (f64::from(config.max_image_seq_len) - base);
     let offset = config.base_shift - slope * base;
     image_seq_len as f64 * slope + offset
 }
@@ -160,13 +177,20 @@ fn spacing(config: &FlowMatchEulerConfig, request: &ScheduleRequest) -> Levels {
     // and then space num_inference_steps.
     if config.use_flow_sigmas {
         let steps = request.sigmas.as_ref().map_or(request.steps, Vec::len);
-        return Levels { values: training_spacing(config, steps), single: false };
+        return Levels {
+            values: training_spacing(config, steps),
+            single: false,
+        };
     }
     let values = match &request.sigmas {
         Some(sigmas) => sigmas.clone(),
         None => linspace(1.0, 1.0 / request.steps as f64, request.steps),
     };
-    Levels { values, single: false }.into_single()
+    Levels {
+        values,
+        single: false,
+    }
+    .into_single()
 }
 
 impl Levels {
@@ -240,7 +264,8 @@ fn respace(config: &FlowMatchEulerConfig, levels: Levels) -> Vec<f64> {
     if config.use_karras_sigmas {
         let (top, bottom) = (largest.powf(1.0 / RHO), smallest.powf(1.0 / RHO));
         let ramp = linspace(0.0, 1.0, steps).into_iter();
-        ramp.map(|place| (top + place * (bottom - top)).powf(RHO)).collect()
+        ramp.map(|place| (top + place * (bottom - top)).powf(RHO))
+            .collect()
     } else if config.use_exponential_sigmas {
         let logs = linspace(largest.ln(), smallest.ln(), steps).into_iter();
         logs.map(f64::exp).collect()
@@ -264,13 +289,19 @@ fn finish(config: &FlowMatchEulerConfig, mu: f64, sigmas: &[f64]) -> Schedule {
     }
     let timesteps = sigmas.iter().map(|sigma| sigma * train).collect();
     sigmas.push(if config.invert_sigmas { 1.0 } else { 0.0 });
-    Schedule { sigmas, timesteps, mu }
+    Schedule {
+        sigmas,
+        timesteps,
+        mu,
+    }
 }
 
 /// `count` values from `start` to `stop`, computed as numpy does.
 fn linspace(start: f64, stop: f64, count: usize) -> Vec<f64> {
     let step = (stop - start) / (count.max(2) - 1) as f64;
-    let mut values: Vec<f64> = (0..count).map(|index| index as f64 * step + start).collect();
+    let mut values: Vec<f64> = (0..count)
+        .map(|index| index as f64 * step + start)
+        .collect();
     if let Some(last) = values.get_mut(1..).and_then(<[f64]>::last_mut) {
         *last = stop;
     }
@@ -317,7 +348,10 @@ mod tests {
             assert!(Schedule::new(&config, &ScheduleRequest::with_steps(steps, 16)).is_err());
         }
         for sigmas in [vec![], vec![1.0, f64::NAN], vec![2.0], vec![-0.5]] {
-            let request = ScheduleRequest { sigmas: Some(sigmas), ..Default::default() };
+            let request = ScheduleRequest {
+                sigmas: Some(sigmas),
+                ..Default::default()
+            };
             assert!(Schedule::new(&config, &request).is_err());
         }
     }

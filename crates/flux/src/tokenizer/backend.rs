@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use tokenizers::normalizer::NormalizedString;
 use tokenizers::{AddedToken, Normalizer, Tokenizer};
 
-use super::settings::{MAX_LENGTH, SPECIAL_NAMES, Settings};
 use super::Encoding;
+use super::settings::{MAX_LENGTH, SPECIAL_NAMES, Settings};
 use crate::{Error, Result};
 
 /// A `tokenizers` tokenizer with the ids that a text encoder wants around a text.
@@ -46,7 +46,10 @@ impl Backend {
             }
         }
         check_normalized(&tokenizer, &tokens, &path)?;
-        let in_files: Vec<&str> = settings.added().map(|token| token.content.as_str()).collect();
+        let in_files: Vec<&str> = settings
+            .added()
+            .map(|token| token.content.as_str())
+            .collect();
         let find = |name: &str| {
             let Some((_, token)) = named.iter().find(|(known, _)| *known == name) else {
                 return Err(Error::invalid(&path, name, "a token", "none"));
@@ -56,7 +59,12 @@ impl Backend {
                 return Ok(content.to_owned());
             }
             let what = format!("{name} {content:?}");
-            Err(Error::invalid(&path, what, "a token of the vocabulary", "none"))
+            Err(Error::invalid(
+                &path,
+                what,
+                "a token of the vocabulary",
+                "none",
+            ))
         };
         let has_bos = defaults.iter().any(|(name, _)| *name == "bos_token");
         let bos = has_bos.then(|| find("bos_token")).transpose()?;
@@ -97,7 +105,10 @@ impl Backend {
             let expected = format!("{around} to {MAX_LENGTH} tokens");
             return Err(Error::argument("max_length", expected, max_length));
         }
-        let encoded = self.tokenizer.encode(text, false).map_err(|error| self.failed(&error))?;
+        let encoded = self
+            .tokenizer
+            .encode(text, false)
+            .map_err(|error| self.failed(&error))?;
         let (kept, cut) = self.split(encoded.get_ids(), max_length - around);
         let mut ids = Vec::with_capacity(max_length);
         let padding = std::iter::repeat_n(self.pad, max_length - around - kept.len());
@@ -130,9 +141,15 @@ impl Backend {
     }
 
     fn decode(&self, ids: &[u32]) -> Result<String> {
-        let text = self.tokenizer.decode(ids, false).map_err(|error| self.failed(&error))?;
+        let text = self
+            .tokenizer
+            .decode(ids, false)
+            .map_err(|error| self.failed(&error))?;
         // CLIP marks the end of a word inside its tokens; no T5 piece holds the mark.
-        Ok(text.replace(super::clip::END_OF_WORD, " ").trim().to_owned())
+        Ok(text
+            .replace(super::clip::END_OF_WORD, " ")
+            .trim()
+            .to_owned())
     }
 
     fn failed(&self, error: &tokenizers::Error) -> Error {
@@ -151,12 +168,9 @@ fn named_tokens(
 ) -> Result<Vec<(&'static str, AddedToken)>> {
     let mut tokens = Vec::new();
     for name in SPECIAL_NAMES {
-        let default = || {
-            let (_, content) = defaults.iter().find(|(known, _)| *known == name)?;
-            let known = settings.added().find(|added| added.content == *content);
-            Some(known.cloned().unwrap_or_else(|| AddedToken::from(*content, true)))
-        };
-        if let Some(token) = settings.named(name, path)?.unwrap_or_else(default) {
+        let default = defaults.iter().find(|(known, _)| *known == name);
+        let default = default.map(|(_, content)| *content);
+        if let Some(token) = settings.named(name, default, path)? {
             tokens.push((name, token));
         }
     }

@@ -146,7 +146,13 @@ mod tests {
     #[test]
     fn maps_that_lie_are_refused() {
         let path = Path::new("spiece.model");
-        for map in [&b""[..], &[0; 4], &[255; 4], &[4, 0, 0, 0, 0, 0, 0, 0], &[255, 255, 255, 255, 1]] {
+        for map in [
+            &b""[..],
+            &[0; 4],
+            &[255; 4],
+            &[4, 0, 0, 0, 0, 0, 0, 0],
+            &[255, 255, 255, 255, 1],
+        ] {
             assert!(normalizer(map, path).is_err(), "{map:?}");
         }
     }

@@ -28,9 +28,9 @@ use tokenizers::pre_tokenizers::sequence::Sequence as PreTokenizers;
 use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
 use tokenizers::{SplitDelimiterBehavior, Tokenizer};
 
+use super::Encoding;
 use super::backend::{Backend, DefaultToken};
 use super::settings::{Settings, SettingsFiles, check_content, kind};
-use super::Encoding;
 use crate::files::{self, CONFIG_LIMIT, TOKENIZER_LIMIT};
 use crate::{Error, Result};
 
@@ -88,7 +88,10 @@ impl ClipTokenizer {
     /// [`Error::Invalid`] for a file that makes no sense.
     pub fn parse(files: ClipFiles<'_>, folder: &Path) -> Result<Self> {
         let json_path = folder.join("tokenizer.json");
-        let json = files.tokenizer.map(|bytes| files::json_object(bytes, &json_path)).transpose()?;
+        let json = files
+            .tokenizer
+            .map(|bytes| files::json_object(bytes, &json_path))
+            .transpose()?;
         let (path, vocab, merges) = match &json {
             Some(json) => {
                 let (vocab, merges) = model_of_json(json, &json_path)?;
@@ -135,16 +138,13 @@ impl ClipTokenizer {
 }
 
 fn build(vocab: Vocab, merges: Merges, settings: &Settings, path: &Path) -> Result<Tokenizer> {
-    let unknown = match settings.named("unk_token", path)? {
-        Some(token) => token.map(|token| token.content),
-        None => Some(END_OF_TEXT.to_owned()),
-    };
+    let unknown = settings.named("unk_token", Some(END_OF_TEXT), path)?;
     let mut model = BPE::builder()
         .vocab_and_merges(vocab, merges)
         .continuing_subword_prefix(String::new())
         .end_of_word_suffix(END_OF_WORD.to_owned());
     if let Some(unknown) = unknown {
-        model = model.unk_token(unknown);
+        model = model.unk_token(unknown.content);
     }
     let failed = |error| Error::invalid(path, "merges", "tokens of the vocabulary", error);
     let mut tokenizer = Tokenizer::new(model.build().map_err(failed)?);
@@ -186,7 +186,10 @@ fn model_of_json(json: &Map<String, Value>, path: &Path) -> Result<(Vocab, Merge
         .and_then(Value::as_object)
         .ok_or_else(|| Error::invalid(path, "model", "an object", "none"))?;
     // Old files leave the type out.
-    if let Some(found) = model.get("type").filter(|found| found.as_str() != Some("BPE")) {
+    if let Some(found) = model
+        .get("type")
+        .filter(|found| found.as_str() != Some("BPE"))
+    {
         return Err(Error::invalid(path, "model.type", "BPE", found));
     }
     let vocab = model
@@ -230,14 +233,16 @@ fn json_merge(merge: &Value, path: &Path) -> Result<(String, String)> {
 }
 
 fn read_merges(bytes: &[u8], path: &Path) -> Result<Merges> {
-    let text = std::str::from_utf8(bytes)
-        .map_err(|error| Error::invalid(path, "text", "utf-8", error))?;
+    let text =
+        std::str::from_utf8(bytes).map_err(|error| Error::invalid(path, "text", "utf-8", error))?;
     let mut merges = Merges::new();
     for (index, line) in text.lines().enumerate() {
         if line.starts_with("#version") {
             continue;
         }
-        let pair = line.split_once(' ').filter(|(_, second)| !second.contains(' '));
+        let pair = line
+            .split_once(' ')
+            .filter(|(_, second)| !second.contains(' '));
         let (first, second) = pair.ok_or_else(|| {
             let found: String = line.chars().take(40).collect();
             Error::invalid(path, format!("line {}", index + 1), "two tokens", found)
@@ -260,4 +265,5 @@ const DEFAULT_LENGTH: usize = 77;
 /// Ids index rows of an embedding; none has as many.
 const MAX_ID: u64 = 1 << 28;
 /// What a word is: a contraction, letters, one digit, or other signs.
-const WORDS: &str = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+";
+const WORDS: &str =
+    r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+";

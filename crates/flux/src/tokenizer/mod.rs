@@ -45,6 +45,9 @@ impl Encoding {
     /// where its configuration has the historic `eos_token_id` of 2.
     pub fn highest_id_index(&self) -> usize {
         let highest = self.ids.iter().max();
-        self.ids.iter().position(|id| Some(id) == highest).unwrap_or(0)
+        self.ids
+            .iter()
+            .position(|id| Some(id) == highest)
+            .unwrap_or(0)
     }
 }

@@ -40,8 +40,12 @@ pub(super) struct Settings {
 }
 
 /// A token as the JSON files write it; which fields may lack is transformers' rule.
-#[derive(Deserialize)]
+#[derive(Deserialize, Default)]
 #[serde(default)]
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "the fields are those of the file"
+)]
 struct TokenFields {
     content: String,
     single_word: bool,
@@ -49,19 +53,6 @@ struct TokenFields {
     rstrip: bool,
     normalized: Option<bool>,
     special: bool,
-}
-
-impl Default for TokenFields {
-    fn default() -> Self {
-        Self {
-            content: String::new(),
-            single_word: false,
-            lstrip: false,
-            rstrip: false,
-            normalized: None,
-            special: false,
-        }
-    }
 }
 
 impl Settings {
@@ -88,18 +79,24 @@ impl Settings {
         Ok(settings)
     }
 
-    /// The named special token, if the files name one. `None` inside means that
-    /// they say there is none.
-    pub(super) fn named(&self, name: &str, path: &Path) -> Result<Option<Option<AddedToken>>> {
-        let Some(value) = self.fields.get(name) else {
-            return Ok(None);
+    /// The named special token; `default` where the files do not name it, and
+    /// `None` where they say that there is none.
+    pub(super) fn named(
+        &self,
+        name: &str,
+        default: Option<&str>,
+        path: &Path,
+    ) -> Result<Option<AddedToken>> {
+        let token = match self.fields.get(name) {
+            Some(Value::Null) => None,
+            Some(value) => Some(special_token(value, name, path)?),
+            None => default.map(|content| AddedToken::from(content, true)),
         };
-        if value.is_null() {
-            return Ok(Some(None));
-        }
-        let token = special_token(value, name, path)?;
-        let known = self.added.iter().find(|(_, added)| added.content == token.content);
-        Ok(Some(Some(known.map_or(token, |(_, added)| added.clone()))))
+        // A token that is described among the added ones is as described there.
+        Ok(token.map(|token| {
+            let mut known = self.added().filter(|added| added.content == token.content);
+            known.next().cloned().unwrap_or(token)
+        }))
     }
 
     /// The tokens that were added to the vocabulary, in the order of their ids.
@@ -122,7 +119,9 @@ impl Settings {
             Value::Null => return Ok(None),
             other => return Err(Error::invalid(path, name, "a list of tokens", kind(other))),
         };
-        let tokens = tokens.into_iter().map(|token| special_token(token, name, path));
+        let tokens = tokens
+            .into_iter()
+            .map(|token| special_token(token, name, path));
         tokens.collect::<Result<_>>().map(Some)
     }
 
@@ -216,9 +215,14 @@ impl Settings {
     }
 
     fn read_length(&self) -> Option<usize> {
-        let stated = self.fields.get("model_max_length").or_else(|| self.fields.get("max_len"));
+        let stated = self
+            .fields
+            .get("model_max_length")
+            .or_else(|| self.fields.get("max_len"));
         // transformers writes 1e30 where it does not know the length.
-        let length = stated?.as_u64().and_then(|length| usize::try_from(length).ok())?;
+        let length = stated?
+            .as_u64()
+            .and_then(|length| usize::try_from(length).ok())?;
         (1..=MAX_LENGTH).contains(&length).then_some(length)
     }
 }
@@ -250,7 +254,12 @@ pub(super) fn check_content(content: &str, what: &str, path: &Path) -> Result<()
         return Ok(());
     }
     let expected = format!("tokens of 1 to {MAX_TOKEN_BYTES} bytes");
-    Err(Error::invalid(path, what, expected, format!("{} bytes", content.len())))
+    Err(Error::invalid(
+        path,
+        what,
+        expected,
+        format!("{} bytes", content.len()),
+    ))
 }
 
 /// What a JSON value is, for messages.

@@ -82,7 +82,10 @@ impl T5Tokenizer {
     /// [`Error::Invalid`] for a file that makes no sense.
     pub fn parse(files: T5Files<'_>, folder: &Path) -> Result<Self> {
         let json_path = folder.join("tokenizer.json");
-        let json = files.tokenizer.map(|bytes| files::json_object(bytes, &json_path)).transpose()?;
+        let json = files
+            .tokenizer
+            .map(|bytes| files::json_object(bytes, &json_path))
+            .transpose()?;
         let settings_files = SettingsFiles {
             config: files.config,
             special_tokens_map: files.special_tokens_map,
@@ -92,7 +95,9 @@ impl T5Tokenizer {
         let extra_ids = extra_ids(&settings, folder)?;
         let model = match (&json, files.spiece) {
             (Some(json), _) => Model::from_json(json, json_path)?,
-            (None, Some(spiece)) => Model::from_spiece(spiece, folder.join("spiece.model"), extra_ids)?,
+            (None, Some(spiece)) => {
+                Model::from_spiece(spiece, folder.join("spiece.model"), extra_ids)?
+            }
             (None, None) => {
                 return Err(Error::Missing {
                     path: folder.to_owned(),
@@ -141,7 +146,12 @@ impl Model {
     fn from_spiece(bytes: &[u8], path: PathBuf, extra_ids: u64) -> Result<Self> {
         let model = SentencePieceModel::parse(bytes, &path)?;
         if model.model_type != UNIGRAM {
-            return Err(Error::invalid(&path, "model_type", "1 (unigram)", model.model_type));
+            return Err(Error::invalid(
+                &path,
+                "model_type",
+                "1 (unigram)",
+                model.model_type,
+            ));
         }
         let special = model.pieces.iter().filter_map(|piece| {
             let is_control = match piece.kind {
@@ -154,7 +164,9 @@ impl Model {
         });
         let special = special.collect();
         let pieces = model.pieces.into_iter();
-        let mut vocab: Vec<_> = pieces.map(|piece| (piece.text, piece.score.into())).collect();
+        let mut vocab: Vec<_> = pieces
+            .map(|piece| (piece.text, piece.score.into()))
+            .collect();
         // The sentinels follow the pieces, the last one first.
         vocab.extend((0..extra_ids).rev().map(|index| (sentinel(index), 0.0)));
         Ok(Self {
@@ -169,14 +181,20 @@ impl Model {
         let model = json
             .get("model")
             .ok_or_else(|| Error::invalid(&path, "model", "an object", "none"))?;
-        if let Some(found) = model.get("type").filter(|found| found.as_str() != Some("Unigram")) {
+        if let Some(found) = model
+            .get("type")
+            .filter(|found| found.as_str() != Some("Unigram"))
+        {
             return Err(Error::invalid(&path, "model.type", "Unigram", found));
         }
         let vocab = model
             .get("vocab")
             .and_then(Value::as_array)
             .ok_or_else(|| Error::invalid(&path, "model.vocab", "a list", "none"))?;
-        let vocab = vocab.iter().enumerate().map(|(id, entry)| json_piece(id, entry, &path));
+        let vocab = vocab
+            .iter()
+            .enumerate()
+            .map(|(id, entry)| json_piece(id, entry, &path));
         let vocab = vocab.collect::<Result<_>>()?;
         Ok(Self {
             vocab,
@@ -238,9 +256,14 @@ fn json_charsmap(json: &Map<String, Value>, path: &Path) -> Result<Vec<u8>> {
     else {
         return Ok(Vec::new());
     };
-    map.as_str()
-        .and_then(charsmap::from_base64)
-        .ok_or_else(|| Error::invalid(path, "normalizer.precompiled_charsmap", "base64", "other text"))
+    map.as_str().and_then(charsmap::from_base64).ok_or_else(|| {
+        Error::invalid(
+            path,
+            "normalizer.precompiled_charsmap",
+            "base64",
+            "other text",
+        )
+    })
 }
 
 fn extra_ids(settings: &Settings, folder: &Path) -> Result<u64> {
