@@ -13,7 +13,12 @@ use tintype_flux::tokenizer::{ClipFiles, ClipTokenizer, T5Files, T5Tokenizer};
 const VOCAB: &[u8] = br#"{"f</w>": 0, "o": 1, "x</w>": 2, "ox</w>": 3, "f": 4, "fox</w>": 5,
     "<|startoftext|>": 6, "<|endoftext|>": 7}"#;
 const MERGES: &[u8] = b"#version: 0.2\no x</w>\nf ox</w>\n";
-const TEXTS: [&str; 4] = ["", "a fox, a FOX\u{301}!", "<|endoftext|> </s> <extra_id_0>", "東京 \u{0} 🦊"];
+const TEXTS: [&str; 4] = [
+    "",
+    "a fox, a FOX\u{301}!",
+    "<|endoftext|> </s> <extra_id_0>",
+    "東京 \u{0} 🦊",
+];
 
 fuzz_target!(|input: &[u8]| {
     let Some((&choice, rest)) = input.split_first() else {
