@@ -2,8 +2,10 @@
 //!
 //! Pure functions on slices of f32; `dtype` is that of the model's prediction,
 //! to which intermediate values are rounded where torch rounds them. A scalar
-//! tensor does not widen its partner there, so in bf16 the product with the
-//! step's length is rounded to bf16 before it is added in f32.
+//! tensor does not widen its partner there, so in bf16 the step's length and its
+//! product with the prediction are rounded to bf16 before the sum in f32.
+//! (That is torch on a CPU, with the scalar as the first factor; the other way
+//! round it would not round the scalar.)
 //!
 //! ```
 //! use tintype_flux::scheduler::euler_step;
@@ -21,8 +23,8 @@ use crate::{Error, Result};
 
 /// `sample + (sigma_next − sigma) · velocity`, in place.
 ///
-/// The product is rounded to `dtype`, the sum is taken in f32, and the result
-/// is rounded to `dtype`.
+/// The length of the step and the product are rounded to `dtype`, the sum is
+/// taken in f32, and the result is rounded to `dtype`.
 ///
 /// # Errors
 /// [`Error::Argument`] if the slices differ in length.
@@ -34,7 +36,7 @@ pub fn euler_step(
     dtype: DType,
 ) -> Result<()> {
     check_len("velocity", sample, velocity)?;
-    let length = sigma_next - sigma;
+    let length = dtype.round(sigma_next - sigma);
     for (value, velocity) in sample.iter_mut().zip(velocity) {
         *value = dtype.round(*value + dtype.round(length * velocity));
     }
@@ -55,8 +57,9 @@ pub fn stochastic_step(
 ) -> Result<()> {
     check_len("velocity", sample, velocity)?;
     check_len("noise", sample, noise)?;
+    let scalar = dtype.round(sigma);
     for ((value, velocity), noise) in sample.iter_mut().zip(velocity).zip(noise) {
-        let clean = *value - dtype.round(sigma * velocity);
+        let clean = *value - dtype.round(scalar * velocity);
         *value = dtype.round((1.0 - sigma_next) * clean + sigma_next * noise);
     }
     Ok(())
@@ -91,13 +94,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn bf16_rounds_the_product_first() {
-        // 0.1 · 1.0078125 needs more than 8 bits; the sum with 1 shows the rounding.
+    fn bf16_rounds_the_length_and_the_product_first() {
         let (sample, velocity, sigma_next) = (3.0e-3_f32, 1.0078125_f32, 0.1_f32);
         let mut stepped = [sample];
         euler_step(&mut stepped, &[velocity], 0.0, sigma_next, DType::BF16).unwrap();
-        let product = DType::BF16.round(sigma_next * velocity);
-        assert_ne!(product, sigma_next * velocity);
+        let product = DType::BF16.round(DType::BF16.round(sigma_next) * velocity);
+        assert_ne!(product, DType::BF16.round(sigma_next * velocity));
         assert_eq!(stepped[0], DType::BF16.round(sample + product));
     }
 

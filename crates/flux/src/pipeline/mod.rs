@@ -1,0 +1,174 @@
+//! The pipeline: from a request to pictures.
+//!
+//! A [`FluxPipeline`] is opened without reading weights. Models are compiled and
+//! given their weights when they are first needed, and stay, unless
+//! [`FluxPipeline::low_memory`] lets each go before the next one comes.
+
+mod adapters;
+mod check;
+mod decode;
+mod denoise;
+mod encode;
+mod initial;
+mod model;
+mod open;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use tintype_backend::Backend;
+use tintype_models::{AutoencoderKlConfig, ClipTextConfig, FluxTransformerConfig, T5EncoderConfig};
+use tintype_tensor::DType;
+
+pub use adapters::AdapterReport;
+use adapters::Adapters;
+use model::Model;
+
+use crate::scheduler::FlowMatchEulerConfig;
+use crate::tokenizer::{ClipTokenizer, T5Tokenizer};
+use crate::{Error, Observer, Output, Request, Result};
+
+/// FLUX.1 as diffusers' FluxPipeline and FluxImg2ImgPipeline run it.
+///
+/// ```no_run
+/// # fn f(cpu: impl tintype_backend::Backend + 'static) -> Result<(), tintype_flux::Error> {
+/// use tintype_flux::{FluxPipeline, Request};
+///
+/// let request = Request::new("a red circle above a blue square").seed(1);
+/// let output = FluxPipeline::from_pretrained("flux-dev")?.backend(cpu).generate(&request)?;
+/// output.save("out.png".as_ref())?;
+/// # Ok(()) }
+/// ```
+pub struct FluxPipeline {
+    folder: PathBuf,
+    files: Files,
+    configs: Configs,
+    tokenizers: Tokenizers,
+    backend: Option<Arc<dyn Backend>>,
+    dtype: DType,
+    low_memory: bool,
+    adapters: Adapters,
+    models: Models,
+}
+
+/// Where the weights of models lie, if not in the pipeline's folder.
+#[derive(Debug, Clone, Default)]
+struct Files {
+    transformer: Option<PathBuf>,
+    vae: Option<PathBuf>,
+}
+
+/// What the models compute.
+#[derive(Debug, Clone)]
+struct Configs {
+    clip: ClipTextConfig,
+    t5: T5EncoderConfig,
+    transformer: FluxTransformerConfig,
+    vae: AutoencoderKlConfig,
+    /// Pixels of the side of a tile that the autoencoder decodes at once.
+    vae_sample_size: usize,
+    scheduler: FlowMatchEulerConfig,
+}
+
+#[derive(Debug)]
+struct Tokenizers {
+    clip: ClipTokenizer,
+    t5: T5Tokenizer,
+}
+
+/// The models that are loaded now.
+#[derive(Default)]
+struct Models {
+    clip: Option<Model>,
+    t5: Option<Model>,
+    transformer: Option<Model>,
+    decoder: Option<Model>,
+    encoder: Option<Model>,
+}
+
+impl FluxPipeline {
+    /// Runs on this backend.
+    #[must_use]
+    pub fn backend(self, backend: impl Backend + 'static) -> Self {
+        self.shared_backend(Arc::new(backend))
+    }
+
+    /// Runs on this backend, chosen at run time.
+    #[must_use]
+    pub fn shared_backend(mut self, backend: Arc<dyn Backend>) -> Self {
+        self.models = Models::default();
+        self.backend = Some(backend);
+        self
+    }
+
+    /// Computes in f32 (the default), bf16 or f16.
+    #[must_use]
+    pub fn dtype(mut self, dtype: DType) -> Self {
+        self.models = Models::default();
+        self.dtype = dtype;
+        self
+    }
+
+    /// Lets each model go before the next one loads: least memory, but every
+    /// request loads all of them again.
+    #[must_use]
+    pub fn low_memory(mut self, low_memory: bool) -> Self {
+        self.low_memory = low_memory;
+        self
+    }
+
+    /// What the transformer computes.
+    pub fn transformer_config(&self) -> &FluxTransformerConfig {
+        &self.configs.transformer
+    }
+
+    /// What the autoencoder computes.
+    pub fn vae_config(&self) -> &AutoencoderKlConfig {
+        &self.configs.vae
+    }
+
+    /// How noise levels are spaced.
+    pub fn scheduler_config(&self) -> &FlowMatchEulerConfig {
+        &self.configs.scheduler
+    }
+
+    /// Makes the pictures of a request.
+    pub fn generate(&mut self, request: &Request) -> Result<Output> {
+        self.generate_with(request, &mut ())
+    }
+
+    /// Makes the pictures of a request; `observer` follows, and may change latents
+    /// and embeddings or stop.
+    pub fn generate_with(&mut self, request: &Request, observer: &mut dyn Observer) -> Result<Output> {
+        let mut run = check::Run::new(self, request)?;
+        self.apply_lora_scale(run.lora_scale)?;
+        let prompts = self.encode_prompts(&mut run, observer)?;
+        let schedule = run.schedule.clone();
+        let latents = self.initial_latents(&mut run, observer)?;
+        let denoised = self.denoise(&mut run, &prompts, &schedule, latents, observer)?;
+        let pixels = if run.request.latents_only {
+            None
+        } else {
+            Some(self.decode(&mut run, &denoised.latents, observer)?)
+        };
+        Ok(Output {
+            request: run.request,
+            latents: denoised.latents.to_dtype(DType::F32)?,
+            pixels,
+            prompt_embeds: denoised.prompt_embeds.to_dtype(DType::F32)?,
+            pooled_prompt_embeds: prompts.positive.pooled.to_dtype(DType::F32)?,
+            timings: run.timings,
+        })
+    }
+
+    fn chosen_backend(&self) -> Result<&Arc<dyn Backend>> {
+        self.backend.as_ref().ok_or(Error::NoBackend)
+    }
+
+    /// Lets go of the models that `low_memory` says are done.
+    fn release(&mut self, done: impl FnOnce(&mut Models)) {
+        if self.low_memory {
+            done(&mut self.models);
+        }
+    }
+}

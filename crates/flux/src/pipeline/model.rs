@@ -1,0 +1,198 @@
+//! One model on the backend: compiled, with its weights, and a session.
+
+use std::collections::HashSet;
+use std::path::Path;
+use std::time::Instant;
+
+use tintype_backend::{Backend, Changes, CompileOptions, Executable, RequestState, Session, Tensors};
+use tintype_ir::passes::{OptimizeOptions, optimize};
+use tintype_ir::{Graph, Overlay, StagedGraph};
+use tintype_models::{
+    ClipTextConfig, ClipTextOptions, DecoderOptions, EncoderOptions, FluxTransformerOptions, T5EncoderConfig,
+    T5EncoderOptions,
+};
+use tintype_tensor::DType;
+use tintype_weights::{Checkpoint, Parameters, layout};
+
+use super::check::Run;
+use super::{FluxPipeline, Models};
+use crate::model_index::Component;
+use crate::{Observer, Part, Result};
+
+/// A model that can run.
+pub(super) struct Model {
+    executable: Box<dyn Executable>,
+    session: Box<dyn Session>,
+    parameters: Parameters,
+}
+
+impl Model {
+    fn compile(backend: &dyn Backend, graph: &Graph, parameters: Parameters) -> Result<Self> {
+        let options = OptimizeOptions { fuse_qkv: backend.capabilities().fuse_qkv, ..OptimizeOptions::default() };
+        let graph = optimize(graph, &options, None)?;
+        let staged = StagedGraph::split(&graph)?;
+        let executable = backend.compile(&staged, &CompileOptions::default())?;
+        let session = executable.session()?;
+        Ok(Self { executable, session, parameters })
+    }
+
+    /// Runs the weight program for these overlays; `changed` names the parameters
+    /// they lie or lay on, `None` all.
+    pub(super) fn refit(&self, overlays: &[Overlay], own: &Parameters, changed: Option<HashSet<String>>) -> Result<()> {
+        let parameters = if overlays.is_empty() {
+            self.parameters.clone()
+        } else {
+            Parameters::builder().parameters(&self.parameters).parameters(own).build()?
+        };
+        let mut changes = Changes::all(&parameters).with_overlays(overlays);
+        if let Some(changed) = changed {
+            changes = changes.only_names(changed);
+        }
+        self.executable.refit(&changes)?;
+        Ok(())
+    }
+
+    /// The graph before fusion names and types the parameters that overlays lie on.
+    pub(super) fn source(&self) -> &Graph {
+        &self.executable.graph().source
+    }
+
+    pub(super) fn prepare(&mut self, inputs: &Tensors) -> Result<Box<dyn RequestState>> {
+        Ok(self.session.prepare(inputs)?)
+    }
+
+    pub(super) fn step(&mut self, state: &dyn RequestState, inputs: &Tensors) -> Result<Tensors> {
+        Ok(self.session.step(state, inputs)?)
+    }
+
+    /// Runs a graph that has no step inputs.
+    pub(super) fn run(&mut self, inputs: &Tensors) -> Result<Tensors> {
+        Ok(self.prepare(inputs)?.outputs().clone())
+    }
+}
+
+/// The models of a pipeline.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Clip,
+    T5,
+    Transformer,
+    Decoder,
+    Encoder,
+}
+
+impl Kind {
+    pub(super) fn component(self) -> Component {
+        match self {
+            Self::Clip => Component::TextEncoder,
+            Self::T5 => Component::TextEncoder2,
+            Self::Transformer => Component::Transformer,
+            Self::Decoder | Self::Encoder => Component::Vae,
+        }
+    }
+}
+
+impl Models {
+    pub(super) fn slot(&mut self, kind: Kind) -> &mut Option<Model> {
+        match kind {
+            Kind::Clip => &mut self.clip,
+            Kind::T5 => &mut self.t5,
+            Kind::Transformer => &mut self.transformer,
+            Kind::Decoder => &mut self.decoder,
+            Kind::Encoder => &mut self.encoder,
+        }
+    }
+}
+
+impl FluxPipeline {
+    /// The model of this kind, loaded if it is not.
+    pub(super) fn model(&mut self, kind: Kind, run: &mut Run, observer: &mut dyn Observer) -> Result<&mut Model> {
+        if self.models.slot(kind).is_none() {
+            let start = Instant::now();
+            observer.begin(Part::Load(kind.component().name()), 0);
+            let model = self.load(kind)?;
+            *self.models.slot(kind) = Some(model);
+            run.timings.load += start.elapsed();
+        }
+        Ok(self.models.slot(kind).as_mut().expect("loaded just now"))
+    }
+
+    fn load(&self, kind: Kind) -> Result<Model> {
+        let graph = self.graph(kind)?;
+        let parameters = self.parameters(kind)?;
+        let backend = self.chosen_backend()?;
+        let model = Model::compile(backend.as_ref(), &graph, parameters)?;
+        let (overlays, own) = self.adapters.overlays(kind.component(), &graph)?;
+        model.refit(&overlays, &own, None)?;
+        Ok(model)
+    }
+
+    /// The graph of a model, before any pass.
+    pub(super) fn graph(&self, kind: Kind) -> Result<Graph> {
+        let (configs, dtype) = (&self.configs, self.dtype);
+        Ok(match kind {
+            Kind::Clip => configs.clip.graph(&ClipTextOptions { dtype, ..ClipTextOptions::default() })?,
+            Kind::T5 => configs.t5.graph(&T5EncoderOptions { dtype, ..T5EncoderOptions::default() })?,
+            Kind::Transformer => {
+                let options = FluxTransformerOptions { dtype, ..FluxTransformerOptions::default() };
+                configs.transformer.graph(&options)?
+            }
+            Kind::Decoder => {
+                let unit_range = false;
+                configs.vae.decoder(&DecoderOptions { dtype, unit_range, ..decoder_sizes() })?
+            }
+            Kind::Encoder => configs.vae.encoder(&EncoderOptions { dtype, ..encoder_sizes() })?,
+        })
+    }
+
+    /// The parameters of a model under the names of its graph.
+    fn parameters(&self, kind: Kind) -> Result<Parameters> {
+        let component = kind.component();
+        let own_file = match kind {
+            Kind::Transformer => self.files.transformer.as_deref(),
+            Kind::Decoder | Kind::Encoder => self.files.vae.as_deref(),
+            Kind::Clip | Kind::T5 => None,
+        };
+        let folder = component.folder(&self.folder);
+        let path = own_file.unwrap_or(&folder);
+        let parameters = Parameters::from_checkpoint(&Checkpoint::open(path)?)?;
+        match kind {
+            Kind::Clip => Ok(parameters.renamed(ClipTextConfig::canonical_name)?),
+            Kind::T5 => {
+                let tied = parameters.contains("shared.weight");
+                let rename = |name: &str| {
+                    let copy = tied && name == "encoder.embed_tokens.weight";
+                    if copy { None } else { T5EncoderConfig::canonical_name(name) }
+                };
+                Ok(parameters.renamed(rename)?)
+            }
+            Kind::Transformer => converted(layout::flux_transformer(&parameters)?, path),
+            Kind::Decoder | Kind::Encoder => converted(layout::autoencoder(&parameters)?, path),
+        }
+    }
+}
+
+fn converted(converted: layout::Converted, path: &Path) -> Result<Parameters> {
+    for name in &converted.unknown {
+        tracing::warn!("{}: tensor `{name}` is not part of the model", path.display());
+    }
+    Ok(converted.parameters)
+}
+
+/// The largest side of a picture over the pixels of a latent.
+const MAX_LATENT_SIDE: usize = crate::latents::MAX_SIDE / 8;
+
+fn decoder_sizes() -> DecoderOptions {
+    let side = 1..=MAX_LATENT_SIDE;
+    DecoderOptions { latent_height: side.clone(), latent_width: side, ..DecoderOptions::default() }
+}
+
+fn encoder_sizes() -> EncoderOptions {
+    let side = 1..=MAX_LATENT_SIDE;
+    EncoderOptions { latent_height: side.clone(), latent_width: side, ..EncoderOptions::default() }
+}
+
+/// Floats as the pipeline computes them.
+pub(super) fn in_dtype(tensor: &tintype_tensor::Tensor, dtype: DType) -> Result<tintype_tensor::Tensor> {
+    Ok(tensor.to_dtype(dtype)?)
+}
