@@ -127,12 +127,15 @@ impl FluxTransformerConfig {
             return streams.image;
         }
         let text_tokens = b.type_of(streams.text).dims[1].clone();
-        let mut hidden_states = streams.join(b);
+        let module = "single_transformer_blocks";
+        let mut hidden_states = b.labelled(module, |b| streams.join(b));
         for index in 0..self.num_single_layers {
             hidden_states = single_block(b, self, index, hidden_states, conditioning);
         }
         let all_tokens = b.type_of(hidden_states).dims[1].clone();
-        b.slice(hidden_states, 1, text_tokens, all_tokens)
+        b.labelled(module, |b| {
+            b.slice(hidden_states, 1, text_tokens, all_tokens)
+        })
     }
 }
 

@@ -89,12 +89,13 @@ impl T5EncoderConfig {
     /// The graph's name of a parameter that a checkpoint calls `name`.
     ///
     /// The token table stands in files as `shared.weight`, as `encoder.embed_tokens.weight`
-    /// or as both, which are equal then. `None`: not a parameter of the encoder.
-    pub fn canonical_name(name: &str) -> Option<String> {
+    /// or as both, which are equal then; `contains` says whether the checkpoint has a name.
+    /// `None`: not a parameter of the encoder, or one that it has already.
+    pub fn canonical_name(name: &str, contains: impl Fn(&str) -> bool) -> Option<String> {
         match name {
-            "shared.weight" | "encoder.embed_tokens.weight" => Some("shared.weight".to_owned()),
-            name if name.starts_with("encoder.") => Some(name.to_owned()),
-            _ => None,
+            TABLE => Some(name.to_owned()),
+            TABLE_OF_ENCODER => (!contains(TABLE)).then(|| TABLE.to_owned()),
+            _ => name.starts_with("encoder.").then(|| name.to_owned()),
         }
     }
 
@@ -146,6 +147,12 @@ impl T5EncoderConfig {
     }
 }
 
+/// The token table where encoder and decoder share it.
+const TABLE: &str = "shared.weight";
+
+/// The same, as the encoder calls it.
+const TABLE_OF_ENCODER: &str = "encoder.embed_tokens.weight";
+
 /// transformers' feed-forwards: the activation and whether it is gated. `gated-gelu`
 /// means the tanh form there, `gelu` alone the exact one.
 const PROJECTIONS: &[(&str, (Activation, bool))] = &[
@@ -181,14 +188,14 @@ mod tests {
     }
 
     #[test]
-    fn the_token_table_has_two_names() {
-        for name in ["shared.weight", "encoder.embed_tokens.weight"] {
-            let canonical = T5EncoderConfig::canonical_name(name);
-            assert_eq!(canonical.as_deref(), Some("shared.weight"));
-        }
-        assert_eq!(
-            T5EncoderConfig::canonical_name("decoder.final_layer_norm.weight"),
-            None
-        );
+    fn the_token_table_is_read_once_under_either_name() {
+        let canonical = |name, shared| {
+            T5EncoderConfig::canonical_name(name, |other| shared && other == "shared.weight")
+        };
+        let table = Some("shared.weight".to_owned());
+        assert_eq!(canonical("shared.weight", true), table);
+        assert_eq!(canonical("encoder.embed_tokens.weight", false), table);
+        assert_eq!(canonical("encoder.embed_tokens.weight", true), None);
+        assert_eq!(canonical("decoder.final_layer_norm.weight", true), None);
     }
 }
