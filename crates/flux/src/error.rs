@@ -101,6 +101,27 @@ pub enum Error {
         /// What the tokenizer said.
         reason: String,
     },
+    /// No backend was chosen.
+    #[error("no backend was chosen: call `FluxPipeline::backend` first")]
+    NoBackend,
+    /// A model's configuration is not understood.
+    #[error(transparent)]
+    Model(#[from] tintype_models::Error),
+    /// A LoRA does not fit, or its file is wrong.
+    #[error(transparent)]
+    Lora(#[from] tintype_lora::Error),
+    /// A checkpoint is wrong.
+    #[error(transparent)]
+    Weights(#[from] tintype_weights::Error),
+    /// A graph is wrong.
+    #[error(transparent)]
+    Ir(#[from] tintype_ir::Error),
+    /// A backend failed.
+    #[error(transparent)]
+    Backend(#[from] tintype_backend::Error),
+    /// A tensor is wrong.
+    #[error(transparent)]
+    Tensor(#[from] tintype_tensor::Error),
 }
 
 impl Error {

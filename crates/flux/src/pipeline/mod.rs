@@ -70,7 +70,6 @@ struct Configs {
     scheduler: FlowMatchEulerConfig,
 }
 
-#[derive(Debug)]
 struct Tokenizers {
     clip: ClipTokenizer,
     t5: T5Tokenizer,

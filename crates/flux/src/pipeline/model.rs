@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use tintype_backend::{Backend, Changes, CompileOptions, Executable, RequestState, Session, Tensors};
-use tintype_ir::passes::{OptimizeOptions, optimize};
+use tintype_ir::passes::{Options, optimize};
 use tintype_ir::{Graph, Overlay, StagedGraph};
 use tintype_models::{
     ClipTextConfig, ClipTextOptions, DecoderOptions, EncoderOptions, FluxTransformerOptions, T5EncoderConfig,
@@ -28,7 +28,7 @@ pub(super) struct Model {
 
 impl Model {
     fn compile(backend: &dyn Backend, graph: &Graph, parameters: Parameters) -> Result<Self> {
-        let options = OptimizeOptions { fuse_qkv: backend.capabilities().fuse_qkv, ..OptimizeOptions::default() };
+        let options = Options::default().with_fuse_qkv(backend.capabilities().fuse_qkv);
         let graph = optimize(graph, &options, None)?;
         let staged = StagedGraph::split(&graph)?;
         let executable = backend.compile(&staged, &CompileOptions::default())?;
@@ -50,11 +50,6 @@ impl Model {
         }
         self.executable.refit(&changes)?;
         Ok(())
-    }
-
-    /// The graph before fusion names and types the parameters that overlays lie on.
-    pub(super) fn source(&self) -> &Graph {
-        &self.executable.graph().source
     }
 
     pub(super) fn prepare(&mut self, inputs: &Tensors) -> Result<Box<dyn RequestState>> {
@@ -159,12 +154,8 @@ impl FluxPipeline {
         match kind {
             Kind::Clip => Ok(parameters.renamed(ClipTextConfig::canonical_name)?),
             Kind::T5 => {
-                let tied = parameters.contains("shared.weight");
-                let rename = |name: &str| {
-                    let copy = tied && name == "encoder.embed_tokens.weight";
-                    if copy { None } else { T5EncoderConfig::canonical_name(name) }
-                };
-                Ok(parameters.renamed(rename)?)
+                let contains = |name: &str| parameters.contains(name);
+                Ok(parameters.renamed(|name| T5EncoderConfig::canonical_name(name, contains))?)
             }
             Kind::Transformer => converted(layout::flux_transformer(&parameters)?, path),
             Kind::Decoder | Kind::Encoder => converted(layout::autoencoder(&parameters)?, path),
