@@ -111,14 +111,25 @@ fn sinusoid(b: &mut GraphBuilder, x: Value, dtype: DType) -> Value {
     })
 }
 
-/// `10000^(−k/128)`, each step of it rounded to f32 as the reference does: at a
-/// thousand, a frequency one bit off would turn the angle visibly.
+/// `10000^(−k/128)` as diffusers computes it in f32 on a CPU, to the bit.
+///
+/// A guidance of 30 turns the first angles 4775 times round, where the last bit of a
+/// frequency shows in the third digit of a cosine, so near enough is not enough: the
+/// exponent is rounded where the reference rounds it, and two of the 128 exponentials
+/// come out one unit high there with every instruction set (measured with torch 2).
 fn frequencies() -> Vec<f32> {
     let half = SINUSOID / 2;
     let logarithm = -(10_000f64.ln()) as f32;
-    (0..half)
-        .map(|k| (logarithm * k as f32 / half as f32).exp())
-        .collect()
+    let frequency = |k: usize| {
+        let exponent = logarithm * k as f32 / half as f32;
+        let rounded = f64::from(exponent).exp() as f32;
+        if ONE_UNIT_HIGH.contains(&k) {
+            rounded.next_up()
+        } else {
+            rounded
+        }
+    };
+    (0..half).map(frequency).collect()
 }
 
 /// `linear_1`, SiLU, `linear_2`.
@@ -130,6 +141,9 @@ fn mlp(b: &mut GraphBuilder, module: &str, x: Value, width: usize, in_features: 
 
 /// Values of a sinusoid.
 const SINUSOID: usize = 256;
+
+/// Frequencies that the reference's exponential rounds up.
+const ONE_UNIT_HIGH: [usize; 2] = [12, 106];
 
 /// Base of the rotary frequencies.
 const THETA: f32 = 10_000.0;
