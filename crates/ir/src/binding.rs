@@ -68,11 +68,8 @@ impl Binding {
         for (dim, &size) in input.ty.dims.iter().zip(shape.iter()) {
             match dim.as_symbol() {
                 Some(symbol) => self.bind_symbol(graph, name, symbol, size)?,
-                None if dim.symbols().all(|symbol| self.get(symbol).is_some()) => {
-                    if self.evaluate(dim)? != size {
-                        return Err(mismatch());
-                    }
-                }
+                None if dim.symbols().any(|symbol| self.get(symbol).is_none()) => {}
+                None if self.evaluate(dim)? != size => return Err(mismatch()),
                 None => {}
             }
         }

@@ -160,7 +160,10 @@ impl GraphBuilder {
 
 /// One method an operation.
 impl GraphBuilder {
-    /// A float that fills the shape `[1]`-wise: no axes, so that it broadcasts.
+    /// A float constant without axes, so that it broadcasts.
+    ///
+    /// # Panics
+    /// Where `dtype` is no float.
     pub fn scalar(&mut self, dtype: DType, value: f32) -> Value {
         let constant = Constant::floats(dtype, [], vec![value]).expect("one value without axes");
         self.op(Op::Constant(constant), &[])

@@ -26,7 +26,7 @@ impl Constant {
         let rounded = values.into_iter().map(|value| dtype.round(value)).collect();
         Self::checked(
             dtype,
-            shape.into(),
+            &shape.into(),
             Values::Floats(rounded),
             dtype.is_float(),
         )
@@ -43,7 +43,7 @@ impl Constant {
         let fits = values.iter().all(|value| (min..=max).contains(value));
         Self::checked(
             dtype,
-            shape.into(),
+            &shape.into(),
             Values::Integers(values),
             fits && !dtype.is_float(),
         )
@@ -78,7 +78,7 @@ impl Constant {
         Self::integers(tensor.dtype(), shape, values)
     }
 
-    fn checked(dtype: DType, shape: Shape, values: Values, kind_fits: bool) -> Result<Self> {
+    fn checked(dtype: DType, shape: &Shape, values: Values, kind_fits: bool) -> Result<Self> {
         let found = match &values {
             Values::Floats(values) => values.len(),
             Values::Integers(values) => values.len(),
@@ -86,7 +86,8 @@ impl Constant {
         let expected = shape
             .checked_len()
             .map_err(|error| Error::Overflow(error.to_string()))?;
-        if !kind_fits || (found != expected && found != 1) {
+        let sizes_fit = shape.iter().all(|&size| i64::try_from(size).is_ok());
+        if !kind_fits || !sizes_fit || (found != expected && found != 1) {
             return Err(Error::Type {
                 op: "constant".to_owned(),
                 message: format!("{dtype}{shape} cannot hold these {found} values"),
@@ -128,6 +129,9 @@ impl Constant {
     }
 
     /// The values as a tensor.
+    ///
+    /// # Panics
+    /// Never: a constant is made with a static type.
     pub fn to_tensor(&self) -> Result<Tensor> {
         let shape = self.ty.static_shape().expect("constants have static types");
         let count = shape.element_count();

@@ -33,6 +33,14 @@ impl Dim {
         Self(BTreeMap::from([(vec![Symbol::from(name)], 1)]))
     }
 
+    /// Whether the text form can name a symbol so: a letter or `_`, then letters, digits,
+    /// `_`, and none of the words that stand for values.
+    pub fn is_symbol_name(name: &str) -> bool {
+        let starts = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
+        let word = name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+        starts && word && !matches!(name, "inf" | "nan" | "true" | "false")
+    }
+
     /// The value, if no symbol occurs.
     pub fn as_constant(&self) -> Option<i64> {
         match self.0.len() {
@@ -70,7 +78,7 @@ impl Dim {
         self.checked_add(&other.checked_mul(&Self::from(-1))?)
     }
 
-    /// The product; `None` on overflow or where it has over a thousand terms.
+    /// The product; `None` on overflow, over a thousand terms, or a degree over 64.
     pub fn checked_mul(&self, other: &Self) -> Option<Self> {
         if self.0.len().saturating_mul(other.0.len()) > MAX_TERMS {
             return None;
@@ -79,6 +87,9 @@ impl Dim {
         for (left, &a) in &self.0 {
             for (right, &b) in &other.0 {
                 let mut monomial: Monomial = left.iter().chain(right).cloned().collect();
+                if monomial.len() > MAX_DEGREE {
+                    return None;
+                }
                 monomial.sort();
                 product.add_term(monomial, a.checked_mul(b)?)?;
             }
@@ -92,7 +103,7 @@ impl Dim {
         let mut rest = self.clone();
         let mut quotient = Self::default();
         while let Some((monomial, &coefficient)) = rest.leading() {
-            if coefficient % factor != 0 {
+            if coefficient.checked_rem(factor)? != 0 || quotient.0.len() > MAX_TERMS {
                 return None;
             }
             let term = Self(BTreeMap::from([(
@@ -158,6 +169,7 @@ impl Dim {
 }
 
 const MAX_TERMS: usize = 1000;
+const MAX_DEGREE: usize = 64;
 
 /// Graded lexicographic order, which multiplication keeps.
 fn order(a: &[Symbol], b: &[Symbol]) -> std::cmp::Ordering {

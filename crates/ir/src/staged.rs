@@ -2,7 +2,10 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use crate::{Error, Graph, Input, Node, Output, Overlay, Parameter, Result, Stage, Value, verify};
+use crate::passes::dead_code;
+use crate::{
+    Error, Graph, Input, Node, Op, Output, Overlay, Parameter, Result, Stage, Value, verify,
+};
 
 /// The three programs of one graph. They share one binding of its symbols.
 ///
@@ -14,7 +17,8 @@ use crate::{Error, Graph, Input, Node, Output, Overlay, Parameter, Result, Stage
 /// - `step`: the step inputs, weights and values of the request in.
 ///
 /// Weights stand in `request` and `step` as parameters. A parameter that is used
-/// as it is passes through the weight program as an output without a node.
+/// as it is passes through the weight program as an output without a node. A
+/// constant is no weight: each program has its own.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StagedGraph {
     /// The graph that was split.
@@ -104,7 +108,7 @@ impl<'a> Splitter<'a> {
     }
 
     fn split(self) -> StagedGraph {
-        let weight = self.program(Stage::Weight);
+        let weight = dead_code(&self.program(Stage::Weight));
         let request = self.program(Stage::Request);
         let step = self.program(Stage::Step);
         StagedGraph {
@@ -119,11 +123,22 @@ impl<'a> Splitter<'a> {
         self.graph.stage_of(value, &self.stages)
     }
 
+    fn is_constant(&self, value: Value) -> bool {
+        let node = self.graph.node_of(value);
+        node.is_some_and(|node| matches!(node.op, Op::Constant(_)))
+    }
+
+    /// Whether the weight program hands this value on.
+    fn is_weight(&self, value: Value) -> bool {
+        self.stage(value) == Stage::Weight && !self.is_constant(value)
+    }
+
     /// Every value that crosses from one stage to a later one gets a name. Those of
     /// weights come from the first operation that consumes them: its label, or its
     /// kind and number among the labelless, and the role of the operand.
     fn name_handed_values(&mut self) {
         let mut taken = HashSet::new();
+        let mut taken_in_step = self.names_of_callers();
         let mut ordinals: HashMap<&str, usize> = HashMap::new();
         for (index, node) in self.graph.nodes.iter().enumerate() {
             if self.stages[index] == Stage::Weight {
@@ -137,34 +152,43 @@ impl<'a> Splitter<'a> {
             *ordinal += 1;
             for (position, &operand) in node.operands.iter().enumerate() {
                 let stage = self.stage(operand);
-                if stage == Stage::Weight && !self.weight_names.contains_key(&operand) {
-                    let name = unique(format!("{consumer}.{}", node.op.role(position)), &mut taken);
+                if self.is_weight(operand) && !self.weight_names.contains_key(&operand) {
+                    let name = unique(
+                        &format!("{consumer}.{}", node.op.role(position)),
+                        &mut taken,
+                    );
                     self.weight_names.insert(operand, name);
                 }
                 // An input of the request that the step reads keeps its own name.
                 let crosses = stage == Stage::Request && self.stages[index] == Stage::Step;
                 if crosses {
-                    self.name_request_value(operand);
+                    self.name_request_value(operand, &mut taken_in_step);
                 }
             }
         }
         self.name_weight_outputs(&mut taken);
     }
 
-    fn name_request_value(&mut self, value: Value) {
-        if let Value::Node(_) = value {
-            let next = format!("request.{}", self.request_names.len());
-            self.request_names.entry(value).or_insert(next);
+    /// Names that the caller knows, which no handed value may have.
+    fn names_of_callers(&self) -> HashSet<String> {
+        let inputs = self.graph.inputs.iter().map(|input| input.name.clone());
+        let outputs = self.graph.outputs.iter().map(|output| output.name.clone());
+        inputs.chain(outputs).collect()
+    }
+
+    fn name_request_value(&mut self, value: Value, taken: &mut HashSet<String>) {
+        let is_node = matches!(value, Value::Node(_));
+        if is_node && !self.request_names.contains_key(&value) {
+            let name = format!("request.{}", self.request_names.len());
+            self.request_names.insert(value, unique(&name, taken));
         }
     }
 
     /// A graph output that is a weight value leaves through the request program.
     fn name_weight_outputs(&mut self, taken: &mut HashSet<String>) {
         for output in &self.graph.outputs {
-            if self.stage(output.value) == Stage::Weight
-                && !self.weight_names.contains_key(&output.value)
-            {
-                let name = unique(format!("output.{}", output.name), taken);
+            if self.is_weight(output.value) && !self.weight_names.contains_key(&output.value) {
+                let name = unique(&format!("output.{}", output.name), taken);
                 self.weight_names.insert(output.value, name);
             }
         }
@@ -195,8 +219,8 @@ impl<'a> Splitter<'a> {
     }
 }
 
-fn unique(name: String, taken: &mut HashSet<String>) -> String {
-    let mut candidate = name.clone();
+fn unique(name: &str, taken: &mut HashSet<String>) -> String {
+    let mut candidate = name.to_owned();
     let mut number = 2;
     while !taken.insert(candidate.clone()) {
         candidate = format!("{name}.{number}");
@@ -278,6 +302,15 @@ impl<'s, 'a> Part<'s, 'a> {
             return copy;
         }
         let graph = self.splitter.graph;
+        if let Some(constant) = graph
+            .node_of(value)
+            .filter(|_| self.splitter.is_constant(value))
+        {
+            self.program.nodes.push(constant.clone());
+            let copy = Value::Node(self.program.nodes.len() - 1);
+            self.copied.insert(value, copy);
+            return copy;
+        }
         let ty = graph.type_of(value).clone();
         let copy = if self.splitter.stage(value) == Stage::Weight {
             // In the weight program only parameters are not copied yet.

@@ -3,10 +3,10 @@
 //! | rule | holds |
 //! |---|---|
 //! | `names` | inputs, parameters and outputs have unique, non-empty names |
-//! | `symbols` | every symbol in a type is declared, with a range that is not empty |
+//! | `symbols` | every symbol in a type is declared, with a plain name and a range that is not empty |
 //! | `bound` | every symbol in a type occurs alone as a dimension of some input |
 //! | `parameters-static` | the types of parameters hold no symbols |
-//! | `sizes` | no constant dimension is negative |
+//! | `sizes` | no constant dimension is negative, and no static size overflows |
 //! | `order` | operands exist and come before their use |
 //! | `types` | each node's type is what inference gives for its operands |
 //! | `input-stage` | no input has the stage `weight` |
@@ -76,6 +76,13 @@ impl Verifier<'_> {
 
     fn symbols(&self) -> Result<()> {
         for (symbol, range) in &self.graph.symbols {
+            if !Dim::is_symbol_name(symbol) {
+                let message = "expected a letter or `_`, then letters, digits and `_`";
+                return self.broken("symbols", format!("dim {symbol:?}"), message);
+            }
+            if i64::try_from(*range.end()).is_err() {
+                return self.broken("symbols", format!("dim {symbol}"), "the range is too large");
+            }
             if range.is_empty() {
                 return self.broken("symbols", format!("dim {symbol}"), "the range is empty");
             }
@@ -138,6 +145,10 @@ impl Verifier<'_> {
             .any(|dim| dim.as_constant().is_some_and(|size| size < 0))
         {
             return self.broken("sizes", place, format!("found {ty}"));
+        }
+        let bytes = ty.static_shape().map(|shape| shape.byte_len(ty.dtype));
+        if matches!(bytes, Some(Err(_))) {
+            return self.broken("sizes", place, format!("{ty} is too large"));
         }
         Ok(())
     }

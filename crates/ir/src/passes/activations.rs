@@ -129,9 +129,10 @@ fn silu(matcher: &mut Matcher, root: usize) -> Option<Fused> {
 
 fn softmax(matcher: &mut Matcher, root: usize) -> Option<Fused> {
     let product = matcher.root_product(root)?;
-    let (exponentials, sum) = match product.factors.as_slice() {
-        &[Factor::Value(e), Factor::Inverse(s)] | &[Factor::Inverse(s), Factor::Value(e)] => (e, s),
-        _ => return None,
+    let (&[Factor::Value(exponentials), Factor::Inverse(sum)]
+    | &[Factor::Inverse(sum), Factor::Value(exponentials)]) = product.factors.as_slice()
+    else {
+        return None;
     };
     let summed = last_axis_reduction(matcher, sum, ReduceOp::Sum)?;
     if product.scale != 1.0 || matcher.peel(summed) != exponentials {

@@ -27,7 +27,7 @@ impl Pass for CommonSubexpressions {
 pub fn common_subexpressions(graph: &Graph) -> Result<Graph> {
     // Attributes hold floats and cannot be hashed: nodes are found by name and operands, and
     // then compared. Constants have neither, so their types tell them apart.
-    let mut seen: HashMap<(String, Vec<Value>), Vec<(usize, Value)>> = HashMap::new();
+    let mut seen: HashMap<Key, Vec<(usize, Value)>> = HashMap::new();
     Rewriter::rewrite(graph, |rewriter, index, node| {
         let key = key(rewriter, node);
         let earlier = seen.entry(key).or_default();
@@ -45,7 +45,10 @@ pub fn common_subexpressions(graph: &Graph) -> Result<Graph> {
     })
 }
 
-fn key(rewriter: &Rewriter, node: &Node) -> (String, Vec<Value>) {
+/// Operation and type, and operands of the new graph.
+type Key = (String, Vec<Value>);
+
+fn key(rewriter: &Rewriter, node: &Node) -> Key {
     let mut operands: Vec<Value> = node.operands.iter().map(|&v| rewriter.map(v)).collect();
     if matches!(&node.op, Op::Binary(op) if op.is_commutative()) {
         operands.sort_unstable();

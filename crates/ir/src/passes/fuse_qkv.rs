@@ -95,7 +95,9 @@ fn groups(graph: &Graph) -> Vec<Vec<usize>> {
             linears = rest;
             let group: Vec<usize> = group;
             if group.len() > 1 {
-                group.iter().for_each(|&index| taken[index] = true);
+                for &index in &group {
+                    taken[index] = true;
+                }
                 groups.push(group);
             }
         }

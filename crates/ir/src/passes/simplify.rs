@@ -37,7 +37,7 @@ pub fn simplify(graph: &Graph) -> Result<Graph> {
         };
         let operand = rewriter.map(*operand);
         let (op, operand) = match below(rewriter, operand) {
-            Some((inner, source)) => match joined(rewriter, node, &inner, source)? {
+            Some((inner, source)) => match joined(rewriter, node, &inner, source) {
                 Some(op) => (op, source),
                 None => (node.op.clone(), operand),
             },
@@ -63,8 +63,8 @@ fn below(rewriter: &Rewriter, value: Value) -> Option<(Op, Value)> {
 }
 
 /// The one operation on `source` that does what `node` does after `inner`.
-fn joined(rewriter: &Rewriter, node: &Node, inner: &Op, source: Value) -> Result<Option<Op>> {
-    Ok(match (&node.op, inner) {
+fn joined(rewriter: &Rewriter, node: &Node, inner: &Op, source: Value) -> Option<Op> {
+    match (&node.op, inner) {
         (Op::Reshape { .. }, Op::Reshape { .. }) | (Op::Broadcast { .. }, Op::Broadcast { .. }) => {
             Some(node.op.clone())
         }
@@ -93,7 +93,7 @@ fn joined(rewriter: &Rewriter, node: &Node, inner: &Op, source: Value) -> Result
             })
         }
         _ => None,
-    })
+    }
 }
 
 fn does_nothing(op: &Op, operand: &TensorType, result: &TensorType) -> bool {

@@ -44,7 +44,7 @@ pub(super) fn tokens(text: &str) -> Result<Vec<Spanned>> {
         let mut lexer = Lexer {
             rest: line,
             line: index + 1,
-            length: line.chars().count(),
+            column: 1,
         };
         while let Some(token) = lexer.next_token()? {
             tokens.push(token);
@@ -62,13 +62,15 @@ pub(super) fn tokens(text: &str) -> Result<Vec<Spanned>> {
 struct Lexer<'a> {
     rest: &'a str,
     line: usize,
-    length: usize,
+    /// The column of the first character of the rest.
+    column: usize,
 }
 
 impl Lexer<'_> {
     fn next_token(&mut self) -> Result<Option<Spanned>> {
-        self.rest = self.rest.trim_start();
-        let column = self.length + 1 - self.rest.chars().count();
+        let blank = self.rest.len() - self.rest.trim_start().len();
+        self.take(blank);
+        let column = self.column;
         let Some(first) = self.rest.chars().next() else {
             return Ok(None);
         };
@@ -123,7 +125,7 @@ impl Lexer<'_> {
         while let Some((position, character)) = characters.next() {
             match character {
                 '"' => {
-                    self.rest = &self.rest[position + 1..];
+                    self.take(position + 1);
                     return Ok(Token::Name(name, true));
                 }
                 '\\' => match characters.next() {
@@ -157,9 +159,12 @@ impl Lexer<'_> {
         self.take(length)
     }
 
+    /// Takes what is `length` bytes long; columns are counted along, so that a long line
+    /// takes no longer than its length.
     fn take(&mut self, length: usize) -> &str {
         let (taken, rest) = self.rest.split_at(length);
         self.rest = rest;
+        self.column += taken.chars().count();
         taken
     }
 

@@ -70,6 +70,9 @@ impl Parser {
 
     fn dim_declaration(&mut self) -> Result<()> {
         let name = self.name("a symbol")?;
+        if !Dim::is_symbol_name(&name) {
+            return self.error(format!("`{name}` cannot name a dimension"));
+        }
         self.mark("=")?;
         let start = self.size()?;
         self.mark("..=")?;
@@ -138,11 +141,12 @@ impl Parser {
         let ty = self.ty()?;
         self.mark("=")?;
         let op_name = self.name("an operation")?;
+        let place = self.position - 1;
         let operands = self.operands()?;
         let attributes = self.attributes()?;
         let op = match build(&op_name, attributes, &ty) {
             Ok(op) => op,
-            Err(message) => return self.error(message),
+            Err(message) => return self.error_at(place, message),
         };
         let label = if self.accept("#") {
             Some(Arc::from(self.name("a label")?))
@@ -357,7 +361,7 @@ impl Parser {
                     Ok(value) => Dim::from(value),
                     Err(_) => return self.error(format!("expected a whole number, found {text}")),
                 },
-                Token::Name(name, _) => Dim::symbol(&name),
+                Token::Name(name, false) if Dim::is_symbol_name(&name) => Dim::symbol(&name),
                 _ => {
                     self.position -= 1;
                     return self.unexpected("a dimension");
@@ -387,15 +391,13 @@ impl Parser {
 
     fn integer(&mut self) -> Result<i64> {
         let sign = if self.accept("-") { "-" } else { "" };
-        match self.next() {
-            Token::Number(text) => match format!("{sign}{text}").parse() {
-                Ok(value) => Ok(value),
-                Err(_) => self.error(format!("expected a whole number, found {sign}{text}")),
-            },
-            _ => {
-                self.position -= 1;
-                self.unexpected("a whole number")
-            }
+        let Token::Number(text) = self.next() else {
+            self.position -= 1;
+            return self.unexpected("a whole number");
+        };
+        match format!("{sign}{text}").parse() {
+            Ok(value) => Ok(value),
+            Err(_) => self.error(format!("expected a whole number, found {sign}{text}")),
         }
     }
 
@@ -455,12 +457,16 @@ impl Parser {
             Token::Mark(mark) => format!("`{mark}`"),
             Token::End => "the end of the text".to_owned(),
         };
-        self.error(format!("expected {expected}, found {found}"))
+        self.error_at(self.position, format!("expected {expected}, found {found}"))
     }
 
     fn error<T>(&self, message: String) -> Result<T> {
-        // The place is that of the last token taken or looked at.
-        let place = &self.tokens[self.position.min(self.tokens.len() - 1)];
+        // The place is that of the last token taken.
+        self.error_at(self.position.saturating_sub(1), message)
+    }
+
+    fn error_at<T>(&self, position: usize, message: String) -> Result<T> {
+        let place = &self.tokens[position.min(self.tokens.len() - 1)];
         Err(Error::Parse {
             line: place.line,
             column: place.column,
