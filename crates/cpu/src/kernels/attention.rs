@@ -68,12 +68,20 @@ pub struct AttentionBias<'a> {
 impl Strides {
     /// Of a packed `[batch, tokens, heads, head_dim]`.
     pub const fn packed(tokens: usize, heads: usize, head_dim: usize) -> Self {
-        Self { batch: tokens * heads * head_dim, token: heads * head_dim, head: head_dim }
+        Self {
+            batch: tokens * heads * head_dim,
+            token: heads * head_dim,
+            head: head_dim,
+        }
     }
 
     /// Of a packed `[batch, heads, tokens, head_dim]`.
     pub const fn heads_first(tokens: usize, heads: usize, head_dim: usize) -> Self {
-        Self { batch: tokens * heads * head_dim, token: head_dim, head: tokens * head_dim }
+        Self {
+            batch: tokens * heads * head_dim,
+            token: head_dim,
+            head: tokens * head_dim,
+        }
     }
 }
 
@@ -124,15 +132,25 @@ pub fn attention(
         let first = group[0].head;
         let heads = group.len() / blocks;
         let packed = &mut packed.get_mut()[..heads * per_head];
-        packed.par_chunks_mut(per_head).enumerate().for_each(|(index, packed)| {
-            pack_head(options, first + index, key, value, shape.rows, packed);
-        });
+        packed
+            .par_chunks_mut(per_head)
+            .enumerate()
+            .for_each(|(index, packed)| {
+                pack_head(options, first + index, key, value, shape.rows, packed);
+            });
         let packed = &*packed;
         group.par_iter_mut().for_each_init(
             || Scratch::new(options, shape.queries),
             |scratch, task| {
                 let start = (task.head - first) * per_head;
-                run_task(options, query, bias, &packed[start..start + per_head], scratch, task);
+                run_task(
+                    options,
+                    query,
+                    bias,
+                    &packed[start..start + per_head],
+                    scratch,
+                    task,
+                );
             },
         );
     }
@@ -168,7 +186,14 @@ impl Scratch {
 
 /// Cuts `out` into tasks, ordered by head and then by query.
 fn split_output<'a>(options: &Attention, queries: usize, out: &'a mut [f32]) -> Vec<Task<'a>> {
-    let Attention { batch, heads, query_len, head_dim, output_stride, .. } = *options;
+    let Attention {
+        batch,
+        heads,
+        query_len,
+        head_dim,
+        output_stride,
+        ..
+    } = *options;
     let blocks = query_len.div_ceil(queries);
     let mut tasks: Vec<Task> = (0..batch * heads * blocks)
         .map(|index| Task {
@@ -182,7 +207,9 @@ fn split_output<'a>(options: &Attention, queries: usize, out: &'a mut [f32]) -> 
         let (sequence, query) = (token / query_len, token % query_len);
         let values = values[..heads * head_dim].chunks_exact_mut(head_dim);
         for (head, values) in values.enumerate() {
-            tasks[(sequence * heads + head) * blocks + query / queries].rows.push(values);
+            tasks[(sequence * heads + head) * blocks + query / queries]
+                .rows
+                .push(values);
         }
     }
     tasks
@@ -202,7 +229,9 @@ fn pack_head(
     rows: usize,
     packed: &mut [f32],
 ) {
-    let Attention { key_len, head_dim, .. } = *options;
+    let Attention {
+        key_len, head_dim, ..
+    } = *options;
     let (sequence, head) = (index / options.heads, index % options.heads);
     let at = |strides: Strides| sequence * strides.batch + head * strides.head;
     let (keys, values) = packed.split_at_mut(key_len.next_multiple_of(rows) * head_dim);
@@ -228,12 +257,17 @@ fn run_task(
     scratch: &mut Scratch,
     task: &mut Task,
 ) {
-    let Attention { key_len, head_dim, .. } = *options;
+    let Attention {
+        key_len, head_dim, ..
+    } = *options;
     let shape = lane_shape();
     let (sequence, head) = (task.head / options.heads, task.head % options.heads);
     let start = sequence * options.query.batch + head * options.query.head;
-    let lines =
-        Lines { data: &query[start..], line_stride: options.query.token, depth_stride: 1 };
+    let lines = Lines {
+        data: &query[start..],
+        line_stride: options.query.token,
+        depth_stride: 1,
+    };
     let range = (task.first_query, task.rows.len());
     lines.pack(range, (0, head_dim), shape.queries, scratch.query.get_mut());
     for value in scratch.query.get_mut() {
@@ -245,11 +279,23 @@ fn run_task(
         let matrix = (sequence * bias.heads + head) * options.query_len + task.first_query;
         &bias.data[matrix * key_len..][..task.rows.len() * key_len]
     });
-    let mask = Mask { bias, causal: options.causal, first_query: task.first_query };
+    let mask = Mask {
+        bias,
+        causal: options.causal,
+        first_query: task.first_query,
+    };
     let (keys, values) = packed.split_at(key_len.next_multiple_of(shape.rows) * head_dim);
     let output = scratch.output.get_mut();
     output.fill(0.0);
-    attend(&mut scratch.block, scratch.query.get(), keys, values, (key_len, head_dim), mask, output);
+    attend(
+        &mut scratch.block,
+        scratch.query.get(),
+        keys,
+        values,
+        (key_len, head_dim),
+        mask,
+        output,
+    );
     for (lane, row) in task.rows.iter_mut().enumerate() {
         let column = output.iter().skip(lane).step_by(shape.queries);
         for (value, &result) in row.iter_mut().zip(column) {
@@ -268,23 +314,51 @@ impl Attention {
         bias: Option<AttentionBias>,
         out: &[f32],
     ) {
-        let Self { batch, heads, query_len, key_len, head_dim, .. } = *self;
+        let Self {
+            batch,
+            heads,
+            query_len,
+            key_len,
+            head_dim,
+            ..
+        } = *self;
         let last = |strides: Strides, tokens: usize| {
             (batch - 1) * strides.batch
                 + (tokens - 1) * strides.token
                 + (heads - 1) * strides.head
                 + head_dim
         };
-        assert!(batch * heads * query_len * key_len * head_dim > 0, "attention: empty sizes");
-        assert!(query.len() >= last(self.query, query_len), "attention: query length");
-        assert!(key.len() >= last(self.key, key_len), "attention: key length");
-        assert!(value.len() >= last(self.value, key_len), "attention: value length");
-        assert!(self.output_stride >= heads * head_dim, "attention: output stride");
+        assert!(
+            batch * heads * query_len * key_len * head_dim > 0,
+            "attention: empty sizes"
+        );
+        assert!(
+            query.len() >= last(self.query, query_len),
+            "attention: query length"
+        );
+        assert!(
+            key.len() >= last(self.key, key_len),
+            "attention: key length"
+        );
+        assert!(
+            value.len() >= last(self.value, key_len),
+            "attention: value length"
+        );
+        assert!(
+            self.output_stride >= heads * head_dim,
+            "attention: output stride"
+        );
         let needed = (batch * query_len - 1) * self.output_stride + heads * head_dim;
         assert!(out.len() >= needed, "attention: output length");
         if let Some(bias) = bias {
-            assert!(bias.batch == batch || bias.batch == 1, "attention: bias batch");
-            assert!(bias.heads == heads || bias.heads == 1, "attention: bias heads");
+            assert!(
+                bias.batch == batch || bias.batch == 1,
+                "attention: bias batch"
+            );
+            assert!(
+                bias.heads == heads || bias.heads == 1,
+                "attention: bias heads"
+            );
             let length = bias.batch * bias.heads * query_len * key_len;
             assert_eq!(bias.data.len(), length, "attention: bias length");
         }
@@ -301,7 +375,14 @@ mod tests {
         (query, key, value): (&[f32], &[f32], &[f32]),
         bias: Option<AttentionBias>,
     ) -> Vec<f64> {
-        let Attention { batch, heads, query_len, key_len, head_dim, .. } = *options;
+        let Attention {
+            batch,
+            heads,
+            query_len,
+            key_len,
+            head_dim,
+            ..
+        } = *options;
         let mut out = vec![9.0; batch * query_len * options.output_stride];
         let wide = |x: &[f32], index: usize| f64::from(x[index]);
         for b in 0..batch {
@@ -344,7 +425,14 @@ mod tests {
 
     fn check(options: &Attention, bias_shape: Option<(usize, usize)>, seed: u64) {
         let mut random = Random::new(seed);
-        let Attention { batch, heads, query_len, key_len, head_dim, .. } = *options;
+        let Attention {
+            batch,
+            heads,
+            query_len,
+            key_len,
+            head_dim,
+            ..
+        } = *options;
         let query = random.values(batch * query_len * heads * head_dim);
         let key = random.values(batch * key_len * heads * head_dim);
         let value = random.values(batch * key_len * heads * head_dim);
@@ -368,20 +456,39 @@ mod tests {
             out
         };
         let out = same_for_any_threads(|| run(options));
-        assert_near(&out, &reference(options, (&query, &key, &value), bias), 2e-6);
-        let rounded = run(&Attention { rounding: DType::BF16, ..*options });
-        assert!(out.iter().zip(&rounded).all(|(&a, &b)| DType::BF16.round(a) == b));
+        assert_near(
+            &out,
+            &reference(options, (&query, &key, &value), bias),
+            2e-6,
+        );
+        let rounded = run(&Attention {
+            rounding: DType::BF16,
+            ..*options
+        });
+        assert!(
+            out.iter()
+                .zip(&rounded)
+                .all(|(&a, &b)| DType::BF16.round(a) == b)
+        );
     }
 
     #[test]
     fn follows_the_definition_at_odd_sizes() {
-        for (seed, (batch, heads, tokens, head_dim)) in
-            [(1, 1, 1, 1), (2, 3, 17, 8), (1, 2, 65, 40), (1, 1, 300, 64), (2, 1, 130, 65)]
-                .into_iter()
-                .enumerate()
+        for (seed, (batch, heads, tokens, head_dim)) in [
+            (1, 1, 1, 1),
+            (2, 3, 17, 8),
+            (1, 2, 65, 40),
+            (1, 1, 300, 64),
+            (2, 1, 130, 65),
+        ]
+        .into_iter()
+        .enumerate()
         {
             for causal in [false, true] {
-                let options = Attention { causal, ..Attention::new(batch, heads, tokens, head_dim) };
+                let options = Attention {
+                    causal,
+                    ..Attention::new(batch, heads, tokens, head_dim)
+                };
                 check(&options, None, seed as u64);
                 check(&options, Some((1, heads)), seed as u64 + 20);
                 check(&options, Some((batch, 1)), seed as u64 + 40);
@@ -415,7 +522,10 @@ mod tests {
         let key = [100.0, -100.0, 100.0, -100.0];
         let value = [1.0, 2.0, 3.0, 4.0];
         let mut out = [0.0; 4];
-        let options = Attention { scale: 1.0, ..Attention::new(1, 1, 4, 1) };
+        let options = Attention {
+            scale: 1.0,
+            ..Attention::new(1, 1, 4, 1)
+        };
         attention(&options, &query, &key, &value, None, &mut out);
         assert_eq!(out, [2.0; 4]);
     }

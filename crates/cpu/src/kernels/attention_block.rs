@@ -20,8 +20,15 @@ pub(super) fn lane_shape() -> LaneShape {
         type Output = LaneShape;
         #[inline(always)]
         fn with_simd<S: Simd>(self, _simd: S) -> LaneShape {
-            let rows = if S::REGISTER_COUNT >= 32 { WIDE_ROWS } else { NARROW_ROWS };
-            LaneShape { queries: VECTORS * S::F32_LANES, rows }
+            let rows = if S::REGISTER_COUNT >= 32 {
+                WIDE_ROWS
+            } else {
+                NARROW_ROWS
+            };
+            LaneShape {
+                queries: VECTORS * S::F32_LANES,
+                rows,
+            }
         }
     }
     Arch::new().dispatch(Shape)
@@ -43,7 +50,9 @@ pub(super) struct Block {
 
 impl Block {
     pub(super) fn new() -> Self {
-        Self { scores: Buffer::new(KEYS * lane_shape().queries) }
+        Self {
+            scores: Buffer::new(KEYS * lane_shape().queries),
+        }
     }
 }
 
@@ -61,7 +70,16 @@ pub(super) fn attend(
     output: &mut [f32],
 ) {
     let scores = block.scores.get_mut();
-    Arch::new().dispatch(Attend { scores, query, keys, values, key_len, head_dim, mask, output });
+    Arch::new().dispatch(Attend {
+        scores,
+        query,
+        keys,
+        values,
+        key_len,
+        head_dim,
+        mask,
+        output,
+    });
 }
 
 /// Sums of a register tile: 8 × 3 of 32 registers, 4 × 3 of 16.
@@ -202,7 +220,9 @@ fn soften<S: Simd>(simd: S, scores: &mut [f32], running: &mut Running<S>) -> [S:
         }
     }
     // As long as a query has seen no key its maximum is −∞, and −∞ − (−∞) would be NaN.
-    let center = running.largest.map(|largest| simd.max_f32s(largest, lowest));
+    let center = running
+        .largest
+        .map(|largest| simd.max_f32s(largest, lowest));
     let queries = VECTORS * S::F32_LANES;
     let centers: &[f32] = bytemuck::cast_slice(&center);
     for row in scores.chunks_exact_mut(queries) {

@@ -37,9 +37,21 @@ pub fn binary(
     out: &mut [f32],
 ) {
     let loops = Loops::new(lhs_shape, rhs_shape);
-    assert_eq!(lhs.len(), lhs_shape.iter().product::<usize>(), "binary: left length");
-    assert_eq!(rhs.len(), rhs_shape.iter().product::<usize>(), "binary: right length");
-    assert_eq!(out.len(), loops.dims.iter().product::<usize>(), "binary: output length");
+    assert_eq!(
+        lhs.len(),
+        lhs_shape.iter().product::<usize>(),
+        "binary: left length"
+    );
+    assert_eq!(
+        rhs.len(),
+        rhs_shape.iter().product::<usize>(),
+        "binary: right length"
+    );
+    assert_eq!(
+        out.len(),
+        loops.dims.iter().product::<usize>(),
+        "binary: output length"
+    );
     for_chunks(out, |offset, chunk| {
         loops.for_runs(offset, chunk.len(), |position, length, left, right| {
             let out = &mut chunk[position..position + length];
@@ -71,10 +83,17 @@ impl Loops {
         let lhs_shape = [vec![1; rank - lhs_shape.len()], lhs_shape.to_vec()].concat();
         let rhs_shape = [vec![1; rank - rhs_shape.len()], rhs_shape.to_vec()].concat();
         let (lhs_steps, rhs_steps) = (strides(&lhs_shape), strides(&rhs_shape));
-        let mut loops = Self { dims: vec![], lhs_strides: vec![], rhs_strides: vec![] };
+        let mut loops = Self {
+            dims: vec![],
+            lhs_strides: vec![],
+            rhs_strides: vec![],
+        };
         for axis in 0..rank {
             let (left, right) = (lhs_shape[axis], rhs_shape[axis]);
-            assert!(left == right || left == 1 || right == 1, "binary: {left} against {right}");
+            assert!(
+                left == right || left == 1 || right == 1,
+                "binary: {left} against {right}"
+            );
             let dim = if left == 1 { right } else { left };
             loops.push(dim, lhs_steps[axis], rhs_steps[axis]);
         }
@@ -121,8 +140,10 @@ impl Loops {
         while position < length {
             let column = (offset + position) % inner;
             let run = (inner - column).min(length - position);
-            let (mut left, mut right) =
-                (column * self.lhs_strides[last], column * self.rhs_strides[last]);
+            let (mut left, mut right) = (
+                column * self.lhs_strides[last],
+                column * self.rhs_strides[last],
+            );
             let mut rest = (offset + position) / inner;
             for axis in (0..last).rev() {
                 let index = rest % self.dims[axis];
@@ -133,8 +154,14 @@ impl Loops {
             body(
                 position,
                 run,
-                Start { offset: left, step: self.lhs_strides[last] },
-                Start { offset: right, step: self.rhs_strides[last] },
+                Start {
+                    offset: left,
+                    step: self.lhs_strides[last],
+                },
+                Start {
+                    offset: right,
+                    step: self.rhs_strides[last],
+                },
             );
             position += run;
         }
@@ -228,7 +255,9 @@ mod tests {
         let at = |(values, shape): (&[f32], &[usize]), index: usize| {
             let (mut rest, mut offset, mut step) = (index, 0, 1);
             for (axis, &dim) in out.iter().enumerate().rev() {
-                let own = (axis + shape.len()).checked_sub(out.len()).map_or(1, |own| shape[own]);
+                let own = (axis + shape.len())
+                    .checked_sub(out.len())
+                    .map_or(1, |own| shape[own]);
                 if own != 1 {
                     offset += rest % dim * step;
                 }
@@ -237,7 +266,9 @@ mod tests {
             }
             values[offset]
         };
-        (0..out.iter().product()).map(|index| at(lhs, index) * at(rhs, index)).collect()
+        (0..out.iter().product())
+            .map(|index| at(lhs, index) * at(rhs, index))
+            .collect()
     }
 
     #[test]
@@ -261,13 +292,30 @@ mod tests {
             let expected = reference((&lhs, left), (&rhs, right), shape);
             let found = same_for_any_threads(|| {
                 let mut out = vec![0.0; expected.len()];
-                binary(Binary::Mul, DType::F32, (&lhs, left), (&rhs, right), &mut out);
+                binary(
+                    Binary::Mul,
+                    DType::F32,
+                    (&lhs, left),
+                    (&rhs, right),
+                    &mut out,
+                );
                 out
             });
             assert_eq!(found, expected, "{left:?} {right:?}");
             let mut rounded = vec![0.0; expected.len()];
-            binary(Binary::Mul, DType::BF16, (&lhs, left), (&rhs, right), &mut rounded);
-            assert!(found.iter().zip(&rounded).all(|(&a, &b)| DType::BF16.round(a) == b));
+            binary(
+                Binary::Mul,
+                DType::BF16,
+                (&lhs, left),
+                (&rhs, right),
+                &mut rounded,
+            );
+            assert!(
+                found
+                    .iter()
+                    .zip(&rounded)
+                    .all(|(&a, &b)| DType::BF16.round(a) == b)
+            );
         }
     }
 
@@ -284,7 +332,13 @@ mod tests {
         ];
         for (function, expected) in cases {
             let mut out = [0.0; 3];
-            binary(function, DType::F32, (&[3.0; 3], &[3]), (&[2.0], &[1]), &mut out);
+            binary(
+                function,
+                DType::F32,
+                (&[3.0; 3], &[3]),
+                (&[2.0], &[1]),
+                &mut out,
+            );
             assert_eq!(out, [expected; 3], "{function:?}");
         }
         for function in [Binary::Max, Binary::Min] {

@@ -175,7 +175,10 @@ mod tests {
                 for (&value, &found) in x.iter().zip(&out) {
                     let expected = reference(f64::from(value));
                     let error = (f64::from(found) - expected).abs();
-                    assert!(error <= 3e-7 * expected.abs().max(1e-6), "{function:?} {value}");
+                    assert!(
+                        error <= 3e-7 * expected.abs().max(1e-6),
+                        "{function:?} {value}"
+                    );
                 }
                 let mut rounded = vec![0.0; length];
                 unary(function, DType::BF16, &x, &mut rounded);
@@ -187,7 +190,11 @@ mod tests {
 
     #[test]
     fn positive_functions() {
-        let x: Vec<f32> = Random::new(2).values(65).iter().map(|x| x.abs() + 0.01).collect();
+        let x: Vec<f32> = Random::new(2)
+            .values(65)
+            .iter()
+            .map(|x| x.abs() + 0.01)
+            .collect();
         for (function, reference) in [
             (Unary::Log, f64::ln as fn(f64) -> f64),
             (Unary::Sqrt, f64::sqrt),

@@ -26,7 +26,10 @@ pub(super) fn tile() -> Tile {
         #[inline(always)]
         fn with_simd<S: Simd>(self, _simd: S) -> Tile {
             let rows = if wide::<S>() { WIDE_ROWS } else { NARROW_ROWS };
-            Tile { rows, columns: 2 * S::F32_LANES }
+            Tile {
+                rows,
+                columns: 2 * S::F32_LANES,
+            }
         }
     }
     Arch::new().dispatch(Shape)
@@ -44,7 +47,14 @@ pub(super) fn multiply(
     column: usize,
     rows: &mut [&mut [f32]],
 ) {
-    Arch::new().dispatch(Multiply { left, right, depth, accumulate, column, rows });
+    Arch::new().dispatch(Multiply {
+        left,
+        right,
+        depth,
+        accumulate,
+        column,
+        rows,
+    });
 }
 
 /// With 32 registers 12 × 2 sums, two vectors and a broadcast value fit; with 16, 6 × 2.
@@ -141,7 +151,11 @@ fn store<S: Simd, const ROWS: usize>(
         if row.len() >= columns {
             let (vectors, _) = S::as_mut_simd_f32s(&mut row[..columns]);
             for (target, &sum) in vectors.iter_mut().zip(sums) {
-                *target = if accumulate { simd.add_f32s(*target, sum) } else { sum };
+                *target = if accumulate {
+                    simd.add_f32s(*target, sum)
+                } else {
+                    sum
+                };
             }
         } else {
             let values: &[f32] = bytemuck::cast_slice(sums);

@@ -36,12 +36,27 @@ pub fn group_norm(
     bias: Option<&[f32]>,
     out: &mut [f32],
 ) {
-    let GroupNorm { channels, groups, area, .. } = *options;
-    assert!(groups > 0 && channels.is_multiple_of(groups), "group_norm: {channels} channels");
-    assert!(x.len().is_multiple_of((channels * area).max(1)), "group_norm: input length");
+    let GroupNorm {
+        channels,
+        groups,
+        area,
+        ..
+    } = *options;
+    assert!(
+        groups > 0 && channels.is_multiple_of(groups),
+        "group_norm: {channels} channels"
+    );
+    assert!(
+        x.len().is_multiple_of((channels * area).max(1)),
+        "group_norm: input length"
+    );
     assert_eq!(x.len(), out.len(), "group_norm: output length");
     for vector in [weight, bias].into_iter().flatten() {
-        assert_eq!(vector.len(), channels, "group_norm: weight and bias lengths");
+        assert_eq!(
+            vector.len(),
+            channels,
+            "group_norm: weight and bias lengths"
+        );
     }
     if x.is_empty() {
         return;
@@ -61,7 +76,11 @@ pub fn group_norm(
             let input = &x[row * area..][..area];
             for (input, piece) in input.chunks(PIECE).zip(plane.chunks_mut(PIECE)) {
                 affine(input, scale, shift, piece);
-                let function = if options.silu { Unary::Silu } else { Unary::Identity };
+                let function = if options.silu {
+                    Unary::Silu
+                } else {
+                    Unary::Identity
+                };
                 apply(function, options.rounding, piece);
             }
         }
@@ -74,7 +93,12 @@ const PIECE: usize = 2048;
 /// large image has millions of values.
 fn statistics(group: &[f32], epsilon: f32) -> (f32, f32) {
     let count = group.len() as f64;
-    let total: f64 = group.par_chunks(STATISTICS_PIECE).map(|piece| f64::from(total(piece))).collect::<Vec<_>>().iter().sum();
+    let total: f64 = group
+        .par_chunks(STATISTICS_PIECE)
+        .map(|piece| f64::from(total(piece)))
+        .collect::<Vec<_>>()
+        .iter()
+        .sum();
     let mean = (total / count) as f32;
     let squares: f64 = group
         .par_chunks(STATISTICS_PIECE)
@@ -82,7 +106,10 @@ fn statistics(group: &[f32], epsilon: f32) -> (f32, f32) {
         .collect::<Vec<_>>()
         .iter()
         .sum();
-    (mean, (1.0 / (squares / count + f64::from(epsilon)).sqrt()) as f32)
+    (
+        mean,
+        (1.0 / (squares / count + f64::from(epsilon)).sqrt()) as f32,
+    )
 }
 
 const STATISTICS_PIECE: usize = 16 * 1024;
@@ -116,12 +143,21 @@ mod tests {
     fn follows_its_formula() {
         let mut random = Random::new(10);
         for (batch, channels, groups, area) in [(1, 1, 1, 3), (2, 6, 3, 17), (1, 64, 32, 65 * 65)] {
-            let x: Vec<f32> =
-                random.values(batch * channels * area).iter().map(|v| v + 3.0).collect();
+            let x: Vec<f32> = random
+                .values(batch * channels * area)
+                .iter()
+                .map(|v| v + 3.0)
+                .collect();
             let (weight, bias) = (random.values(channels), random.values(channels));
             for silu in [false, true] {
-                let options =
-                    GroupNorm { channels, groups, area, epsilon: 1e-6, silu, rounding: DType::F32 };
+                let options = GroupNorm {
+                    channels,
+                    groups,
+                    area,
+                    epsilon: 1e-6,
+                    silu,
+                    rounding: DType::F32,
+                };
                 let out = same_for_any_threads(|| {
                     let mut out = vec![0.0; x.len()];
                     group_norm(&options, &x, Some(&weight), Some(&bias), &mut out);

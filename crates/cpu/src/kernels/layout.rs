@@ -20,8 +20,15 @@ pub fn permute<T: Copy + Send + Sync>(
 ) {
     let mut sorted = permutation.to_vec();
     sorted.sort_unstable();
-    assert!(sorted.iter().copied().eq(0..shape.len()), "permute: a permutation of the axes");
-    assert_eq!(x.len(), shape.iter().product::<usize>(), "permute: input length");
+    assert!(
+        sorted.iter().copied().eq(0..shape.len()),
+        "permute: a permutation of the axes"
+    );
+    assert_eq!(
+        x.len(),
+        shape.iter().product::<usize>(),
+        "permute: input length"
+    );
     assert_eq!(x.len(), out.len(), "permute: output length");
     let axes = merged_axes(shape, permutation);
     match axes.as_slice() {
@@ -44,10 +51,16 @@ fn merged_axes(shape: &[usize], permutation: &[usize]) -> Vec<Axis> {
     let stride = |axis: usize| shape[axis + 1..].iter().product::<usize>();
     let mut axes: Vec<Axis> = Vec::new();
     for axis in permutation.iter().copied().filter(|&axis| shape[axis] != 1) {
-        let next = Axis { dim: shape[axis], stride: stride(axis) };
+        let next = Axis {
+            dim: shape[axis],
+            stride: stride(axis),
+        };
         match axes.last_mut() {
             Some(last) if last.stride == next.dim * next.stride => {
-                *last = Axis { dim: last.dim * next.dim, stride: next.stride };
+                *last = Axis {
+                    dim: last.dim * next.dim,
+                    stride: next.stride,
+                };
             }
             _ => axes.push(next),
         }
@@ -79,48 +92,61 @@ fn copy_rows<T: Copy + Send + Sync>(axes: &[Axis], x: &[T], out: &mut [T]) {
 /// lines of both sides stay in cache.
 fn transpose<T: Copy + Send + Sync>(axes: &[Axis], x: &[T], out: &mut [T]) {
     let (last, outer) = axes.split_last().expect("there is an axis");
-    let near = outer.iter().position(|axis| axis.stride == 1).expect("one axis has stride 1");
+    let near = outer
+        .iter()
+        .position(|axis| axis.stride == 1)
+        .expect("one axis has stride 1");
     let (outer, near, middle) = (&outer[..near], outer[near], &outer[near + 1..]);
     let middle_count: usize = middle.iter().map(|axis| axis.dim).product();
     let slab = middle_count * last.dim;
-    let slabs_per_task = (4 * GRAIN / slab).max(1).next_multiple_of(SQUARE);
-    out.par_chunks_mut(slabs_per_task * slab).enumerate().for_each(|(task, block)| {
-        let first = task * slabs_per_task;
-        let mut done = 0;
-        while done * slab < block.len() {
-            // Runs of slabs that share the position over the outer axes.
-            let index = first + done;
-            let run = (near.dim - index % near.dim).min(block.len() / slab - done);
-            let start = input_offset(outer, index / near.dim) + index % near.dim;
-            let target = &mut block[done * slab..(done + run) * slab];
-            for position in 0..middle_count {
-                let x = &x[start + input_offset(middle, position)..];
-                transpose_plane(x, last, &mut target[position * last.dim..], run, slab);
+    let slabs_per_task = (4 * GRAIN / slab).max(1).next_multiple_of(HEIGHT);
+    out.par_chunks_mut(slabs_per_task * slab)
+        .enumerate()
+        .for_each(|(task, block)| {
+            let first = task * slabs_per_task;
+            let mut done = 0;
+            while done * slab < block.len() {
+                // Runs of slabs that share the position over the outer axes.
+                let index = first + done;
+                let run = (near.dim - index % near.dim).min(block.len() / slab - done);
+                let start = input_offset(outer, index / near.dim) + index % near.dim;
+                let target = &mut block[done * slab..(done + run) * slab];
+                for position in 0..middle_count {
+                    let x = &x[start + input_offset(middle, position)..];
+                    transpose_plane(x, last, &mut target[position * last.dim..], run, slab);
+                }
+                done += run;
             }
-            done += run;
-        }
-    });
+        });
 }
 
-/// `out[row · slab + column] = x[row + column · stride]`.
+/// `out[row · slab + column] = x[row + column · stride]`, through a small block: both
+/// sides move whole cache lines even where strides of powers of two share cache sets,
+/// and each page of the input is visited for several lines.
 fn transpose_plane<T: Copy>(x: &[T], columns: &Axis, out: &mut [T], rows: usize, slab: usize) {
-    for row_start in (0..rows).step_by(SQUARE) {
-        let row_end = (row_start + SQUARE).min(rows);
-        for column_start in (0..columns.dim).step_by(SQUARE) {
-            let column_end = (column_start + SQUARE).min(columns.dim);
-            let x = &x[column_start * columns.stride..];
-            for row in row_start..row_end {
-                let target = &mut out[row * slab + column_start..row * slab + column_end];
-                let source = x[row..].iter().step_by(columns.stride);
-                for (value, &input) in target.iter_mut().zip(source) {
-                    *value = input;
+    let mut block = [x[0]; HEIGHT * WIDTH];
+    for row in (0..rows).step_by(HEIGHT) {
+        let height = HEIGHT.min(rows - row);
+        for column in (0..columns.dim).step_by(WIDTH) {
+            let width = WIDTH.min(columns.dim - column);
+            for (index, line) in block.chunks_exact_mut(HEIGHT).take(width).enumerate() {
+                let start = (column + index) * columns.stride + row;
+                line[..height].copy_from_slice(&x[start..start + height]);
+            }
+            for index in 0..height {
+                let target = &mut out[(row + index) * slab + column..][..width];
+                for (value, line) in target.iter_mut().zip(block.chunks_exact(HEIGHT)) {
+                    *value = line[index];
                 }
             }
         }
     }
 }
 
-const SQUARE: usize = 16;
+/// Rows of the output, neighbours in the input.
+const HEIGHT: usize = 64;
+/// Columns of the output: a cache line of f32.
+const WIDTH: usize = 16;
 
 /// Joins `parts` along `axis`; `shapes[i]` is the shape of `parts[i]`.
 ///
@@ -137,10 +163,21 @@ pub fn concat<T: Copy + Send + Sync>(
         return assert!(out.is_empty(), "concat: output length");
     };
     let outer: usize = first[..axis].iter().product();
-    let widths: Vec<usize> = shapes.iter().map(|shape| shape[axis..].iter().product()).collect();
+    let widths: Vec<usize> = shapes
+        .iter()
+        .map(|shape| shape[axis..].iter().product())
+        .collect();
     for ((shape, part), width) in shapes.iter().zip(parts).zip(&widths) {
-        assert_eq!(shape[..axis], first[..axis], "concat: axes before the joined one");
-        assert_eq!(shape[axis + 1..], first[axis + 1..], "concat: axes after the joined one");
+        assert_eq!(
+            shape[..axis],
+            first[..axis],
+            "concat: axes before the joined one"
+        );
+        assert_eq!(
+            shape[axis + 1..],
+            first[axis + 1..],
+            "concat: axes after the joined one"
+        );
         assert_eq!(part.len(), outer * width, "concat: part length");
     }
     let width: usize = widths.iter().sum();
@@ -183,12 +220,23 @@ pub fn slice<T: Copy + Send + Sync>(
     out: &mut [T],
 ) {
     assert_eq!(shape.len(), ranges.len(), "slice: a range for each axis");
-    assert_eq!(x.len(), shape.iter().product::<usize>(), "slice: input length");
+    assert_eq!(
+        x.len(),
+        shape.iter().product::<usize>(),
+        "slice: input length"
+    );
     assert!(
-        ranges.iter().zip(shape).all(|(range, &dim)| range.start <= range.end && range.end <= dim),
+        ranges
+            .iter()
+            .zip(shape)
+            .all(|(range, &dim)| range.start <= range.end && range.end <= dim),
         "slice: ranges inside the shape"
     );
-    assert_eq!(out.len(), ranges.iter().map(Range::len).product::<usize>(), "slice: output length");
+    assert_eq!(
+        out.len(),
+        ranges.iter().map(Range::len).product::<usize>(),
+        "slice: output length"
+    );
     // Whole inner axes belong to the run that is copied at once.
     let whole = |axis: &usize| ranges[*axis].len() == shape[*axis];
     let kept = (0..shape.len()).rev().take_while(whole).count();
@@ -218,13 +266,12 @@ pub fn slice<T: Copy + Send + Sync>(
 ///
 /// # Panics
 /// If an index is out of range or a length does not fit.
-pub fn gather_rows<T: Copy + Send + Sync>(
-    width: usize,
-    x: &[T],
-    indices: &[usize],
-    out: &mut [T],
-) {
-    assert_eq!(out.len(), indices.len() * width, "gather_rows: output length");
+pub fn gather_rows<T: Copy + Send + Sync>(width: usize, x: &[T], indices: &[usize], out: &mut [T]) {
+    assert_eq!(
+        out.len(),
+        indices.len() * width,
+        "gather_rows: output length"
+    );
     for_row_blocks(out, width, |first, rows| {
         for (row, &index) in rows.chunks_exact_mut(width).zip(&indices[first..]) {
             row.copy_from_slice(&x[index * width..(index + 1) * width]);
@@ -273,15 +320,21 @@ mod tests {
             let x = count_up(shape.iter().product());
             let mut out = vec![0; x.len()];
             permute(shape, permutation, &x, &mut out);
-            assert_eq!(out, permute_reference(shape, permutation, &x), "{shape:?} {permutation:?}");
+            assert_eq!(
+                out,
+                permute_reference(shape, permutation, &x),
+                "{shape:?} {permutation:?}"
+            );
         }
     }
 
     #[test]
     fn concat_and_slice_are_inverse() {
-        for (axis, first, second) in
-            [(0, [3, 5, 17], [4, 5, 17]), (1, [3, 5, 17], [3, 1, 17]), (2, [300, 65, 3], [300, 65, 1])]
-        {
+        for (axis, first, second) in [
+            (0, [3, 5, 17], [4, 5, 17]),
+            (1, [3, 5, 17], [3, 1, 17]),
+            (2, [300, 65, 3], [300, 65, 1]),
+        ] {
             let a = count_up(first.iter().product());
             let b = count_up(second.iter().product());
             let mut shape = first;

@@ -55,14 +55,26 @@ impl Linear {
 /// # Panics
 /// If a length does not fit.
 pub fn linear(options: &Linear, x: &[f32], weight: Weights, bias: Option<&[f32]>, out: &mut [f32]) {
-    let Linear { rows, inputs, outputs, input_stride, .. } = *options;
+    let Linear {
+        rows,
+        inputs,
+        outputs,
+        input_stride,
+        ..
+    } = *options;
     assert_eq!(weight.len(), inputs * outputs, "linear: weight length");
-    assert!(bias.is_none_or(|bias| bias.len() == outputs), "linear: bias length");
+    assert!(
+        bias.is_none_or(|bias| bias.len() == outputs),
+        "linear: bias length"
+    );
     if rows == 0 || outputs == 0 {
         return;
     }
     assert!(input_stride >= inputs, "linear: input stride");
-    assert!(x.len() >= (rows - 1) * input_stride + inputs, "linear: input length");
+    assert!(
+        x.len() >= (rows - 1) * input_stride + inputs,
+        "linear: input length"
+    );
     if rows <= FEW_ROWS {
         few_rows(options, x, weight, bias, out);
     } else {
@@ -74,56 +86,88 @@ pub fn linear(options: &Linear, x: &[f32], weight: Weights, bias: Option<&[f32]>
 const FEW_ROWS: usize = 8;
 
 fn many_rows(options: &Linear, x: &[f32], weight: Weights, bias: Option<&[f32]>, out: &mut [f32]) {
-    let Linear { rows, inputs, outputs, input_stride, output_stride, .. } = *options;
+    let Linear {
+        rows,
+        inputs,
+        outputs,
+        input_stride,
+        output_stride,
+        ..
+    } = *options;
     let tile = tile();
     let chunk = columns_per_chunk(inputs, tile.columns);
     let mut panels = Buffer::new(chunk.min(outputs.next_multiple_of(tile.columns)) * inputs);
-    let x = Matrix { data: x, row_stride: input_stride, column_stride: 1 };
+    let x = Matrix {
+        data: x,
+        row_stride: input_stride,
+        column_stride: 1,
+    };
     for first in (0..outputs).step_by(chunk) {
         let count = chunk.min(outputs - first);
         let panels = &mut panels.get_mut()[..count.next_multiple_of(tile.columns) * inputs];
-        panels.par_chunks_mut((tile.columns * inputs).max(1)).enumerate().for_each_init(
-            Vec::new,
-            |scratch, (index, panel)| {
+        panels
+            .par_chunks_mut((tile.columns * inputs).max(1))
+            .enumerate()
+            .for_each_init(Vec::new, |scratch, (index, panel)| {
                 let start = index * tile.columns;
                 let lines = tile.columns.min(count - start);
                 let from = (first + start) * inputs;
                 let data = weight.read(from..from + lines * inputs, scratch);
-                let lines_of_weight = Lines { data, line_stride: inputs, depth_stride: 1 };
+                let lines_of_weight = Lines {
+                    data,
+                    line_stride: inputs,
+                    depth_stride: 1,
+                };
                 pack_depths(&lines_of_weight, (0, lines), inputs, tile.columns, panel);
-            },
-        );
+            });
         let epilogue = Epilogue {
             bias: bias.map(|bias| &bias[first..first + count]),
             activation: options.activation,
             rounding: options.rounding,
         };
-        let output = Output { columns: count, stride: output_stride, epilogue };
+        let output = Output {
+            columns: count,
+            stride: output_stride,
+            epilogue,
+        };
         multiply_rows(x, (rows, inputs), panels, &output, &mut out[first..]);
     }
 }
 
 fn few_rows(options: &Linear, x: &[f32], weight: Weights, bias: Option<&[f32]>, out: &mut [f32]) {
-    let Linear { rows, inputs, outputs, input_stride, output_stride, .. } = *options;
+    let Linear {
+        rows,
+        inputs,
+        outputs,
+        input_stride,
+        output_stride,
+        ..
+    } = *options;
     let step = (WEIGHTS_PER_TASK / inputs.max(1)).max(1);
     let blocks = split(out, (rows, outputs), output_stride, (rows, step));
-    let epilogue = Epilogue { bias, activation: options.activation, rounding: options.rounding };
-    blocks.into_par_iter().for_each_init(Vec::new, |scratch, mut block| {
-        for column in 0..block.rows[0].len() {
-            let start = (block.column + column) * inputs;
-            let weights = weight.read(start..start + inputs, scratch);
-            for (index, rows) in block.rows.chunks_mut(2).enumerate() {
-                let x = |row: usize| &x[(2 * index + row) * input_stride..][..inputs];
-                let second = if rows.len() == 2 { x(1) } else { x(0) };
-                let [low, high] = two_dots(weights, x(0), second);
-                rows[0][column] = low;
-                if let Some(row) = rows.get_mut(1) {
-                    row[column] = high;
+    let epilogue = Epilogue {
+        bias,
+        activation: options.activation,
+        rounding: options.rounding,
+    };
+    blocks
+        .into_par_iter()
+        .for_each_init(Vec::new, |scratch, mut block| {
+            for column in 0..block.rows[0].len() {
+                let start = (block.column + column) * inputs;
+                let weights = weight.read(start..start + inputs, scratch);
+                for (index, rows) in block.rows.chunks_mut(2).enumerate() {
+                    let x = |row: usize| &x[(2 * index + row) * input_stride..][..inputs];
+                    let second = if rows.len() == 2 { x(1) } else { x(0) };
+                    let [low, high] = two_dots(weights, x(0), second);
+                    rows[0][column] = low;
+                    if let Some(row) = rows.get_mut(1) {
+                        row[column] = high;
+                    }
                 }
             }
-        }
-        epilogue.apply(block.column, &mut block.rows);
-    });
+            epilogue.apply(block.column, &mut block.rows);
+        });
 }
 
 const WEIGHTS_PER_TASK: usize = 64 * 1024;
@@ -182,9 +226,14 @@ mod tests {
     #[test]
     fn every_size_follows_the_definition() {
         let mut random = Random::new(15);
-        for (rows, inputs, outputs) in
-            [(1, 1, 1), (1, 300, 65), (7, 65, 129), (9, 17, 33), (77, 300, 65), (200, 513, 260)]
-        {
+        for (rows, inputs, outputs) in [
+            (1, 1, 1),
+            (1, 300, 65),
+            (7, 65, 129),
+            (9, 17, 33),
+            (77, 300, 65),
+            (200, 513, 260),
+        ] {
             for activation in [None, Some(Activation::Silu)] {
                 let options = Linear {
                     input_stride: inputs + 2,
@@ -200,10 +249,17 @@ mod tests {
                     out
                 });
                 assert_near(&out, &reference(&options, &x, &weight, &bias), 1e-6);
-                let rounded = Linear { rounding: DType::BF16, ..options };
+                let rounded = Linear {
+                    rounding: DType::BF16,
+                    ..options
+                };
                 let mut found = vec![9.0; out.len()];
                 linear(&rounded, &x, Weights::F32(&weight), Some(&bias), &mut found);
-                assert!(out.iter().zip(&found).all(|(&a, &b)| DType::BF16.round(a) == b));
+                assert!(
+                    out.iter()
+                        .zip(&found)
+                        .all(|(&a, &b)| DType::BF16.round(a) == b)
+                );
             }
         }
     }
@@ -220,7 +276,13 @@ mod tests {
             let x = random.values(rows * inputs);
             let run = |weight: Weights| {
                 let mut out = vec![0.0; rows * outputs];
-                linear(&Linear::new(rows, inputs, outputs), &x, weight, None, &mut out);
+                linear(
+                    &Linear::new(rows, inputs, outputs),
+                    &x,
+                    weight,
+                    None,
+                    &mut out,
+                );
                 out
             };
             let wide: Vec<f32> = brains.iter().map(|v| v.to_f32()).collect();
@@ -240,7 +302,13 @@ mod tests {
         let run = |rows: usize| {
             let mut out = vec![0.0; rows * outputs];
             let options = Linear::new(rows, inputs, outputs);
-            linear(&options, &x[..rows * inputs], Weights::F32(&weight), None, &mut out);
+            linear(
+                &options,
+                &x[..rows * inputs],
+                Weights::F32(&weight),
+                None,
+                &mut out,
+            );
             out
         };
         let (few, many) = (run(FEW_ROWS), run(130));

@@ -3,8 +3,8 @@
 //! Loops over them vectorise; no table, no call. Every polynomial was computed for
 //! this crate with 40 digits by interpolation at the Chebyshev nodes of its range
 //! and rounded to f32; the error stated is that of the exact polynomial. NaN gives
-//! NaN, infinities give the limits. Products and sums stay separate (no fused
-//! multiply-add), so the results are the same on every instruction set.
+//! NaN, infinities give the limits. Products and sums are fused by name, so the results
+//! are the same on every instruction set.
 
 /// eˣ to 2 units in the last place; 0 below −104, ∞ above 88.73.
 ///
@@ -16,22 +16,39 @@ pub(super) fn exp(x: f32) -> f32 {
     let x = if x > 89.0 { 89.0 } else { x };
     let x = if x < -104.0 { -104.0 } else { x };
     // Adding 1.5·2²³ leaves the nearest whole number in the low bits.
-    let shifted = x * std::f32::consts::LOG2_E + ROUNDING_SHIFT;
-    let whole = shifted - ROUNDING_SHIFT;
-    let r = (x - whole * LN2_HIGH) - whole * LN2_LOW;
-    let p = 0.001_392_617_6;
-    let p = p * r + 0.008_363_173;
-    let p = p * r + 0.041_666_556;
-    let p = p * r + 0.166_665_78;
-    let p = p * r + 0.5;
-    let mantissa = (p * (r * r) + r) + 1.0;
+    let shifted = x.mul_add(std::f32::consts::LOG2_E, ROUNDING_SHIFT);
+    let mantissa = exp_of_rest(x, shifted - ROUNDING_SHIFT);
     // Two factors reach subnormal results and infinity, where one would not.
     let exponent = shifted.to_bits().wrapping_sub(ROUNDING_SHIFT.to_bits()) as i32;
     let half = exponent >> 1;
     mantissa * power_of_two(half) * power_of_two(exponent - half)
 }
 
-/// 2ⁿ for n in −126..=127.
+/// [`exp`] for a value that is added to 1: at least 1e-38, and ∞ from 88.4 on already.
+#[inline(always)]
+fn exp_beside_one(x: f32) -> f32 {
+    let x = if x > 89.0 { 89.0 } else { x };
+    let x = if x < -87.0 { -87.0 } else { x };
+    let shifted = x.mul_add(std::f32::consts::LOG2_E, ROUNDING_SHIFT);
+    let mantissa = exp_of_rest(x, shifted - ROUNDING_SHIFT);
+    let exponent = shifted.to_bits().wrapping_sub(ROUNDING_SHIFT.to_bits()) as i32;
+    // 2¹²⁸ has the bits of infinity.
+    mantissa * power_of_two(exponent)
+}
+
+/// e^(x − n·ln 2) for whole n, in 1/√2..√2.
+#[inline(always)]
+fn exp_of_rest(x: f32, n: f32) -> f32 {
+    let r = n.mul_add(-LN2_LOW, n.mul_add(-LN2_HIGH, x));
+    let p = 0.001_392_617_6_f32;
+    let p = p.mul_add(r, 0.008_363_173);
+    let p = p.mul_add(r, 0.041_666_556);
+    let p = p.mul_add(r, 0.166_665_78);
+    let p = p.mul_add(r, 0.5);
+    p.mul_add(r * r, r) + 1.0
+}
+
+/// 2ⁿ for n in −126..=128; 2¹²⁸ is ∞.
 #[inline(always)]
 fn power_of_two(n: i32) -> f32 {
     f32::from_bits((n.wrapping_add(127) as u32) << 23)
@@ -43,13 +60,13 @@ fn power_of_two(n: i32) -> f32 {
 pub(super) fn tanh(x: f32) -> f32 {
     let magnitude = x.abs();
     let z = x * x;
-    let p = -0.006_096_714;
-    let p = p * z + 0.020_997_18;
-    let p = p * z - 0.053_850_908;
-    let p = p * z + 0.133_327_7;
-    let p = p * z - 0.333_333_28;
-    let small = (p * z) * x + x;
-    let large = (1.0 - 2.0 / (exp(2.0 * magnitude) + 1.0)).copysign(x);
+    let p = -0.006_096_714_f32;
+    let p = p.mul_add(z, 0.020_997_18);
+    let p = p.mul_add(z, -0.053_850_908);
+    let p = p.mul_add(z, 0.133_327_7);
+    let p = p.mul_add(z, -0.333_333_28);
+    let small = (p * z).mul_add(x, x);
+    let large = (1.0 - 2.0 / (exp_beside_one(2.0 * magnitude) + 1.0)).copysign(x);
     if magnitude < 0.625 { small } else { large }
 }
 
@@ -59,40 +76,40 @@ pub(super) fn tanh(x: f32) -> f32 {
 pub(super) fn erf(x: f32) -> f32 {
     let magnitude = x.abs();
     let z = x * x;
-    let p = 8.690_369e-5;
-    let p = p * z - 0.000_821_457_07;
-    let p = p * z + 0.005_207_048_7;
-    let p = p * z - 0.026_861_707;
-    let p = p * z + 0.112_837_35;
-    let p = p * z - 0.376_126_35;
+    let p = 8.690_369e-5_f32;
+    let p = p.mul_add(z, -0.000_821_457_07);
+    let p = p.mul_add(z, 0.005_207_048_7);
+    let p = p.mul_add(z, -0.026_861_707);
+    let p = p.mul_add(z, 0.112_837_35);
+    let p = p.mul_add(z, -0.376_126_35);
     // 2/√π − 1 apart keeps the last bit: x + x·(…) instead of x·1.128….
-    let p = p * z + 0.128_379_167;
-    let small = p * x + x;
+    let p = p.mul_add(z, 0.128_379_167);
+    let small = p.mul_add(x, x);
     let t = if magnitude > 4.0 { 4.0 } else { magnitude };
-    let q = 1.641_114_4e-6;
-    let q = q * t - 4.611_923e-5;
-    let q = q * t + 0.000_597_151_5;
-    let q = q * t - 0.004_760_286;
-    let q = q * t + 0.026_420_016;
-    let q = q * t - 0.110_071_845;
-    let q = q * t - 0.631_842_43;
-    let q = q * t - 1.130_218_9;
-    let q = q * t + 0.000_315_154_15;
+    let q = 1.641_114_4e-6_f32;
+    let q = q.mul_add(t, -4.611_923e-5);
+    let q = q.mul_add(t, 0.000_597_151_5);
+    let q = q.mul_add(t, -0.004_760_286);
+    let q = q.mul_add(t, 0.026_420_016);
+    let q = q.mul_add(t, -0.110_071_845);
+    let q = q.mul_add(t, -0.631_842_43);
+    let q = q.mul_add(t, -1.130_218_9);
+    let q = q.mul_add(t, 0.000_315_154_15);
     let large = (1.0 - exp(q)).copysign(x);
     let value = if magnitude < 0.875 { small } else { large };
     if x.is_nan() { x } else { value }
 }
 
-/// 1 / (1 + e⁻ˣ).
+/// 1 / (1 + e⁻ˣ); 0 from −88.4 down.
 #[inline(always)]
 pub(super) fn sigmoid(x: f32) -> f32 {
-    1.0 / (1.0 + exp(-x))
+    1.0 / (1.0 + exp_beside_one(-x))
 }
 
 /// x / (1 + e⁻ˣ).
 #[inline(always)]
 pub(super) fn silu(x: f32) -> f32 {
-    x / (1.0 + exp(-x))
+    x / (1.0 + exp_beside_one(-x))
 }
 
 /// GELU with erf: x·(1 + erf(x/√2)) / 2.
@@ -105,13 +122,13 @@ pub(super) fn gelu_erf(x: f32) -> f32 {
 #[inline(always)]
 pub(super) fn gelu_tanh(x: f32) -> f32 {
     let doubled = 1.595_769_1 * (x + 0.044_715 * (x * x * x));
-    x / (1.0 + exp(-doubled))
+    x / (1.0 + exp_beside_one(-doubled))
 }
 
 /// GELU's sigmoid form, x / (1 + e^(−1.702·x)).
 #[inline(always)]
 pub(super) fn gelu_quick(x: f32) -> f32 {
-    x / (1.0 + exp(-1.702 * x))
+    x / (1.0 + exp_beside_one(-1.702 * x))
 }
 
 const ROUNDING_SHIFT: f32 = 12_582_912.0;
@@ -191,10 +208,16 @@ mod tests {
             let wide = f64::from(x);
             let u = (2.0 / std::f64::consts::PI).sqrt() * (wide + 0.044715 * wide.powi(3));
             let near = |found: f32, expected: f64| {
-                assert!((f64::from(found) - expected).abs() < 1e-6 * (1.0 + expected.abs()), "{x}");
+                assert!(
+                    (f64::from(found) - expected).abs() < 1e-6 * (1.0 + expected.abs()),
+                    "{x}"
+                );
             };
             near(gelu_tanh(x), 0.5 * wide * (1.0 + u.tanh()));
-            near(gelu_erf(x), 0.5 * wide * (1.0 + erf_series(wide / 2f64.sqrt())));
+            near(
+                gelu_erf(x),
+                0.5 * wide * (1.0 + erf_series(wide / 2f64.sqrt())),
+            );
             near(gelu_quick(x), wide / (1.0 + (-1.702 * wide).exp()));
             near(silu(x), wide / (1.0 + (-wide).exp()));
             near(sigmoid(x), 1.0 / (1.0 + (-wide).exp()));

@@ -43,6 +43,7 @@ mod rounding;
 mod softmax;
 #[cfg(test)]
 mod testing;
+mod transpose;
 mod weights;
 
 pub use attention::{Attention, AttentionBias, Strides, attention};

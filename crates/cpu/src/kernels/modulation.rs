@@ -19,13 +19,7 @@ pub struct Modulation<'a> {
 ///
 /// # Panics
 /// If a length does not fit.
-pub fn modulate(
-    width: usize,
-    rounding: DType,
-    x: &[f32],
-    modulation: Modulation,
-    out: &mut [f32],
-) {
+pub fn modulate(width: usize, rounding: DType, x: &[f32], modulation: Modulation, out: &mut [f32]) {
     let rows_per_batch = modulation.check(width, x, out);
     for_row_blocks(out, width, |first, rows| {
         let inputs = &x[first * width..][..rows.len()];
@@ -73,13 +67,22 @@ pub fn gated_residual(
     out: &mut [f32],
 ) {
     assert_eq!(residual.len(), x.len(), "gated_residual: input lengths");
-    let rows_per_batch = Modulation { scale: gate, shift: gate }.check(width, x, out);
+    let rows_per_batch = Modulation {
+        scale: gate,
+        shift: gate,
+    }
+    .check(width, x, out);
     for_row_blocks(out, width, |first, rows| {
         for (index, row) in rows.chunks_exact_mut(width).enumerate() {
             let start = (first + index) * width;
             let batch = (first + index) / rows_per_batch;
             let gate = &gate[batch * width..][..width];
-            gated_row(&residual[start..start + width], gate, &x[start..start + width], row);
+            gated_row(
+                &residual[start..start + width],
+                gate,
+                &x[start..start + width],
+                row,
+            );
             round_slice(rounding, row);
         }
     });
@@ -89,17 +92,33 @@ impl<'a> Modulation<'a> {
     /// Checks the lengths; the number of rows that share a row of scale and shift.
     fn check(&self, width: usize, x: &[f32], out: &[f32]) -> usize {
         assert_eq!(x.len(), out.len(), "modulation: input and output lengths");
-        assert_eq!(self.scale.len(), self.shift.len(), "modulation: scale and shift lengths");
-        assert!(width > 0 && x.len().is_multiple_of(width), "modulation: whole rows");
-        assert!(!self.scale.is_empty() && self.scale.len().is_multiple_of(width), "modulation: scale length");
+        assert_eq!(
+            self.scale.len(),
+            self.shift.len(),
+            "modulation: scale and shift lengths"
+        );
+        assert!(
+            width > 0 && x.len().is_multiple_of(width),
+            "modulation: whole rows"
+        );
+        assert!(
+            !self.scale.is_empty() && self.scale.len().is_multiple_of(width),
+            "modulation: scale length"
+        );
         let (rows, batch) = (x.len() / width, self.scale.len() / width);
-        assert!(rows.is_multiple_of(batch), "modulation: {rows} rows for {batch} scales");
+        assert!(
+            rows.is_multiple_of(batch),
+            "modulation: {rows} rows for {batch} scales"
+        );
         (rows / batch).max(1)
     }
 
     fn row(&self, width: usize, batch: usize) -> (&'a [f32], &'a [f32]) {
         let start = batch * width;
-        (&self.scale[start..start + width], &self.shift[start..start + width])
+        (
+            &self.scale[start..start + width],
+            &self.shift[start..start + width],
+        )
     }
 }
 
@@ -128,8 +147,8 @@ vectorised! {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernels::testing::{Random, assert_near, same_for_any_threads};
     use crate::kernels::layer_norm;
+    use crate::kernels::testing::{Random, assert_near, same_for_any_threads};
 
     #[test]
     fn all_three_follow_their_formulas() {
@@ -138,7 +157,10 @@ mod tests {
             let count = batch * tokens * width;
             let (x, residual) = (random.values(count), random.values(count));
             let (scale, shift) = (random.values(batch * width), random.values(batch * width));
-            let modulation = Modulation { scale: &scale, shift: &shift };
+            let modulation = Modulation {
+                scale: &scale,
+                shift: &shift,
+            };
             let at = |index: usize| index / (tokens * width) * width + index % width;
             let wide = |values: &[f32], index: usize| f64::from(values[index]);
 
@@ -147,7 +169,8 @@ mod tests {
                 modulate(width, DType::F32, &x, modulation, &mut out);
                 out
             });
-            let formula = |i: usize| wide(&x, i) * (1.0 + wide(&scale, at(i))) + wide(&shift, at(i));
+            let formula =
+                |i: usize| wide(&x, i) * (1.0 + wide(&scale, at(i))) + wide(&shift, at(i));
             assert_near(&found, &(0..count).map(formula).collect::<Vec<_>>(), 1e-6);
 
             let mut out = vec![0.0; count];
@@ -157,7 +180,11 @@ mod tests {
                 assert_eq!(value, DType::BF16.round(expected));
             }
 
-            let norm = Norm { width, epsilon: 1e-6, rounding: DType::F32 };
+            let norm = Norm {
+                width,
+                epsilon: 1e-6,
+                rounding: DType::F32,
+            };
             let (mut normal, mut fused) = (vec![0.0; count], vec![0.0; count]);
             layer_norm(&norm, &x, None, None, &mut normal);
             modulate(width, DType::F32, &normal, modulation, &mut out);

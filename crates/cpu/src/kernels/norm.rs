@@ -31,7 +31,9 @@ pub fn layer_norm(
     norm.check(x, out, &[weight, bias]);
     for_row_blocks(out, norm.width, |first, rows| {
         let inputs = &x[first * norm.width..][..rows.len()];
-        let pairs = inputs.chunks_exact(norm.width).zip(rows.chunks_exact_mut(norm.width));
+        let pairs = inputs
+            .chunks_exact(norm.width)
+            .zip(rows.chunks_exact_mut(norm.width));
         for (input, row) in pairs {
             normalize_row(norm.epsilon, input, row);
             scale_shift(row, weight, bias);
@@ -55,7 +57,10 @@ pub fn rms_norm(norm: &Norm, x: &[f32], weight: Option<&[f32]>, out: &mut [f32])
 
 impl Norm {
     pub(super) fn check(&self, x: &[f32], out: &[f32], vectors: &[Option<&[f32]>]) {
-        assert!(self.width > 0 && x.len().is_multiple_of(self.width), "norm: whole rows");
+        assert!(
+            self.width > 0 && x.len().is_multiple_of(self.width),
+            "norm: whole rows"
+        );
         assert_eq!(x.len(), out.len(), "norm: input and output lengths");
         for vector in vectors.iter().flatten() {
             assert_eq!(vector.len(), self.width, "norm: weight and bias lengths");
@@ -129,7 +134,8 @@ mod tests {
             let row: Vec<f64> = row.iter().map(|&v| f64::from(v)).collect();
             let mean = row.iter().sum::<f64>() / width as f64;
             let variance = row.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / width as f64;
-            row.into_iter().map(move |v| (v - mean) / (variance + epsilon).sqrt())
+            row.into_iter()
+                .map(move |v| (v - mean) / (variance + epsilon).sqrt())
         });
         rows.collect()
     }
@@ -138,9 +144,17 @@ mod tests {
     fn layer_norm_follows_its_formula() {
         let mut random = Random::new(3);
         for (rows, width) in [(1, 3), (3, 17), (65, 65), (17, 512), (300, 129)] {
-            let x: Vec<f32> = random.values(rows * width).iter().map(|v| v + 50.0).collect();
+            let x: Vec<f32> = random
+                .values(rows * width)
+                .iter()
+                .map(|v| v + 50.0)
+                .collect();
             let (weight, bias) = (random.values(width), random.values(width));
-            let norm = Norm { width, epsilon: 1e-6, rounding: DType::F32 };
+            let norm = Norm {
+                width,
+                epsilon: 1e-6,
+                rounding: DType::F32,
+            };
             let out = same_for_any_threads(|| {
                 let mut out = vec![0.0; x.len()];
                 layer_norm(&norm, &x, Some(&weight), Some(&bias), &mut out);
@@ -152,9 +166,16 @@ mod tests {
             }
             assert_near(&out, &expected, 1e-5);
             let mut rounded = vec![0.0; x.len()];
-            let half = Norm { rounding: DType::F16, ..norm };
+            let half = Norm {
+                rounding: DType::F16,
+                ..norm
+            };
             layer_norm(&half, &x, Some(&weight), Some(&bias), &mut rounded);
-            assert!(out.iter().zip(&rounded).all(|(&a, &b)| DType::F16.round(a) == b));
+            assert!(
+                out.iter()
+                    .zip(&rounded)
+                    .all(|(&a, &b)| DType::F16.round(a) == b)
+            );
         }
     }
 
@@ -163,7 +184,11 @@ mod tests {
         let mut random = Random::new(4);
         for (rows, width) in [(1, 1), (3, 17), (65, 128), (700, 65)] {
             let (x, weight) = (random.values(rows * width), random.values(width));
-            let norm = Norm { width, epsilon: 1e-6, rounding: DType::F32 };
+            let norm = Norm {
+                width,
+                epsilon: 1e-6,
+                rounding: DType::F32,
+            };
             for weight in [None, Some(&weight[..])] {
                 let out = same_for_any_threads(|| {
                     let mut out = vec![0.0; x.len()];

@@ -36,12 +36,17 @@ impl Lines<'_> {
             if self.depth_stride == 1 && group.is_multiple_of(4) {
                 pack_transposed(data, self.line_stride, depths, group, count, panel);
             } else if self.line_stride == 1 {
-                for (target, source) in panel.chunks_exact_mut(group).zip(data.chunks(self.depth_stride.max(1))) {
+                for (target, source) in panel
+                    .chunks_exact_mut(group)
+                    .zip(data.chunks(self.depth_stride.max(1)))
+                {
                     target[..count].copy_from_slice(&source[..count]);
                 }
             } else {
                 for (depth, target) in panel.chunks_exact_mut(group).enumerate() {
-                    let source = data[depth * self.depth_stride..].iter().step_by(self.line_stride.max(1));
+                    let source = data[depth * self.depth_stride..]
+                        .iter()
+                        .step_by(self.line_stride.max(1));
                     for (value, &input) in target[..count].iter_mut().zip(source) {
                         *value = input;
                     }
@@ -51,41 +56,36 @@ impl Lines<'_> {
     }
 }
 
-vectorised! {
-    /// Packs lines that are contiguous along the depth, four lines and four depths at a time.
-    fn pack_transposed<'a>(
-        _simd;
-        data: &'a [f32],
-        stride: usize,
-        depths: usize,
-        group: usize,
-        count: usize,
-        panel: &'a mut [f32],
-    ) {
-        let whole = count / 4 * 4;
-        for line in (0..whole).step_by(4) {
-            let sources: [&[f32]; 4] =
-                std::array::from_fn(|index| &data[(line + index) * stride..][..depths]);
-            let chunks = sources.map(|source| source.as_chunks::<4>().0);
-            for (index, target) in panel.chunks_exact_mut(4 * group).enumerate() {
-                let block: [[f32; 4]; 4] = std::array::from_fn(|line| chunks[line][index]);
-                for depth in 0..4 {
-                    let values: [f32; 4] = std::array::from_fn(|line| block[line][depth]);
-                    target[depth * group + line..][..4].copy_from_slice(&values);
-                }
-            }
-            for depth in depths / 4 * 4..depths {
-                for (index, source) in sources.iter().enumerate() {
-                    panel[depth * group + line + index] = source[depth];
-                }
-            }
+/// Packs lines that are contiguous along the depth.
+fn pack_transposed(
+    data: &[f32],
+    stride: usize,
+    depths: usize,
+    group: usize,
+    count: usize,
+    panel: &mut [f32],
+) {
+    let whole = count / 4 * 4;
+    for line in (0..whole).step_by(4) {
+        let sources = std::array::from_fn(|index| &data[(line + index) * stride..][..depths]);
+        transpose_four(sources, line, group, panel);
+    }
+    for line in whole..count {
+        let source = &data[line * stride..][..depths];
+        for (&value, target) in source.iter().zip(panel.chunks_exact_mut(group)) {
+            target[line] = value;
         }
-        for line in whole..count {
-            let source = &data[line * stride..][..depths];
-            for (&value, target) in source.iter().zip(panel.chunks_exact_mut(group)) {
-                target[line] = value;
-            }
-        }
+    }
+}
+
+/// Writes four lines side by side from `line` on: eight depths at a time where AVX is
+/// there (its shuffles, which loops do not become by themselves), then one by one.
+fn transpose_four(sources: [&[f32]; 4], line: usize, group: usize, panel: &mut [f32]) {
+    let depths = sources[0].len();
+    let done = super::transpose::eight_depths(sources, line, group, panel);
+    for depth in done..depths {
+        let values = sources.map(|source| source[depth]);
+        panel[depth * group + line..][..4].copy_from_slice(&values);
     }
 }
 
@@ -106,7 +106,11 @@ impl Buffer {
     pub(super) fn new(length: usize) -> Self {
         let values = vec![0.0; length + CACHE_LINE / 4];
         let start = aligned(&values);
-        Self { values, start, length }
+        Self {
+            values,
+            start,
+            length,
+        }
     }
 
     pub(super) fn get(&self) -> &[f32] {
@@ -139,9 +143,21 @@ mod tests {
                 }
             }
             let layouts = [
-                Lines { data: &x, line_stride: depths, depth_stride: 1 },
-                Lines { data: &turned, line_stride: 1, depth_stride: lines },
-                Lines { data: &sparse, line_stride: 2 * depths, depth_stride: 2 },
+                Lines {
+                    data: &x,
+                    line_stride: depths,
+                    depth_stride: 1,
+                },
+                Lines {
+                    data: &turned,
+                    line_stride: 1,
+                    depth_stride: lines,
+                },
+                Lines {
+                    data: &sparse,
+                    line_stride: 2 * depths,
+                    depth_stride: 2,
+                },
             ];
             for group in [2, 12, 32] {
                 let (first, skip) = (lines / 3, depths / 4);

@@ -17,13 +17,20 @@ pub(super) struct Patches<'a> {
     padding: [usize; 2],
 }
 
-/// Output pixels side by side: `length` from (`y`, `x`), at `lane` of a panel.
+/// Output pixels side by side: `length` from (`y`, `x`), at `column` of the block.
 #[derive(Clone, Copy)]
 struct Run {
-    lane: usize,
+    column: usize,
     length: usize,
     y: usize,
     x: usize,
+}
+
+/// Where a block's values go: panels of `group` columns and `depths` rows.
+struct Panels<'a> {
+    values: &'a mut [f32],
+    group: usize,
+    depths: usize,
 }
 
 impl<'a> Patches<'a> {
@@ -57,76 +64,127 @@ impl<'a> Patches<'a> {
         self.output[0] * self.output[1]
     }
 
-    /// Writes rows `depth..depth + depths` of the columns `pixel..pixel + count` as a panel
-    /// of `group` lanes; lanes beyond `count` become zero.
+    /// Writes rows `depth..depth + depths` of the columns `pixel..pixel + count` as panels
+    /// of `group` columns; columns beyond `count` become zero.
+    ///
+    /// A row of the image is read as far as the block goes before the next one: rows lie
+    /// far apart, and only neighbouring values arrive from memory ahead of time.
     pub(super) fn fill(
         &self,
         (pixel, count): (usize, usize),
         (depth, depths): (usize, usize),
         group: usize,
-        panel: &mut [f32],
+        panels: &mut [f32],
     ) {
-        if count < group {
-            panel.fill(0.0);
+        if !count.is_multiple_of(group) {
+            let last = count / group * group * depths;
+            panels[last..].fill(0.0);
         }
         let area = self.kernel[0] * self.kernel[1];
-        let mut lane = 0;
-        while lane < count {
-            let [y, x] = [(pixel + lane) / self.output[1], (pixel + lane) % self.output[1]];
-            let run = Run { lane, length: (self.output[1] - x).min(count - lane), y, x };
-            let targets = panel.chunks_exact_mut(group).take(depths);
-            let (mut channel, mut position) = (depth / area, depth % area);
-            let (mut ky, mut kx) = (position / self.kernel[1], position % self.kernel[1]);
-            for target in targets {
-                self.fill_run(run, channel, [ky, kx], &mut target[run.lane..run.lane + run.length]);
-                position += 1;
-                kx += 1;
-                if kx == self.kernel[1] {
-                    (kx, ky) = (0, ky + 1);
-                }
-                if position == area {
-                    (position, ky, channel) = (0, 0, channel + 1);
-                }
+        let runs = self.runs(pixel, count);
+        let mut panels = Panels {
+            values: panels,
+            group,
+            depths,
+        };
+        for row in 0..depths {
+            let (channel, position) = ((depth + row) / area, (depth + row) % area);
+            let kernel = [position / self.kernel[1], position % self.kernel[1]];
+            for &run in &runs {
+                self.fill_run(run, channel, kernel, row, &mut panels);
             }
-            lane += run.length;
         }
     }
 
-    #[inline(always)]
-    fn fill_run(&self, run: Run, channel: usize, [ky, kx]: [usize; 2], target: &mut [f32]) {
+    /// The pixels `pixel..pixel + count` row by row of the output.
+    fn runs(&self, pixel: usize, count: usize) -> Vec<Run> {
+        let mut runs = Vec::new();
+        let mut column = 0;
+        while column < count {
+            let [y, x] = [
+                (pixel + column) / self.output[1],
+                (pixel + column) % self.output[1],
+            ];
+            let length = (self.output[1] - x).min(count - column);
+            runs.push(Run {
+                column,
+                length,
+                y,
+                x,
+            });
+            column += length;
+        }
+        runs
+    }
+
+    fn fill_run(
+        &self,
+        run: Run,
+        channel: usize,
+        [ky, kx]: [usize; 2],
+        row: usize,
+        panels: &mut Panels,
+    ) {
         let [height, width] = self.size;
         let y = (run.y * self.stride[0] + ky).wrapping_sub(self.padding[0]);
         if y >= height {
-            target.fill(0.0);
+            panels.write_zeros(row, run.column, run.length);
             return;
         }
-        let row = &self.x[(channel * height + y) * width..][..width];
-        // The kernel's column for lane 0, moved right by the padding to stay unsigned.
+        let line = &self.x[(channel * height + y) * width..][..width];
         let start = run.x * self.stride[1] + kx;
         let left = self.padding[1];
         if self.stride[1] != 1 {
-            for (index, value) in target.iter_mut().enumerate() {
+            for index in 0..run.length {
                 let x = (start + index * self.stride[1]).wrapping_sub(left);
-                *value = row.get(x).copied().unwrap_or(0.0);
+                let value = line.get(x).copied().unwrap_or(0.0);
+                panels.write(row, run.column + index, &[value]);
             }
-        } else if start >= left && start - left + run.length <= width {
-            copy(&row[start - left..start - left + run.length], target);
-        } else {
-            let before = left.saturating_sub(start).min(run.length);
-            let from = (start + before).saturating_sub(left).min(width);
-            let copied = (width - from).min(run.length - before);
-            target[..before].fill(0.0);
-            target[before..before + copied].copy_from_slice(&row[from..from + copied]);
-            target[before + copied..].fill(0.0);
+            return;
         }
+        // Padding at the left, values of the image, padding at the right.
+        let before = left.saturating_sub(start).min(run.length);
+        let from = (start + before).saturating_sub(left).min(width);
+        let copied = (width - from).min(run.length - before);
+        panels.write_zeros(row, run.column, before);
+        panels.write(row, run.column + before, &line[from..from + copied]);
+        let end = before + copied;
+        panels.write_zeros(row, run.column + end, run.length - end);
     }
 }
 
-/// Copies a run; the usual length is a constant, which needs no call.
-#[inline(always)]
-fn copy(source: &[f32], target: &mut [f32]) {
-    match (<&[f32; 32]>::try_from(source), <&mut [f32; 32]>::try_from(&mut *target)) {
-        (Ok(source), Ok(target)) => *target = *source,
-        _ => target.copy_from_slice(source),
+impl Panels<'_> {
+    /// The rest of the panel's row at `column`.
+    fn lanes(&mut self, row: usize, column: usize) -> &mut [f32] {
+        let lane = column % self.group;
+        let start = (column / self.group * self.depths + row) * self.group;
+        &mut self.values[start + lane..start + self.group]
+    }
+
+    fn write(&mut self, row: usize, mut column: usize, mut values: &[f32]) {
+        while !values.is_empty() {
+            let lanes = self.lanes(row, column);
+            // A whole row of the widest panel is the usual case, and needs no call.
+            if let (Ok(lanes), Some(first)) = (
+                <&mut [f32; 32]>::try_from(&mut *lanes),
+                values.first_chunk::<32>(),
+            ) {
+                *lanes = *first;
+                (column, values) = (column + 32, &values[32..]);
+                continue;
+            }
+            let count = lanes.len().min(values.len());
+            lanes[..count].copy_from_slice(&values[..count]);
+            (column, values) = (column + count, &values[count..]);
+        }
+    }
+
+    fn write_zeros(&mut self, row: usize, mut column: usize, mut count: usize) {
+        while count > 0 {
+            let lanes = self.lanes(row, column);
+            let length = lanes.len().min(count);
+            lanes[..length].fill(0.0);
+            (column, count) = (column + length, count - length);
+        }
     }
 }

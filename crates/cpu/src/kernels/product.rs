@@ -38,7 +38,13 @@ pub struct Product {
 /// # Panics
 /// If a matrix is smaller than its sizes.
 pub fn product(options: &Product, lhs: Matrix, rhs: Matrix, out: &mut [f32]) {
-    let Product { rows, inner, columns, output_stride, rounding } = *options;
+    let Product {
+        rows,
+        inner,
+        columns,
+        output_stride,
+        rounding,
+    } = *options;
     lhs.check(rows, inner);
     rhs.check(inner, columns);
     let right = Lines {
@@ -53,13 +59,24 @@ pub fn product(options: &Product, lhs: Matrix, rhs: Matrix, out: &mut [f32]) {
         let count = chunk.min(columns - first);
         let panels = &mut panels.get_mut()[..count.next_multiple_of(tile.columns) * inner];
         // Each task packs the same few columns, whatever the number of threads.
-        panels.par_chunks_mut(tile.columns * inner.max(1)).enumerate().for_each(|(index, panel)| {
-            let start = index * tile.columns;
-            let lines = (first + start, tile.columns.min(count - start));
-            pack_depths(&right, lines, inner, tile.columns, panel);
-        });
-        let epilogue = Epilogue { bias: None, activation: None, rounding };
-        let output = Output { columns: count, stride: output_stride, epilogue };
+        panels
+            .par_chunks_mut(tile.columns * inner.max(1))
+            .enumerate()
+            .for_each(|(index, panel)| {
+                let start = index * tile.columns;
+                let lines = (first + start, tile.columns.min(count - start));
+                pack_depths(&right, lines, inner, tile.columns, panel);
+            });
+        let epilogue = Epilogue {
+            bias: None,
+            activation: None,
+            rounding,
+        };
+        let output = Output {
+            columns: count,
+            stride: output_stride,
+            epilogue,
+        };
         multiply_rows(lhs, (rows, inner), panels, &output, &mut out[first..]);
     }
 }
@@ -115,8 +132,17 @@ pub(super) fn multiply_rows(
 ) {
     let tile = tile();
     let (row_step, column_step) = task_shape(rows, output.columns, tile.columns);
-    let left = Lines { data: lhs.data, line_stride: lhs.row_stride, depth_stride: lhs.column_stride };
-    let blocks = split(out, (rows, output.columns), output.stride, (row_step, column_step));
+    let left = Lines {
+        data: lhs.data,
+        line_stride: lhs.row_stride,
+        depth_stride: lhs.column_stride,
+    };
+    let blocks = split(
+        out,
+        (rows, output.columns),
+        output.stride,
+        (row_step, column_step),
+    );
     blocks.into_par_iter().for_each_init(
         || Buffer::new(row_step.next_multiple_of(tile.rows) * DEPTH),
         |buffer, mut block| {
@@ -160,8 +186,14 @@ pub(super) fn split(
     if rows == 0 || columns == 0 {
         return Vec::new();
     }
-    assert!(stride >= columns, "product: output stride {stride} for {columns} columns");
-    assert!(out.len() >= (rows - 1) * stride + columns, "product: output length");
+    assert!(
+        stride >= columns,
+        "product: output stride {stride} for {columns} columns"
+    );
+    assert!(
+        out.len() >= (rows - 1) * stride + columns,
+        "product: output length"
+    );
     let columns_of_blocks = columns.div_ceil(column_step);
     let mut blocks: Vec<Block> = Vec::new();
     for (row, line) in out.chunks_mut(stride).take(rows).enumerate() {
@@ -218,19 +250,30 @@ vectorised! {
 impl<'a> Matrix<'a> {
     /// A row-major matrix of `columns` columns.
     pub const fn row_major(data: &'a [f32], columns: usize) -> Self {
-        Self { data, row_stride: columns, column_stride: 1 }
+        Self {
+            data,
+            row_stride: columns,
+            column_stride: 1,
+        }
     }
 
     /// The same values with rows and columns exchanged.
     #[must_use]
     pub const fn transposed(self) -> Self {
-        Self { data: self.data, row_stride: self.column_stride, column_stride: self.row_stride }
+        Self {
+            data: self.data,
+            row_stride: self.column_stride,
+            column_stride: self.row_stride,
+        }
     }
 
     fn check(&self, rows: usize, columns: usize) {
         if rows > 0 && columns > 0 {
             let last = (rows - 1) * self.row_stride + (columns - 1) * self.column_stride;
-            assert!(last < self.data.len(), "product: matrix of {rows} rows, {columns} columns");
+            assert!(
+                last < self.data.len(),
+                "product: matrix of {rows} rows, {columns} columns"
+            );
         }
     }
 }
@@ -258,23 +301,57 @@ pub fn matmul(options: &Matmul, lhs: &[f32], rhs: &[f32], out: &mut [f32]) {
     let (lhs_batch, [rows, inner]) = split_shape(options.lhs_shape, options.transpose_lhs);
     let (rhs_batch, [rhs_inner, columns]) = split_shape(options.rhs_shape, options.transpose_rhs);
     assert_eq!(inner, rhs_inner, "matmul: inner sizes");
-    assert_eq!(lhs.len(), options.lhs_shape.iter().product::<usize>(), "matmul: left length");
-    assert_eq!(rhs.len(), options.rhs_shape.iter().product::<usize>(), "matmul: right length");
+    assert_eq!(
+        lhs.len(),
+        options.lhs_shape.iter().product::<usize>(),
+        "matmul: left length"
+    );
+    assert_eq!(
+        rhs.len(),
+        options.rhs_shape.iter().product::<usize>(),
+        "matmul: right length"
+    );
     let batch = broadcast_batch(lhs_batch, rhs_batch);
-    assert_eq!(out.len(), batch.len() * rows * columns, "matmul: output length");
-    let sizes = Product { rows, inner, columns, output_stride: columns, rounding: options.rounding };
+    assert_eq!(
+        out.len(),
+        batch.len() * rows * columns,
+        "matmul: output length"
+    );
+    let sizes = Product {
+        rows,
+        inner,
+        columns,
+        output_stride: columns,
+        rounding: options.rounding,
+    };
     if rows * columns == 0 {
         return;
     }
-    out.par_chunks_mut(rows * columns).zip(batch).for_each(|(out, (left, right))| {
-        let left = matrix(&lhs[left * rows * inner..][..rows * inner], rows, inner, options.transpose_lhs);
-        let right = matrix(&rhs[right * inner * columns..][..inner * columns], inner, columns, options.transpose_rhs);
-        product(&sizes, left, right, out);
-    });
+    out.par_chunks_mut(rows * columns)
+        .zip(batch)
+        .for_each(|(out, (left, right))| {
+            let left = matrix(
+                &lhs[left * rows * inner..][..rows * inner],
+                rows,
+                inner,
+                options.transpose_lhs,
+            );
+            let right = matrix(
+                &rhs[right * inner * columns..][..inner * columns],
+                inner,
+                columns,
+                options.transpose_rhs,
+            );
+            product(&sizes, left, right, out);
+        });
 }
 
 fn matrix(data: &[f32], rows: usize, columns: usize, transposed: bool) -> Matrix<'_> {
-    if transposed { Matrix::row_major(data, rows).transposed() } else { Matrix::row_major(data, columns) }
+    if transposed {
+        Matrix::row_major(data, rows).transposed()
+    } else {
+        Matrix::row_major(data, columns)
+    }
 }
 
 /// The leading axes, and the last two as rows and columns.
@@ -282,25 +359,40 @@ fn split_shape(shape: &[usize], transposed: bool) -> (&[usize], [usize; 2]) {
     let Some((batch, &[first, second])) = shape.split_last_chunk::<2>() else {
         panic!("matmul: at least two axes, found {shape:?}");
     };
-    (batch, if transposed { [second, first] } else { [first, second] })
+    (
+        batch,
+        if transposed {
+            [second, first]
+        } else {
+            [first, second]
+        },
+    )
 }
 
 /// The index into both operands' batches for each position of the broadcast batch.
 fn broadcast_batch(lhs: &[usize], rhs: &[usize]) -> Vec<(usize, usize)> {
     let rank = lhs.len().max(rhs.len());
     let dim = |shape: &[usize], axis: usize| {
-        (axis + shape.len()).checked_sub(rank).map_or(1, |own| shape[own])
+        (axis + shape.len())
+            .checked_sub(rank)
+            .map_or(1, |own| shape[own])
     };
     let mut indices = vec![(0, 0)];
     for axis in 0..rank {
         let (left, right) = (dim(lhs, axis), dim(rhs, axis));
-        assert!(left == right || left == 1 || right == 1, "matmul: batch {left} against {right}");
+        assert!(
+            left == right || left == 1 || right == 1,
+            "matmul: batch {left} against {right}"
+        );
         let count = if left == 1 { right } else { left };
         indices = indices
             .into_iter()
             .flat_map(|(l, r)| {
                 (0..count).map(move |i| {
-                    (l * left + if left == 1 { 0 } else { i }, r * right + if right == 1 { 0 } else { i })
+                    (
+                        l * left + if left == 1 { 0 } else { i },
+                        r * right + if right == 1 { 0 } else { i },
+                    )
                 })
             })
             .collect();
@@ -316,7 +408,14 @@ mod tests {
     #[test]
     fn strided_products_follow_the_definition() {
         let mut random = Random::new(12);
-        let sizes = [(1, 1, 1), (3, 17, 65), (13, 3, 33), (97, 300, 31), (200, 65, 700), (5, 0, 3)];
+        let sizes = [
+            (1, 1, 1),
+            (3, 17, 65),
+            (13, 3, 33),
+            (97, 300, 31),
+            (200, 65, 700),
+            (5, 0, 3),
+        ];
         for (rows, inner, columns) in sizes {
             let lhs = random.values(rows * inner + 1);
             let rhs = random.values(inner * columns + 1);
@@ -324,19 +423,27 @@ mod tests {
                 let left = matrix(&lhs, rows, inner, transposed);
                 let right = matrix(&rhs, inner, columns, !transposed);
                 let stride = columns + 3;
-                let options =
-                    Product { rows, inner, columns, output_stride: stride, rounding: DType::F32 };
+                let options = Product {
+                    rows,
+                    inner,
+                    columns,
+                    output_stride: stride,
+                    rounding: DType::F32,
+                };
                 let out = same_for_any_threads(|| {
                     let mut out = vec![7.0; rows * stride];
                     product(&options, left, right, &mut out);
                     out
                 });
-                let at = |m: &Matrix, r: usize, c: usize| f64::from(m.data[r * m.row_stride + c * m.column_stride]);
+                let at = |m: &Matrix, r: usize, c: usize| {
+                    f64::from(m.data[r * m.row_stride + c * m.column_stride])
+                };
                 let mut expected = vec![7.0; rows * stride];
                 for row in 0..rows {
                     for column in 0..columns {
-                        expected[row * stride + column] =
-                            (0..inner).map(|k| at(&left, row, k) * at(&right, k, column)).sum();
+                        expected[row * stride + column] = (0..inner)
+                            .map(|k| at(&left, row, k) * at(&right, k, column))
+                            .sum();
                     }
                 }
                 assert_near(&out, &expected, 1e-6);
@@ -351,15 +458,23 @@ mod tests {
         let (lhs, rhs) = (random.values(120 * inner), random.values(inner * columns));
         let run = |first: usize, rows: usize| {
             let mut out = vec![0.0; rows * columns];
-            let options =
-                Product { rows, inner, columns, output_stride: columns, rounding: DType::F32 };
+            let options = Product {
+                rows,
+                inner,
+                columns,
+                output_stride: columns,
+                rounding: DType::F32,
+            };
             let left = Matrix::row_major(&lhs[first * inner..(first + rows) * inner], inner);
             product(&options, left, Matrix::row_major(&rhs, columns), &mut out);
             out
         };
         let whole = run(0, 120);
         for (first, rows) in [(0, 1), (5, 3), (100, 7), (90, 20)] {
-            assert_eq!(run(first, rows), whole[first * columns..(first + rows) * columns]);
+            assert_eq!(
+                run(first, rows),
+                whole[first * columns..(first + rows) * columns]
+            );
         }
     }
 
@@ -381,7 +496,9 @@ mod tests {
             for row in 0..5 {
                 for column in 0..4 {
                     let sum: f32 = (0..7)
-                        .map(|k| lhs[(batch * 5 + row) * 7 + k] * rhs[(batch % 3 * 4 + column) * 7 + k])
+                        .map(|k| {
+                            lhs[(batch * 5 + row) * 7 + k] * rhs[(batch % 3 * 4 + column) * 7 + k]
+                        })
                         .sum();
                     expected.push(f64::from(sum));
                 }

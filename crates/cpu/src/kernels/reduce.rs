@@ -30,7 +30,11 @@ pub fn reduce(
     x: &[f32],
     out: &mut [f32],
 ) {
-    assert_eq!(shape.iter().product::<usize>(), x.len(), "reduce: input length");
+    assert_eq!(
+        shape.iter().product::<usize>(),
+        x.len(),
+        "reduce: input length"
+    );
     assert!(axes.iter().all(|&axis| axis < shape.len()), "reduce: axes");
     let (mut order, reduced): (Vec<usize>, Vec<usize>) =
         (0..shape.len()).partition(|axis| !axes.contains(axis));
@@ -51,16 +55,17 @@ pub fn reduce(
 }
 
 fn reduce_rows(reduction: Reduce, width: usize, rounding: DType, x: &[f32], out: &mut [f32]) {
-    out.par_iter_mut().with_min_len((16 * 1024 / width.max(1)).max(1)).enumerate().for_each(
-        |(index, value)| {
+    out.par_iter_mut()
+        .with_min_len((16 * 1024 / width.max(1)).max(1))
+        .enumerate()
+        .for_each(|(index, value)| {
             let row = &x[index * width..][..width];
             *value = rounding.round(match reduction {
                 Reduce::Sum => sum_row(row),
                 Reduce::Mean => sum_row(row) / width as f32,
                 Reduce::Max => max_row(row),
             });
-        },
-    );
+        });
 }
 
 vectorised! {
@@ -90,7 +95,11 @@ mod tests {
                 let kept: Vec<usize> = (0..4).filter(|axis| !axes.contains(axis)).collect();
                 let count: usize = kept.iter().map(|&axis| shape[axis]).product();
                 let width = (x.len() / count) as f64;
-                let start = if reduction == Reduce::Max { f64::NEG_INFINITY } else { 0.0 };
+                let start = if reduction == Reduce::Max {
+                    f64::NEG_INFINITY
+                } else {
+                    0.0
+                };
                 let mut expected = vec![start; count];
                 for (index, &value) in x.iter().enumerate() {
                     let mut rest = index;
@@ -99,7 +108,9 @@ mod tests {
                         position[axis] = rest % shape[axis];
                         rest /= shape[axis];
                     }
-                    let target = kept.iter().fold(0, |at, &axis| at * shape[axis] + position[axis]);
+                    let target = kept
+                        .iter()
+                        .fold(0, |at, &axis| at * shape[axis] + position[axis]);
                     let value = f64::from(value);
                     match reduction {
                         Reduce::Sum => expected[target] += value,

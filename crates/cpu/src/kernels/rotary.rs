@@ -30,7 +30,14 @@ pub struct Rotary {
 /// # Panics
 /// If a length does not fit.
 pub fn rotary(rotary: &Rotary, x: &[f32], table: &[f32], out: &mut [f32]) {
-    let Rotary { batch, tokens, heads, head_dim, token_stride, rounding } = *rotary;
+    let Rotary {
+        batch,
+        tokens,
+        heads,
+        head_dim,
+        token_stride,
+        rounding,
+    } = *rotary;
     let width = heads * head_dim;
     assert!(head_dim.is_multiple_of(2), "rotary: pairs");
     assert_eq!(table.len(), tokens * head_dim, "rotary: table length");
@@ -38,16 +45,21 @@ pub fn rotary(rotary: &Rotary, x: &[f32], table: &[f32], out: &mut [f32]) {
     if out.is_empty() {
         return;
     }
-    assert!(x.len() >= (batch * tokens - 1) * token_stride + width, "rotary: input length");
+    assert!(
+        x.len() >= (batch * tokens - 1) * token_stride + width,
+        "rotary: input length"
+    );
     let tokens_per_task = (GRAIN / width).max(1);
-    out.par_chunks_mut(tokens_per_task * width).enumerate().for_each(|(task, block)| {
-        for (index, row) in block.chunks_exact_mut(width).enumerate() {
-            let token = task * tokens_per_task + index;
-            let angles = &table[token % tokens * head_dim..][..head_dim];
-            rotate_token(&x[token * token_stride..][..width], angles, row);
-            round_slice(rounding, row);
-        }
-    });
+    out.par_chunks_mut(tokens_per_task * width)
+        .enumerate()
+        .for_each(|(task, block)| {
+            for (index, row) in block.chunks_exact_mut(width).enumerate() {
+                let token = task * tokens_per_task + index;
+                let angles = &table[token % tokens * head_dim..][..head_dim];
+                rotate_token(&x[token * token_stride..][..width], angles, row);
+                round_slice(rounding, row);
+            }
+        });
 }
 
 vectorised! {
@@ -74,9 +86,19 @@ vectorised! {
 pub fn rotary_table(axes_dims: &[usize], theta: f64, ids: &[f32], out: &mut [f32]) {
     let axes = axes_dims.len();
     let width: usize = axes_dims.iter().sum();
-    assert!(axes > 0 && ids.len().is_multiple_of(axes), "rotary_table: ids length");
-    assert!(axes_dims.iter().all(|dim| dim.is_multiple_of(2)), "rotary_table: even dims");
-    assert_eq!(out.len(), ids.len() / axes * width, "rotary_table: output length");
+    assert!(
+        axes > 0 && ids.len().is_multiple_of(axes),
+        "rotary_table: ids length"
+    );
+    assert!(
+        axes_dims.iter().all(|dim| dim.is_multiple_of(2)),
+        "rotary_table: even dims"
+    );
+    assert_eq!(
+        out.len(),
+        ids.len() / axes * width,
+        "rotary_table: output length"
+    );
     let frequencies: Vec<(usize, f64)> = axes_dims
         .iter()
         .enumerate()
@@ -87,13 +109,15 @@ pub fn rotary_table(axes_dims: &[usize], theta: f64, ids: &[f32], out: &mut [f32
     if width == 0 {
         return;
     }
-    out.par_chunks_exact_mut(width).zip(ids.par_chunks_exact(axes)).for_each(|(row, ids)| {
-        let (pairs, _) = row.as_chunks_mut::<2>();
-        for (pair, &(axis, frequency)) in pairs.iter_mut().zip(&frequencies) {
-            let (sin, cos) = (f64::from(ids[axis]) * frequency).sin_cos();
-            *pair = [cos as f32, sin as f32];
-        }
-    });
+    out.par_chunks_exact_mut(width)
+        .zip(ids.par_chunks_exact(axes))
+        .for_each(|(row, ids)| {
+            let (pairs, _) = row.as_chunks_mut::<2>();
+            for (pair, &(axis, frequency)) in pairs.iter_mut().zip(&frequencies) {
+                let (sin, cos) = (f64::from(ids[axis]) * frequency).sin_cos();
+                *pair = [cos as f32, sin as f32];
+            }
+        });
 }
 
 #[cfg(test)]
@@ -109,12 +133,20 @@ mod tests {
             let head_dim = 18;
             let width = heads * head_dim;
             let token_stride = width + 7;
-            let ids: Vec<f32> = (0..tokens * 3).map(|index| (index * 7 % 64) as f32).collect();
+            let ids: Vec<f32> = (0..tokens * 3)
+                .map(|index| (index * 7 % 64) as f32)
+                .collect();
             let mut table = vec![0.0; tokens * head_dim];
             rotary_table(&axes_dims, 10_000.0, &ids, &mut table);
             let x = random.values(batch * tokens * token_stride);
-            let options =
-                Rotary { batch, tokens, heads, head_dim, token_stride, rounding: DType::F32 };
+            let options = Rotary {
+                batch,
+                tokens,
+                heads,
+                head_dim,
+                token_stride,
+                rounding: DType::F32,
+            };
             let out = same_for_any_threads(|| {
                 let mut out = vec![0.0; batch * tokens * width];
                 rotary(&options, &x, &table, &mut out);
@@ -140,8 +172,20 @@ mod tests {
             }
             assert_near(&out, &expected, 1e-6);
             let mut rounded = vec![0.0; out.len()];
-            rotary(&Rotary { rounding: DType::BF16, ..options }, &x, &table, &mut rounded);
-            assert!(out.iter().zip(&rounded).all(|(&a, &b)| DType::BF16.round(a) == b));
+            rotary(
+                &Rotary {
+                    rounding: DType::BF16,
+                    ..options
+                },
+                &x,
+                &table,
+                &mut rounded,
+            );
+            assert!(
+                out.iter()
+                    .zip(&rounded)
+                    .all(|(&a, &b)| DType::BF16.round(a) == b)
+            );
         }
     }
 }

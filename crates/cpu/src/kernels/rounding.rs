@@ -35,7 +35,11 @@ vectorised! {
 fn round_bf16(value: f32) -> f32 {
     let bits = value.to_bits();
     let rounded = bits.wrapping_add(0x7fff + ((bits >> 16) & 1)) & 0xffff_0000;
-    if value.is_nan() { f32::NAN } else { f32::from_bits(rounded) }
+    if value.is_nan() {
+        f32::NAN
+    } else {
+        f32::from_bits(rounded)
+    }
 }
 
 /// The nearest f16 value, ties to even; infinite from 65520 on.
@@ -47,8 +51,16 @@ fn round_f16(value: f32) -> f32 {
     let normal = f32::from_bits(bits.wrapping_add(0xfff + ((bits >> 13) & 1)) & 0xffff_e000);
     // In [0.5, 1) f32 has the spacing of f16's subnormals, 2^-24.
     let subnormal = (magnitude + 0.5) - 0.5;
-    let finite = if magnitude < SMALLEST_NORMAL_F16 { subnormal } else { normal };
-    let rounded = if magnitude >= 65520.0 { f32::INFINITY } else { finite };
+    let finite = if magnitude < SMALLEST_NORMAL_F16 {
+        subnormal
+    } else {
+        normal
+    };
+    let rounded = if magnitude >= 65520.0 {
+        f32::INFINITY
+    } else {
+        finite
+    };
     let result = f32::from_bits(rounded.to_bits() | sign);
     if value.is_nan() { f32::NAN } else { result }
 }
@@ -73,7 +85,10 @@ mod tests {
             for (&value, &found) in values.iter().zip(&rounded) {
                 let expected = dtype.round(value);
                 let same = expected.to_bits() == found.to_bits();
-                assert!(same || (expected.is_nan() && found.is_nan()), "{dtype} {value}");
+                assert!(
+                    same || (expected.is_nan() && found.is_nan()),
+                    "{dtype} {value}"
+                );
             }
         }
     }

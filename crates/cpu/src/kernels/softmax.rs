@@ -45,7 +45,11 @@ mod tests {
     fn follows_its_formula() {
         let mut random = Random::new(6);
         for (rows, width) in [(1, 1), (3, 17), (65, 65), (33, 1030)] {
-            let x: Vec<f32> = random.values(rows * width).iter().map(|v| v * 20.0).collect();
+            let x: Vec<f32> = random
+                .values(rows * width)
+                .iter()
+                .map(|v| v * 20.0)
+                .collect();
             let out = same_for_any_threads(|| {
                 let mut out = vec![0.0; x.len()];
                 softmax(width, DType::F32, &x, &mut out);

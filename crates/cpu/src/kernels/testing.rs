@@ -28,7 +28,11 @@ impl Random {
 /// ‖a − b‖₂ / ‖b‖₂.
 pub(crate) fn relative_error(found: &[f32], expected: &[f64]) -> f64 {
     assert_eq!(found.len(), expected.len());
-    let difference: f64 = found.iter().zip(expected).map(|(&a, &b)| (f64::from(a) - b).powi(2)).sum();
+    let difference: f64 = found
+        .iter()
+        .zip(expected)
+        .map(|(&a, &b)| (f64::from(a) - b).powi(2))
+        .sum();
     let norm: f64 = expected.iter().map(|b| b * b).sum();
     (difference / norm).sqrt()
 }
@@ -37,20 +41,29 @@ pub(crate) fn relative_error(found: &[f32], expected: &[f64]) -> f64 {
 #[track_caller]
 pub(crate) fn assert_near(found: &[f32], expected: &[f64], tolerance: f64) {
     let error = relative_error(found, expected);
-    assert!(error <= tolerance, "relative error {error:e}, at most {tolerance:e} expected");
+    assert!(
+        error <= tolerance,
+        "relative error {error:e}, at most {tolerance:e} expected"
+    );
 }
 
 /// The output of `body` with 1 thread, asserted to have the same bits with 2, 3 and 5.
 #[track_caller]
 pub(crate) fn same_for_any_threads(body: impl Fn() -> Vec<f32> + Sync) -> Vec<f32> {
     let run = |threads| {
-        let pool = ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        let pool = ThreadPoolBuilder::new()
+            .num_threads(threads)
+            .build()
+            .unwrap();
         pool.install(&body)
     };
     let expected = run(1);
     for threads in [2, 3, 5] {
         let found = run(threads);
-        let same = expected.iter().zip(&found).all(|(a, b)| a.to_bits() == b.to_bits());
+        let same = expected
+            .iter()
+            .zip(&found)
+            .all(|(a, b)| a.to_bits() == b.to_bits());
         assert!(same, "{threads} threads give other bits than one");
     }
     expected

@@ -85,7 +85,11 @@ fn f16_to_f32(bits: u16) -> f32 {
     let magnitude = u32::from(bits & 0x7fff) << 13;
     let value = f32::from_bits(magnitude) * f32::from_bits((127 + 112) << 23);
     let special = f32::from_bits(magnitude | 0x7f80_0000);
-    let value = if magnitude >= 0x7c00 << 13 { special } else { value };
+    let value = if magnitude >= 0x7c00 << 13 {
+        special
+    } else {
+        value
+    };
     f32::from_bits(value.to_bits() | sign)
 }
 
@@ -111,7 +115,9 @@ mod tests {
         let mut out = vec![0.0; halves.len()];
         Weights::F16(&halves).widen(0..halves.len(), &mut out);
         for (value, &found) in halves.iter().zip(&out) {
-            assert!(value.to_f32().to_bits() == found.to_bits() || (value.is_nan() && found.is_nan()));
+            assert!(
+                value.to_f32().to_bits() == found.to_bits() || (value.is_nan() && found.is_nan())
+            );
         }
         Weights::BF16(&brains).widen(0..brains.len(), &mut out);
         for (value, &found) in brains.iter().zip(&out) {
