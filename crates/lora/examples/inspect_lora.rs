@@ -25,7 +25,9 @@ fn print(file: &LoraFile) {
     for component in Component::ALL {
         let targets = file.targets().iter();
         for target in targets.filter(|target| target.component == component) {
-            let rank = target.rank().map_or(String::new(), |r| format!(" rank {r}"));
+            let rank = target
+                .rank()
+                .map_or(String::new(), |r| format!(" rank {r}"));
             println!(
                 "  {component} {} {}: {}{rank}, factor {}",
                 target.parameter,
