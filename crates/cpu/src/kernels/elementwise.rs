@@ -154,7 +154,8 @@ mod tests {
 
     #[test]
     fn every_function_rounds_once_and_at_any_length() {
-        let functions: [(Unary, fn(f64) -> f64); 10] = [
+        type Reference = fn(f64) -> f64;
+        let functions: [(Unary, Reference); 10] = [
             (Unary::Identity, |x| x),
             (Unary::Neg, |x| -x),
             (Unary::Abs, f64::abs),

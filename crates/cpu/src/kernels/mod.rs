@@ -18,6 +18,11 @@
 //! assert_eq!(out, [0.0, 2.0]);
 //! ```
 
+#![allow(
+    clippy::inline_always,
+    reason = "a body is compiled for an instruction set only where it is inlined"
+)]
+
 #[macro_use]
 mod simd;
 
@@ -31,6 +36,7 @@ mod group_norm;
 mod layout;
 mod linear;
 mod math;
+mod matmul;
 mod modulation;
 mod norm;
 mod panels;
@@ -53,9 +59,10 @@ pub use elementwise::{Activation, Unary, unary};
 pub use group_norm::{GroupNorm, group_norm};
 pub use layout::{concat, gather_rows, permute, slice};
 pub use linear::{Linear, linear};
+pub use matmul::{Matmul, matmul};
 pub use modulation::{Modulation, gated_residual, layer_norm_modulate, modulate};
 pub use norm::{Norm, layer_norm, rms_norm};
-pub use product::{Matmul, Matrix, Product, matmul, product};
+pub use product::{Matrix, Product, product};
 pub use reduce::{Reduce, reduce};
 pub use rotary::{Rotary, rotary, rotary_table};
 pub use softmax::softmax;
