@@ -2,6 +2,7 @@
 //!
 //! Not a test of pictures: it looks at single parameters. The recorded pipelines
 //! are small enough that every one of them can be compared.
+#![allow(clippy::unwrap_used, reason = "a failing test panics")]
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

@@ -235,10 +235,12 @@ fn check(file: &LoraFile, target: &LoraTarget, parameter: &Parameter) -> Result<
         && *columns != wanted_columns
     {
         let stored = target.column_tensor();
-        let mut found = format!("{columns} in shape {}", stored.shape);
-        if name == INPUT {
-            found += &format!(": the adapter is for a model with {columns} input channels");
-        }
+        let hint = if name == INPUT {
+            format!(": the adapter is for a model with {columns} input channels")
+        } else {
+            String::new()
+        };
+        let found = format!("{columns} in shape {}{hint}", stored.shape);
         let expected = format!("{wanted_columns} columns for `{name}` [{rows}, {wanted_columns}]");
         return refused(stored, expected, found);
     }

@@ -274,13 +274,23 @@ fn settings_of(file: &SafetensorsFile) -> Result<Settings> {
         return Ok(Settings::default());
     }
     let origin = beside.display().to_string();
-    let text = std::fs::read_to_string(&beside).map_err(|error| Error::Settings {
+    let refused = |expected: &str, found: String| Error::Settings {
         file: origin.clone(),
-        expected: "a readable file".to_owned(),
-        found: error.to_string(),
-    })?;
+        expected: expected.to_owned(),
+        found,
+    };
+    let unreadable = |error: std::io::Error| refused("a readable file", error.to_string());
+    let size = std::fs::metadata(&beside).map_err(unreadable)?.len();
+    if size > MOST_SETTINGS {
+        let expected = format!("at most {MOST_SETTINGS} bytes of settings");
+        return Err(refused(&expected, size.to_string()));
+    }
+    let text = std::fs::read_to_string(&beside).map_err(unreadable)?;
     Settings::parse(&origin, &text)
 }
+
+/// Real ones are a few thousand bytes long.
+const MOST_SETTINGS: u64 = 1 << 22;
 
 const PEFT_FILE: &str = "adapter_model.safetensors";
 

@@ -52,7 +52,9 @@ mod group;
 mod key;
 mod names;
 mod own;
+mod products;
 mod report;
+mod rows;
 mod settings;
 mod target;
 
@@ -62,7 +64,8 @@ pub use component::{Component, Format};
 pub use error::Error;
 pub use file::LoraFile;
 pub use report::{AdapterReport, Report};
-pub use target::{Factor, LoraTarget, Pair, Rows, Stored, Update};
+pub use rows::Rows;
+pub use target::{Factor, LoraTarget, Pair, Stored, Update};
 
 /// The result of every fallible function of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;

@@ -56,8 +56,13 @@ impl Settings {
             .filter(|section| module.starts_with(&section.prefix))
             .max_by_key(|section| section.prefix.len());
         let Some(section) = section else { return 1.0 };
+        let inner = module[section.prefix.len()..].trim_start_matches("base_model.model.");
         let is_meant = |pattern: &str| {
-            let rest = module.strip_suffix(pattern);
+            // The anchor of PEFT's regular expressions: the whole name is meant.
+            if let Some(whole) = pattern.strip_prefix('^') {
+                return inner == whole;
+            }
+            let rest = inner.strip_suffix(pattern);
             rest.is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
         };
         let pattern = section.patterns.iter().find(|row| is_meant(&row.0));
@@ -90,9 +95,7 @@ impl Section {
         let mut patterns = Vec::new();
         if let Some(Value::Object(pattern)) = get("alpha_pattern") {
             for (name, value) in pattern {
-                // diffusers writes patterns with the anchor that PEFT's regex wants.
-                let name = name.trim_start_matches('^').to_owned();
-                patterns.push((name, number("alpha_pattern", value)?));
+                patterns.push((name.clone(), number("alpha_pattern", value)?));
             }
         }
         Ok(Self {
@@ -111,12 +114,15 @@ mod tests {
     #[test]
     fn alphas_by_prefix_and_pattern() {
         let text = r#"{"transformer.lora_alpha": 8, "transformer.r": 4,
-            "transformer.alpha_pattern": {"proj_out": 2.0},
+            "transformer.alpha_pattern": {"proj_out": 2.0, "^x.y": 12},
             "text_encoder.lora_alpha": 6, "text_encoder.use_rslora": true}"#;
         let settings = Settings::parse("f", text).unwrap();
         assert_eq!(settings.factor("transformer.x_embedder", 4), 2.0);
         assert_eq!(settings.factor("transformer.proj_out", 4), 0.5);
+        assert_eq!(settings.factor("transformer.a.proj_out", 4), 0.5);
         assert_eq!(settings.factor("transformer.a.xproj_out", 4), 2.0);
+        assert_eq!(settings.factor("transformer.x.y", 4), 3.0);
+        assert_eq!(settings.factor("transformer.a.x.y", 4), 2.0);
         assert_eq!(settings.factor("text_encoder.a", 4), 3.0);
         assert_eq!(settings.factor("text_encoder_2.a", 4), 1.0);
         let settings = Settings::parse("f", r#"{"lora_alpha": 8}"#).unwrap();

@@ -10,7 +10,7 @@
 
 use tintype_tensor::Shape;
 
-use crate::Component;
+use crate::{Component, Rows};
 
 /// An update of one parameter.
 #[derive(Debug, Clone, PartialEq)]
@@ -182,36 +182,5 @@ impl Factor {
             Self::Whole(stored) => stored,
             Self::Product(pair) => &pair.up,
         }
-    }
-}
-
-/// Rows `start..end` of the stored ones; with `swapped`, all of them, the second half first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Rows {
-    /// The first row.
-    pub start: usize,
-    /// One past the last row.
-    pub end: usize,
-    /// The number of rows that are stored.
-    pub stored: usize,
-    /// Whether the halves change places.
-    pub swapped: bool,
-}
-
-impl Rows {
-    /// How many there are.
-    pub fn len(&self) -> usize {
-        self.end - self.start
-    }
-
-    /// Whether there are none.
-    pub fn is_empty(&self) -> bool {
-        self.start == self.end
-    }
-
-    /// Whether the parameter has the stored rows as they are.
-    pub fn is_whole(&self) -> bool {
-        self.len() == self.stored && !self.swapped
     }
 }

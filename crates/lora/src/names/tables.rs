@@ -1,4 +1,4 @@
-//! The modules of the models that LoRAs are made for, under every name they go by.
+//! The modules of the models that a LoRA is made for, under every name they go by.
 //!
 //! Data only. `{}` stands for a block's number.
 
