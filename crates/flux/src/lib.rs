@@ -35,7 +35,7 @@ pub use callback::{Observer, Part, StepEnd};
 pub use error::Error;
 pub use output::{Output, Timings};
 pub use pipeline::{AdapterReport, FluxPipeline};
-pub use request::{InitialImage, Request, RequestTensors, Seed};
+pub use request::{ImageSource, InitialImage, Request, RequestTensors, Seed};
 
 /// The result of every fallible function of this crate.
 pub type Result<T> = std::result::Result<T, Error>;

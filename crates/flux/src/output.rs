@@ -60,10 +60,17 @@ impl Output {
         let images = self.images()?;
         let request = serde_json::to_string(&self.request).expect("a request is plain data");
         let description = self.request.describe();
-        let metadata = Metadata { request: Some(&request), parameters: Some(&description) };
+        let metadata = Metadata {
+            request: Some(&request),
+            parameters: Some(&description),
+        };
         let mut written = Vec::new();
         for (index, image) in images.iter().enumerate() {
-            let path = if images.len() == 1 { path.to_owned() } else { numbered(path, index + 1) };
+            let path = if images.len() == 1 {
+                path.to_owned()
+            } else {
+                numbered(path, index + 1)
+            };
             image.write_png(&path, metadata)?;
             written.push(path);
         }
@@ -79,16 +86,26 @@ impl Request {
             crate::Seed::One(seed) => seed.to_string(),
             crate::Seed::PerImage(seeds) => format!("{seeds:?}"),
         };
-        let size = self.height.zip(self.width).map(|(height, width)| format!(", size: {width}x{height}"));
+        let size = self
+            .height
+            .zip(self.width)
+            .map(|(height, width)| format!(", size: {width}x{height}"));
         let steps = self.steps.map(|steps| format!(", steps: {steps}"));
-        let guidance = self.guidance_scale.map(|scale| format!(", guidance: {scale}"));
-        let parts = [size, steps, guidance].into_iter().flatten().collect::<String>();
+        let guidance = self
+            .guidance_scale
+            .map(|scale| format!(", guidance: {scale}"));
+        let parts = [size, steps, guidance]
+            .into_iter()
+            .flatten()
+            .collect::<String>();
         format!("{}\nseed: {seed}{parts}", self.prompt.join("\n"))
     }
 }
 
 fn numbered(path: &Path, number: usize) -> std::path::PathBuf {
     let stem = path.file_stem().unwrap_or_default().to_string_lossy();
-    let extension = path.extension().map(|extension| format!(".{}", extension.to_string_lossy()));
+    let extension = path
+        .extension()
+        .map(|extension| format!(".{}", extension.to_string_lossy()));
     path.with_file_name(format!("{stem}-{number}{}", extension.unwrap_or_default()))
 }

@@ -68,10 +68,19 @@ pub struct Request {
 /// A picture to begin from, and how far to leave it.
 #[derive(Debug, Clone)]
 pub struct InitialImage {
-    /// The picture; resized to the request's size.
-    pub image: Image,
+    /// The picture.
+    pub image: ImageSource,
     /// From 0 (keep the picture) to 1 (only its noise level remains). diffusers' default is 0.6.
     pub strength: f64,
+}
+
+/// A picture in 8 bits or in floats.
+#[derive(Debug, Clone)]
+pub enum ImageSource {
+    /// Resized to the request's size.
+    Image(Image),
+    /// f32 `[1, 3, height, width]` in 0..=1, of the request's floored size.
+    Pixels(Tensor),
 }
 
 /// Tensors that a caller may give. Host tensors of any float dtype.
@@ -105,12 +114,18 @@ pub enum Seed {
 impl Request {
     /// A request for one picture of one prompt.
     pub fn new(prompt: impl Into<String>) -> Self {
-        Self { prompt: vec![prompt.into()], ..Self::default() }
+        Self {
+            prompt: vec![prompt.into()],
+            ..Self::default()
+        }
     }
 
     /// A request for pictures of several prompts.
     pub fn with_prompts<P: Into<String>>(prompts: impl IntoIterator<Item = P>) -> Self {
-        Self { prompt: prompts.into_iter().map(Into::into).collect(), ..Self::default() }
+        Self {
+            prompt: prompts.into_iter().map(Into::into).collect(),
+            ..Self::default()
+        }
     }
 
     /// A request without a prompt, from embeddings computed before.
@@ -120,7 +135,10 @@ impl Request {
             pooled_prompt_embeds: Some(pooled_prompt_embeds),
             ..RequestTensors::default()
         };
-        Self { tensors, ..Self::default() }
+        Self {
+            tensors,
+            ..Self::default()
+        }
     }
 
     /// Another prompt for T5.
@@ -191,7 +209,20 @@ impl Request {
     /// Begins from a picture; `strength` from 0 to 1.
     #[must_use]
     pub fn image(mut self, image: Image, strength: f64) -> Self {
-        self.image = Some(InitialImage { image, strength });
+        self.image = Some(InitialImage {
+            image: ImageSource::Image(image),
+            strength,
+        });
+        self
+    }
+
+    /// Begins from pixels in floats; `strength` from 0 to 1.
+    #[must_use]
+    pub fn pixels(mut self, pixels: Tensor, strength: f64) -> Self {
+        self.image = Some(InitialImage {
+            image: ImageSource::Pixels(pixels),
+            strength,
+        });
         self
     }
 

@@ -26,7 +26,10 @@ pub(super) struct Adapters {
 
 impl Default for Adapters {
     fn default() -> Self {
-        Self { list: Vec::new(), common: 1.0 }
+        Self {
+            list: Vec::new(),
+            common: 1.0,
+        }
     }
 }
 
@@ -47,12 +50,19 @@ const KINDS: [Kind; 3] = [Kind::Transformer, Kind::Clip, Kind::T5];
 
 impl Adapters {
     /// The overlays on the model of a component, and the parameters they bring.
-    pub(super) fn overlays(&self, component: Component, graph: &Graph) -> Result<(Vec<Overlay>, Parameters)> {
+    pub(super) fn overlays(
+        &self,
+        component: Component,
+        graph: &Graph,
+    ) -> Result<(Vec<Overlay>, Parameters)> {
         let Some(component) = lora_component(component) else {
             return Ok((Vec::new(), Parameters::default()));
         };
-        let scaled: Vec<Adapter> =
-            self.list.iter().map(|one| one.clone().with_scale(one.scale() * self.common)).collect();
+        let scaled: Vec<Adapter> = self
+            .list
+            .iter()
+            .map(|one| one.clone().with_scale(one.scale() * self.common))
+            .collect();
         let bound = overlays(component, graph, &scaled)?;
         Ok((bound.overlays, bound.parameters))
     }
@@ -89,15 +99,24 @@ impl FluxPipeline {
         for (name, scale) in scales {
             let loaded: Vec<&str> = adapters.list.iter().map(Adapter::name).collect();
             if !loaded.contains(name) {
-                return Err(Error::argument("adapter", format!("one of {}", loaded.join(", ")), name));
+                return Err(Error::argument(
+                    "adapter",
+                    format!("one of {}", loaded.join(", ")),
+                    name,
+                ));
             }
             if !scale.is_finite() {
                 return Err(Error::argument("scale", "a finite number", scale));
             }
         }
         for adapter in &mut adapters.list {
-            let scale = scales.iter().rev().find(|(name, _)| *name == adapter.name());
-            *adapter = adapter.clone().with_scale(scale.map_or(0.0, |(_, scale)| *scale));
+            let scale = scales
+                .iter()
+                .rev()
+                .find(|(name, _)| *name == adapter.name());
+            *adapter = adapter
+                .clone()
+                .with_scale(scale.map_or(0.0, |(_, scale)| *scale));
         }
         self.change_adapters(adapters)
     }
@@ -109,7 +128,11 @@ impl FluxPipeline {
         adapters.list.retain(|one| one.name() != name);
         if adapters.list.len() == before {
             let loaded: Vec<&str> = adapters.list.iter().map(Adapter::name).collect();
-            return Err(Error::argument("name", format!("one of {}", loaded.join(", ")), name));
+            return Err(Error::argument(
+                "name",
+                format!("one of {}", loaded.join(", ")),
+                name,
+            ));
         }
         self.change_adapters(adapters)
     }
@@ -119,14 +142,18 @@ impl FluxPipeline {
         if scale.to_bits() == self.adapters.common.to_bits() || self.adapters.list.is_empty() {
             return Ok(());
         }
-        self.change_adapters(Adapters { common: scale, ..self.adapters.clone() })
+        self.change_adapters(Adapters {
+            common: scale,
+            ..self.adapters.clone()
+        })
     }
 
     /// Binds one file to every model, to see what applies.
     fn report(&self, adapter: &Adapter) -> Result<AdapterReport> {
         let mut report = AdapterReport::default();
         for kind in KINDS {
-            let component = lora_component(kind.component()).expect("a model that a LoRA may change");
+            let component =
+                lora_component(kind.component()).expect("a model that a LoRA may change");
             let bound = overlays(component, &self.graph(kind)?, std::slice::from_ref(adapter))?;
             for one in bound.report.adapters {
                 report.applied.push((kind.component().name(), one.applied));
@@ -145,13 +172,18 @@ impl FluxPipeline {
             let graph = self.graph(kind)?;
             let (new, new_own) = adapters.overlays(kind.component(), &graph)?;
             let (old, old_own) = self.adapters.overlays(kind.component(), &graph)?;
-            let reached: HashSet<String> =
-                new.iter().chain(&old).map(|overlay| overlay.parameter().to_owned()).collect();
+            let reached: HashSet<String> = new
+                .iter()
+                .chain(&old)
+                .map(|overlay| overlay.parameter().to_owned())
+                .collect();
             changes.push((kind, reached, (new, new_own), (old, old_own)));
         }
         for index in 0..changes.len() {
             let (kind, reached, (overlays, own), _) = &changes[index];
-            let Some(model) = self.models.slot(*kind) else { continue };
+            let Some(model) = self.models.slot(*kind) else {
+                continue;
+            };
             if reached.is_empty() {
                 continue;
             }

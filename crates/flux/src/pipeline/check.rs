@@ -40,7 +40,11 @@ impl Run {
         let max_sequence_length = request.max_sequence_length.unwrap_or(MAX_SEQUENCE_LENGTH);
         if !(1..=MAX_SEQUENCE_LENGTH).contains(&max_sequence_length) {
             let expected = format!("1 to {MAX_SEQUENCE_LENGTH}");
-            return Err(Error::argument("max_sequence_length", expected, max_sequence_length));
+            return Err(Error::argument(
+                "max_sequence_length",
+                expected,
+                max_sequence_length,
+            ));
         }
         let size = check_size(&mut request)?;
         let num_images = request.num_images.unwrap_or(1);
@@ -50,7 +54,10 @@ impl Run {
             return Err(Error::argument("num_images", expected, num_images));
         }
         let guidance_default = if request.image.is_some() { 7.0 } else { 3.5 };
-        let guidance_scale = finite("guidance_scale", request.guidance_scale.unwrap_or(guidance_default))?;
+        let guidance_scale = finite(
+            "guidance_scale",
+            request.guidance_scale.unwrap_or(guidance_default),
+        )?;
         let true_cfg_scale = finite("true_cfg_scale", request.true_cfg_scale.unwrap_or(1.0))?;
         let has_negative =
             request.negative_prompt.is_some() || request.tensors.negative_prompt_embeds.is_some();
@@ -88,19 +95,28 @@ impl Run {
         ] {
             if let Some(tensor) = tensor {
                 let tokens = tensor.shape().get(1).copied().unwrap_or(0);
-                expect_shape(name, tensor, &[self.prompts, tokens.max(1), config.joint_attention_dim])?;
+                expect_shape(
+                    name,
+                    tensor,
+                    &[self.prompts, tokens.max(1), config.joint_attention_dim],
+                )?;
             }
         }
         for (name, tensor) in [
             ("pooled_prompt_embeds", &tensors.pooled_prompt_embeds),
-            ("negative_pooled_prompt_embeds", &tensors.negative_pooled_prompt_embeds),
+            (
+                "negative_pooled_prompt_embeds",
+                &tensors.negative_pooled_prompt_embeds,
+            ),
         ] {
             if let Some(tensor) = tensor {
                 expect_shape(name, tensor, &[self.prompts, config.pooled_projection_dim])?;
             }
         }
         if let Some(latents) = &tensors.latents {
-            let shape = self.size.packed_shape(self.batch(), pipeline.configs.vae.latent_channels);
+            let shape = self
+                .size
+                .packed_shape(self.batch(), pipeline.configs.vae.latent_channels);
             expect_shape("latents", latents, &shape)?;
         }
         Ok(())
@@ -117,14 +133,26 @@ const DEFAULT_SIDE: usize = 1024;
 fn check_prompts(request: &Request) -> Result<usize> {
     let tensors = &request.tensors;
     let given = |name: &str, count: usize| {
-        Err(Error::argument(name, "either prompts or `prompt_embeds`", format!("{count} prompts and embeddings")))
+        Err(Error::argument(
+            name,
+            "either prompts or `prompt_embeds`",
+            format!("{count} prompts and embeddings"),
+        ))
     };
     let Some(embeds) = &tensors.prompt_embeds else {
         if request.prompt.is_empty() {
-            return Err(Error::argument("prompt", "a prompt or `prompt_embeds`", "neither"));
+            return Err(Error::argument(
+                "prompt",
+                "a prompt or `prompt_embeds`",
+                "neither",
+            ));
         }
         if tensors.pooled_prompt_embeds.is_some() {
-            return Err(Error::argument("pooled_prompt_embeds", "`prompt_embeds` with it", "none"));
+            return Err(Error::argument(
+                "pooled_prompt_embeds",
+                "`prompt_embeds` with it",
+                "none",
+            ));
         }
         same_count("prompt_2", request.prompt.len(), request.prompt_2.as_ref())?;
         return Ok(request.prompt.len());
@@ -136,7 +164,11 @@ fn check_prompts(request: &Request) -> Result<usize> {
         return given("prompt_2", prompts.len());
     }
     if tensors.pooled_prompt_embeds.is_none() {
-        return Err(Error::argument("prompt_embeds", "`pooled_prompt_embeds` with it", "none"));
+        return Err(Error::argument(
+            "prompt_embeds",
+            "`pooled_prompt_embeds` with it",
+            "none",
+        ));
     }
     Ok(embeds.shape().first().copied().unwrap_or(0))
 }
@@ -146,10 +178,18 @@ fn check_negative(request: &Request) -> Result<()> {
     let Some(negative) = &tensors.negative_prompt_embeds else {
         if tensors.negative_pooled_prompt_embeds.is_some() {
             let expected = "`negative_prompt_embeds` with it";
-            return Err(Error::argument("negative_pooled_prompt_embeds", expected, "none"));
+            return Err(Error::argument(
+                "negative_pooled_prompt_embeds",
+                expected,
+                "none",
+            ));
         }
         if request.negative_prompt.is_none() && request.negative_prompt_2.is_some() {
-            return Err(Error::argument("negative_prompt_2", "`negative_prompt` with it", "none"));
+            return Err(Error::argument(
+                "negative_prompt_2",
+                "`negative_prompt` with it",
+                "none",
+            ));
         }
         return Ok(());
     };
@@ -158,7 +198,11 @@ fn check_negative(request: &Request) -> Result<()> {
         ("negative_prompt_2", &request.negative_prompt_2),
     ] {
         if prompts.is_some() {
-            return Err(Error::argument(name, "either it or `negative_prompt_embeds`", "both"));
+            return Err(Error::argument(
+                name,
+                "either it or `negative_prompt_embeds`",
+                "both",
+            ));
         }
     }
     if tensors.negative_pooled_prompt_embeds.is_none() {
@@ -168,7 +212,11 @@ fn check_negative(request: &Request) -> Result<()> {
     match &tensors.prompt_embeds {
         Some(positive) if positive.shape() != negative.shape() => {
             let expected = format!("the shape of `prompt_embeds`, {}", positive.shape());
-            Err(Error::argument("negative_prompt_embeds", expected, negative.shape()))
+            Err(Error::argument(
+                "negative_prompt_embeds",
+                expected,
+                negative.shape(),
+            ))
         }
         _ => Ok(()),
     }
@@ -179,7 +227,11 @@ pub(super) fn same_count(name: &str, expected: usize, prompts: Option<&Vec<Strin
     match prompts.map(Vec::len) {
         None | Some(1) => Ok(()),
         Some(found) if found == expected => Ok(()),
-        Some(found) => Err(Error::argument(name, format!("1 or {expected} prompts"), found)),
+        Some(found) => Err(Error::argument(
+            name,
+            format!("1 or {expected} prompts"),
+            found,
+        )),
     }
 }
 
@@ -189,7 +241,9 @@ fn check_size(request: &mut Request) -> Result<LatentSize> {
     let size = LatentSize::from_pixels(height, width)?;
     if let Some((height, width)) = size.floored_from {
         let (floored_height, floored_width) = (size.pixel_height(), size.pixel_width());
-        tracing::warn!("size {width}×{height} is floored to {floored_width}×{floored_height}, multiples of 16");
+        tracing::warn!(
+            "size {width}×{height} is floored to {floored_width}×{floored_height}, multiples of 16"
+        );
     }
     (request.height, request.width) = (Some(size.pixel_height()), Some(size.pixel_width()));
     Ok(size)
@@ -203,7 +257,11 @@ fn schedule(pipeline: &FluxPipeline, request: &Request, size: LatentSize) -> Res
     if let (Some(sigmas), Some(steps)) = (&request.sigmas, request.steps)
         && sigmas.len() != steps
     {
-        return Err(Error::argument("sigmas", format!("{steps} noise levels, as `steps` says"), sigmas.len()));
+        return Err(Error::argument(
+            "sigmas",
+            format!("{steps} noise levels, as `steps` says"),
+            sigmas.len(),
+        ));
     }
     let schedule = Schedule::new(&pipeline.configs.scheduler, &schedule_request)?;
     match &request.image {
@@ -217,12 +275,17 @@ fn generators(request: &mut Request, batch: usize) -> Result<Generators> {
         request.seed = Seed::One(random_seed());
     }
     match &request.seed {
-        Seed::PerImage(seeds) if seeds.len() != batch => {
-            Err(Error::argument("seed", format!("{batch} seeds, one for each picture"), seeds.len()))
-        }
-        Seed::PerImage(seeds) => {
-            Ok(Generators::PerImage(seeds.iter().map(|&seed| TorchGenerator::new(seed)).collect()))
-        }
+        Seed::PerImage(seeds) if seeds.len() != batch => Err(Error::argument(
+            "seed",
+            format!("{batch} seeds, one for each picture"),
+            seeds.len(),
+        )),
+        Seed::PerImage(seeds) => Ok(Generators::PerImage(
+            seeds
+                .iter()
+                .map(|&seed| TorchGenerator::new(seed))
+                .collect(),
+        )),
         Seed::One(seed) => Ok(Generators::Joint(TorchGenerator::new(*seed))),
         Seed::Random => unreachable!("chosen above"),
     }
@@ -236,14 +299,22 @@ fn random_seed() -> u64 {
 }
 
 fn finite(argument: &str, value: f32) -> Result<f32> {
-    if value.is_finite() { Ok(value) } else { Err(Error::argument(argument, "a finite number", value)) }
+    if value.is_finite() {
+        Ok(value)
+    } else {
+        Err(Error::argument(argument, "a finite number", value))
+    }
 }
 
-fn expect_shape(argument: &str, tensor: &Tensor, expected: &[usize]) -> Result<()> {
+pub(super) fn expect_shape(argument: &str, tensor: &Tensor, expected: &[usize]) -> Result<()> {
     let is_float = matches!(tensor.dtype(), DType::F32 | DType::BF16 | DType::F16);
     if is_float && **tensor.shape() == *expected {
         return Ok(());
     }
     let found = format!("{}{}", tensor.dtype(), tensor.shape());
-    Err(Error::argument(argument, format!("floats of shape {expected:?}"), found))
+    Err(Error::argument(
+        argument,
+        format!("floats of shape {expected:?}"),
+        found,
+    ))
 }

@@ -35,8 +35,15 @@ impl FluxPipeline {
         let mut pixels = Vec::with_capacity(batch * 3 * 64 * size[0] * size[1]);
         for picture in latents.chunks_exact(channels * size[0] * size[1]) {
             let decoded = blended(&grid, size, 3, 8, |rows, columns| {
-                let tile = crop(picture, channels, size, (rows.start, rows.len()), (columns.start, columns.len()));
-                let tile = Tensor::from_f32_as(dtype, [1, channels, rows.len(), columns.len()], tile)?;
+                let tile = crop(
+                    picture,
+                    channels,
+                    size,
+                    (rows.start, rows.len()),
+                    (columns.start, columns.len()),
+                );
+                let tile =
+                    Tensor::from_f32_as(dtype, [1, channels, rows.len(), columns.len()], tile)?;
                 let outputs = model.run(&Tensors::new().with("latents", tile))?;
                 Ok(outputs.host("image")?.to_f32_vec()?)
             })?;
@@ -45,7 +52,10 @@ impl FluxPipeline {
         denormalize(&mut pixels);
         run.timings.decode += start.elapsed();
         self.release(|models| models.decoder = None);
-        Ok(Tensor::from_f32([batch, 3, run.size.pixel_height(), run.size.pixel_width()], pixels)?)
+        Ok(Tensor::from_f32(
+            [batch, 3, run.size.pixel_height(), run.size.pixel_width()],
+            pixels,
+        )?)
     }
 }
 
@@ -62,7 +72,9 @@ impl TileGrid {
     pub(super) fn new(run: &Run, sample_size: usize) -> Self {
         let tile = (sample_size / 8).max(2);
         let larger = run.size.height > tile || run.size.width > tile;
-        Self { tile: (run.request.vae_tiling && larger).then_some(tile) }
+        Self {
+            tile: (run.request.vae_tiling && larger).then_some(tile),
+        }
     }
 
     /// Tiles along a side of `size` latents; the last ones may be cut short.
@@ -71,7 +83,10 @@ impl TileGrid {
             None => vec![0..size],
             Some(tile) => {
                 let stride = ((tile as f64 * (1.0 - OVERLAP)) as usize).max(1);
-                (0..size).step_by(stride).map(|start| start..(start + tile).min(size)).collect()
+                (0..size)
+                    .step_by(stride)
+                    .map(|start| start..(start + tile).min(size))
+                    .collect()
             }
         }
     }
@@ -105,7 +120,11 @@ pub(super) fn blended(
         let mut row: Vec<Tile> = Vec::new();
         for (column_index, columns) in grid.ranges(width).into_iter().enumerate() {
             let values = convert(rows.clone(), columns.clone())?;
-            let mut current = Tile { values, height: rows.len() * scale, width: columns.len() * scale };
+            let mut current = Tile {
+                values,
+                height: rows.len() * scale,
+                width: columns.len() * scale,
+            };
             if let Some(upper) = above.get(column_index) {
                 current.blend_from_above(upper, channels, blend);
             }
@@ -113,7 +132,13 @@ pub(super) fn blended(
                 current.blend_from_left(left, channels, blend);
             }
             let target = (row_index * kept, column_index * kept);
-            current.copy_to(&mut joined, channels, [full_height, full_width], target, kept);
+            current.copy_to(
+                &mut joined,
+                channels,
+                [full_height, full_width],
+                target,
+                kept,
+            );
             row.push(current);
         }
         above = row;
@@ -167,7 +192,8 @@ impl Tile {
             for row in 0..rows {
                 let source = (channel * self.height + row) * self.width;
                 let target = (channel * full_height + top + row) * full_width + left;
-                joined[target..target + columns].copy_from_slice(&self.values[source..source + columns]);
+                joined[target..target + columns]
+                    .copy_from_slice(&self.values[source..source + columns]);
             }
         }
     }

@@ -32,7 +32,9 @@ impl FluxPipeline {
         let guidance_embeds = self.configs.transformer.guidance_embeds;
         let model = self.model(Kind::Transformer, run, observer)?;
         let start = Instant::now();
-        let request = |prompt: &Tensor, pooled: &Tensor| request_inputs(run, schedule, guidance_embeds, prompt, pooled);
+        let request = |prompt: &Tensor, pooled: &Tensor| {
+            request_inputs(run, schedule, guidance_embeds, prompt, pooled)
+        };
         let Embeddings { prompt, pooled } = &prompts.positive;
         let mut positive = model.prepare(&request(prompt, pooled)?)?;
         let negative = match &prompts.negative {
@@ -41,7 +43,10 @@ impl FluxPipeline {
         };
         run.timings.prepare += start.elapsed();
         observer.begin(Part::Denoise, schedule.steps());
-        let mut state = Denoised { latents, prompt_embeds: prompt.clone() };
+        let mut state = Denoised {
+            latents,
+            prompt_embeds: prompt.clone(),
+        };
         for index in 0..schedule.steps() {
             let start = Instant::now();
             let cfg = negative.as_deref().zip(run.true_cfg_scale);
@@ -77,7 +82,8 @@ impl FluxPipeline {
                 break;
             }
             if changed {
-                let inputs = request_inputs(run, schedule, guidance_embeds, &state.prompt_embeds, pooled)?;
+                let inputs =
+                    request_inputs(run, schedule, guidance_embeds, &state.prompt_embeds, pooled)?;
                 positive = model.prepare(&inputs)?;
             }
         }
@@ -95,11 +101,19 @@ fn predict(
     positive: &dyn RequestState,
     negative: Option<(&dyn RequestState, f32)>,
 ) -> Result<Vec<f32>> {
-    let inputs = Tensors::new().with("step_index", Tensor::scalar(index as i64)).with("hidden_states", latents.clone());
-    let mut velocity = model.step(positive, &inputs)?.host("sample")?.to_f32_vec()?;
+    let inputs = Tensors::new()
+        .with("step_index", Tensor::scalar(index as i64))
+        .with("hidden_states", latents.clone());
+    let mut velocity = model
+        .step(positive, &inputs)?
+        .host("sample")?
+        .to_f32_vec()?;
     if let Some((negative, scale)) = negative {
         let dtype = latents.dtype();
-        let base = model.step(negative, &inputs)?.host("sample")?.to_f32_vec()?;
+        let base = model
+            .step(negative, &inputs)?
+            .host("sample")?
+            .to_f32_vec()?;
         for (velocity, base) in velocity.iter_mut().zip(base) {
             let difference = dtype.round(*velocity - base);
             *velocity = dtype.round(base + dtype.round(scale * difference));
@@ -115,14 +129,24 @@ fn request_inputs(
     prompt: &Tensor,
     pooled: &Tensor,
 ) -> Result<Tensors> {
-    let timesteps: Vec<f32> = schedule.timesteps.iter().map(|timestep| timestep / 1000.0).collect();
+    let timesteps: Vec<f32> = schedule
+        .timesteps
+        .iter()
+        .map(|timestep| timestep / 1000.0)
+        .collect();
     let text_tokens = prompt.shape()[1];
     let mut inputs = Tensors::new()
         .with("timesteps", Tensor::from_f32([timesteps.len()], timesteps)?)
         .with("pooled", pooled.clone())
         .with("prompt_embeds", prompt.clone())
-        .with("text_ids", Tensor::from_f32([text_tokens, 3], text_ids(text_tokens))?)
-        .with("image_ids", Tensor::from_f32([run.size.image_tokens(), 3], image_ids(run.size))?);
+        .with(
+            "text_ids",
+            Tensor::from_f32([text_tokens, 3], text_ids(text_tokens))?,
+        )
+        .with(
+            "image_ids",
+            Tensor::from_f32([run.size.image_tokens(), 3], image_ids(run.size))?,
+        );
     if guidance_embeds {
         let guidance = vec![run.guidance_scale; run.batch()];
         inputs.insert("guidance", Tensor::from_f32([run.batch()], guidance)?);
@@ -135,7 +159,11 @@ fn replaced(argument: &str, before: &Tensor, after: &Tensor) -> Result<bool> {
     let is_float = matches!(after.dtype(), DType::F32 | DType::BF16 | DType::F16);
     if !is_float || before.shape() != after.shape() {
         let expected = format!("floats of shape {}", before.shape());
-        return Err(Error::argument(argument, expected, format!("{}{}", after.dtype(), after.shape())));
+        return Err(Error::argument(
+            argument,
+            expected,
+            format!("{}{}", after.dtype(), after.shape()),
+        ));
     }
     Ok(before.dtype() != after.dtype() || before.bytes() != after.bytes())
 }

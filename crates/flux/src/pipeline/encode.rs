@@ -25,19 +25,31 @@ pub(super) struct Prompts {
 
 impl FluxPipeline {
     /// Encodes what the request gives as text, CLIP first, then T5.
-    pub(super) fn encode_prompts(&mut self, run: &mut Run, observer: &mut dyn Observer) -> Result<Prompts> {
+    pub(super) fn encode_prompts(
+        &mut self,
+        run: &mut Run,
+        observer: &mut dyn Observer,
+    ) -> Result<Prompts> {
         let request = run.request.clone();
         let tensors = request.tensors;
         let first = request.prompt;
         let given = tensors.prompt_embeds.zip(tensors.pooled_prompt_embeds);
         let positive = self.embeddings(run, &first, request.prompt_2.as_ref(), given, observer)?;
         let negative = if run.true_cfg_scale.is_some() {
-            let given = tensors.negative_prompt_embeds.zip(tensors.negative_pooled_prompt_embeds);
+            let given = tensors
+                .negative_prompt_embeds
+                .zip(tensors.negative_pooled_prompt_embeds);
             let prompts = request.negative_prompt.unwrap_or_default();
             if given.is_none() {
                 same_count("negative_prompt", run.prompts, Some(&prompts))?;
             }
-            Some(self.embeddings(run, &prompts, request.negative_prompt_2.as_ref(), given, observer)?)
+            Some(self.embeddings(
+                run,
+                &prompts,
+                request.negative_prompt_2.as_ref(),
+                given,
+                observer,
+            )?)
         } else {
             None
         };
@@ -65,24 +77,50 @@ impl FluxPipeline {
             }
         };
         let dtype = self.dtype;
-        let for_pictures = |tensor: &Tensor| in_dtype(&repeat_rows(tensor, run.prompts, run.num_images)?, dtype);
-        Ok(Embeddings { prompt: for_pictures(&prompt)?, pooled: for_pictures(&pooled)? })
+        let for_pictures =
+            |tensor: &Tensor| in_dtype(&repeat_rows(tensor, run.prompts, run.num_images)?, dtype);
+        Ok(Embeddings {
+            prompt: for_pictures(&prompt)?,
+            pooled: for_pictures(&pooled)?,
+        })
     }
 
-    fn clip(&mut self, run: &mut Run, prompts: &[String], observer: &mut dyn Observer) -> Result<Tensor> {
-        let length = self.configs.clip.max_position_embeddings.min(self.tokenizers.clip.model_max_length());
-        let encodings: Result<Vec<Encoding>> =
-            prompts.iter().map(|prompt| self.tokenizers.clip.encode(prompt, length)).collect();
+    fn clip(
+        &mut self,
+        run: &mut Run,
+        prompts: &[String],
+        observer: &mut dyn Observer,
+    ) -> Result<Tensor> {
+        let length = self
+            .configs
+            .clip
+            .max_position_embeddings
+            .min(self.tokenizers.clip.model_max_length());
+        let encodings: Result<Vec<Encoding>> = prompts
+            .iter()
+            .map(|prompt| self.tokenizers.clip.encode(prompt, length))
+            .collect();
         let ids = token_ids("CLIP", &encodings?, length)?;
-        self.run_encoder(Kind::Clip, run, ids, observer)?.host("pooled").map_err(Into::into)
+        self.run_encoder(Kind::Clip, run, ids, observer)?
+            .host("pooled")
+            .map_err(Into::into)
     }
 
-    fn t5(&mut self, run: &mut Run, prompts: &[String], observer: &mut dyn Observer) -> Result<Tensor> {
+    fn t5(
+        &mut self,
+        run: &mut Run,
+        prompts: &[String],
+        observer: &mut dyn Observer,
+    ) -> Result<Tensor> {
         let length = run.max_sequence_length;
-        let encodings: Result<Vec<Encoding>> =
-            prompts.iter().map(|prompt| self.tokenizers.t5.encode(prompt, length)).collect();
+        let encodings: Result<Vec<Encoding>> = prompts
+            .iter()
+            .map(|prompt| self.tokenizers.t5.encode(prompt, length))
+            .collect();
         let ids = token_ids("T5", &encodings?, length)?;
-        self.run_encoder(Kind::T5, run, ids, observer)?.host("hidden_states").map_err(Into::into)
+        self.run_encoder(Kind::T5, run, ids, observer)?
+            .host("hidden_states")
+            .map_err(Into::into)
     }
 
     fn run_encoder(
@@ -104,10 +142,15 @@ impl FluxPipeline {
 fn token_ids(encoder: &str, encodings: &[Encoding], length: usize) -> Result<Tensor> {
     for encoding in encodings {
         if let Some(cut) = &encoding.truncated {
-            tracing::warn!("{encoder} reads {length} tokens; this part of the prompt was cut: {cut}");
+            tracing::warn!(
+                "{encoder} reads {length} tokens; this part of the prompt was cut: {cut}"
+            );
         }
     }
-    let ids: Vec<i64> = encodings.iter().flat_map(|encoding| encoding.ids.iter().copied()).collect();
+    let ids: Vec<i64> = encodings
+        .iter()
+        .flat_map(|encoding| encoding.ids.iter().copied())
+        .collect();
     Ok(Tensor::new([encodings.len(), length], ids)?)
 }
 

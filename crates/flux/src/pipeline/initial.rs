@@ -6,16 +6,20 @@ use tintype_backend::Tensors;
 use tintype_tensor::{Shape, Tensor};
 
 use super::FluxPipeline;
-use super::check::{Generators, Run};
-use super::model::{Kind, in_dtype};
+use super::check::{Generators, Run, expect_shape};
 use super::decode::{TileGrid, blended};
+use super::model::{Kind, in_dtype};
 use crate::latents::pack;
 use crate::scheduler::scale_noise;
-use crate::{Observer, Part, Result};
+use crate::{ImageSource, Observer, Part, Result};
 
 impl FluxPipeline {
     /// Packed latents `[pictures, tokens, channels]` in the pipeline's dtype.
-    pub(super) fn initial_latents(&mut self, run: &mut Run, observer: &mut dyn Observer) -> Result<Tensor> {
+    pub(super) fn initial_latents(
+        &mut self,
+        run: &mut Run,
+        observer: &mut dyn Observer,
+    ) -> Result<Tensor> {
         if let Some(latents) = &run.request.tensors.latents {
             return in_dtype(latents, self.dtype);
         }
@@ -23,7 +27,9 @@ impl FluxPipeline {
         let batch = run.batch();
         // The encoder's noise is drawn before that of the latents.
         let image = self.encoded_image(run, observer)?;
-        let noise = run.generators.randn(&run.size.noise_shape(batch, channels))?;
+        let noise = run
+            .generators
+            .randn(&run.size.noise_shape(batch, channels))?;
         let mut values = self.dtype_rounded(noise)?;
         if let Some(image) = image {
             let noise = values;
@@ -31,7 +37,11 @@ impl FluxPipeline {
             scale_noise(&mut values, &noise, run.schedule.sigmas[0], self.dtype)?;
         }
         let packed = pack(&values, batch, channels, run.size)?;
-        Ok(Tensor::from_f32_as(self.dtype, run.size.packed_shape(batch, channels).to_vec(), packed)?)
+        Ok(Tensor::from_f32_as(
+            self.dtype,
+            run.size.packed_shape(batch, channels).to_vec(),
+            packed,
+        )?)
     }
 
     fn dtype_rounded(&self, tensor: Tensor) -> Result<Vec<f32>> {
@@ -40,26 +50,47 @@ impl FluxPipeline {
 
     /// The latents of the request's picture, `[1, channels, height, width]`, scaled for
     /// the transformer: a sample of the encoder's distribution.
-    fn encoded_image(&mut self, run: &mut Run, observer: &mut dyn Observer) -> Result<Option<Vec<f32>>> {
+    fn encoded_image(
+        &mut self,
+        run: &mut Run,
+        observer: &mut dyn Observer,
+    ) -> Result<Option<Vec<f32>>> {
         let Some(initial) = run.request.image.clone() else {
             return Ok(None);
         };
         let (height, width) = (run.size.pixel_height(), run.size.pixel_width());
-        let image = initial.image;
-        let resized =
-            if (image.width(), image.height()) == (width, height) { image } else { image.resize(width, height)? };
-        let pixels = resized.to_nchw();
+        let pixels = match initial.image {
+            ImageSource::Image(image) if (image.width(), image.height()) == (width, height) => {
+                image.to_nchw()
+            }
+            ImageSource::Image(image) => image.resize(width, height)?.to_nchw(),
+            ImageSource::Pixels(pixels) => {
+                expect_shape("image", &pixels, &[1, 3, height, width])?;
+                pixels
+                    .to_f32()?
+                    .iter()
+                    .map(|value| 2.0 * value - 1.0)
+                    .collect()
+            }
+        };
         let (mean, log_variance) = self.encode_pixels(run, &pixels, observer)?;
         self.release(|models| models.encoder = None);
         let noise = run.image_noise(self.configs.vae.latent_channels)?;
         let noise = self.dtype_rounded(noise)?;
-        let (scale, shift) = (self.configs.vae.scaling_factor, self.configs.vae.shift_factor);
+        let (scale, shift) = (
+            self.configs.vae.scaling_factor,
+            self.configs.vae.shift_factor,
+        );
         let dtype = self.dtype;
-        let sample = mean.iter().zip(&log_variance).zip(&noise).map(|((mean, log_variance), noise)| {
-            let deviation = dtype.round((0.5 * log_variance).exp());
-            let latent = dtype.round(mean + dtype.round(deviation * noise));
-            dtype.round(dtype.round(latent - shift) * scale)
-        });
+        let sample =
+            mean.iter()
+                .zip(&log_variance)
+                .zip(&noise)
+                .map(|((mean, log_variance), noise)| {
+                    let deviation = dtype.round((0.5 * log_variance).exp());
+                    let latent = dtype.round(mean + dtype.round(deviation * noise));
+                    dtype.round(dtype.round(latent - shift) * scale)
+                });
         Ok(Some(sample.collect()))
     }
 
@@ -79,7 +110,13 @@ impl FluxPipeline {
         let start = Instant::now();
         let moments = blended(&grid, [height, width], 2 * channels, 1, |rows, columns| {
             let (tile_height, tile_width) = (rows.len(), columns.len());
-            let tile = crop(pixels, 3, [8 * height, 8 * width], (8 * rows.start, 8 * tile_height), (8 * columns.start, 8 * tile_width));
+            let tile = crop(
+                pixels,
+                3,
+                [8 * height, 8 * width],
+                (8 * rows.start, 8 * tile_height),
+                (8 * columns.start, 8 * tile_width),
+            );
             let shape = [1, 3, tile_height, 8, tile_width, 8];
             let image = Tensor::from_f32_as(dtype, shape, tile)?;
             let outputs = model.run(&Tensors::new().with("image", image))?;
@@ -138,4 +175,3 @@ pub(super) fn crop(
     }
     part
 }
-

@@ -138,7 +138,11 @@ impl FluxPipeline {
 
     /// Makes the pictures of a request; `observer` follows, and may change latents
     /// and embeddings or stop.
-    pub fn generate_with(&mut self, request: &Request, observer: &mut dyn Observer) -> Result<Output> {
+    pub fn generate_with(
+        &mut self,
+        request: &Request,
+        observer: &mut dyn Observer,
+    ) -> Result<Output> {
         let mut run = check::Run::new(self, request)?;
         self.apply_lora_scale(run.lora_scale)?;
         let prompts = self.encode_prompts(&mut run, observer)?;

@@ -4,12 +4,14 @@ use std::collections::HashSet;
 use std::path::Path;
 use std::time::Instant;
 
-use tintype_backend::{Backend, Changes, CompileOptions, Executable, RequestState, Session, Tensors};
+use tintype_backend::{
+    Backend, Changes, CompileOptions, Executable, RequestState, Session, Tensors,
+};
 use tintype_ir::passes::{Options, optimize};
 use tintype_ir::{Graph, Overlay, StagedGraph};
 use tintype_models::{
-    ClipTextConfig, ClipTextOptions, DecoderOptions, EncoderOptions, FluxTransformerOptions, T5EncoderConfig,
-    T5EncoderOptions,
+    ClipTextConfig, ClipTextOptions, DecoderOptions, EncoderOptions, FluxTransformerOptions,
+    T5EncoderConfig, T5EncoderOptions,
 };
 use tintype_tensor::DType;
 use tintype_weights::{Checkpoint, Parameters, layout};
@@ -33,16 +35,28 @@ impl Model {
         let staged = StagedGraph::split(&graph)?;
         let executable = backend.compile(&staged, &CompileOptions::default())?;
         let session = executable.session()?;
-        Ok(Self { executable, session, parameters })
+        Ok(Self {
+            executable,
+            session,
+            parameters,
+        })
     }
 
     /// Runs the weight program for these overlays; `changed` names the parameters
     /// they lie or lay on, `None` all.
-    pub(super) fn refit(&self, overlays: &[Overlay], own: &Parameters, changed: Option<HashSet<String>>) -> Result<()> {
+    pub(super) fn refit(
+        &self,
+        overlays: &[Overlay],
+        own: &Parameters,
+        changed: Option<HashSet<String>>,
+    ) -> Result<()> {
         let parameters = if overlays.is_empty() {
             self.parameters.clone()
         } else {
-            Parameters::builder().parameters(&self.parameters).parameters(own).build()?
+            Parameters::builder()
+                .parameters(&self.parameters)
+                .parameters(own)
+                .build()?
         };
         let mut changes = Changes::all(&parameters).with_overlays(overlays);
         if let Some(changed) = changed {
@@ -101,7 +115,12 @@ impl Models {
 
 impl FluxPipeline {
     /// The model of this kind, loaded if it is not.
-    pub(super) fn model(&mut self, kind: Kind, run: &mut Run, observer: &mut dyn Observer) -> Result<&mut Model> {
+    pub(super) fn model(
+        &mut self,
+        kind: Kind,
+        run: &mut Run,
+        observer: &mut dyn Observer,
+    ) -> Result<&mut Model> {
         if self.models.slot(kind).is_none() {
             let start = Instant::now();
             observer.begin(Part::Load(kind.component().name()), 0);
@@ -126,17 +145,33 @@ impl FluxPipeline {
     pub(super) fn graph(&self, kind: Kind) -> Result<Graph> {
         let (configs, dtype) = (&self.configs, self.dtype);
         Ok(match kind {
-            Kind::Clip => configs.clip.graph(&ClipTextOptions { dtype, ..ClipTextOptions::default() })?,
-            Kind::T5 => configs.t5.graph(&T5EncoderOptions { dtype, ..T5EncoderOptions::default() })?,
+            Kind::Clip => configs.clip.graph(&ClipTextOptions {
+                dtype,
+                ..ClipTextOptions::default()
+            })?,
+            Kind::T5 => configs.t5.graph(&T5EncoderOptions {
+                dtype,
+                ..T5EncoderOptions::default()
+            })?,
             Kind::Transformer => {
-                let options = FluxTransformerOptions { dtype, ..FluxTransformerOptions::default() };
+                let options = FluxTransformerOptions {
+                    dtype,
+                    ..FluxTransformerOptions::default()
+                };
                 configs.transformer.graph(&options)?
             }
             Kind::Decoder => {
                 let unit_range = false;
-                configs.vae.decoder(&DecoderOptions { dtype, unit_range, ..decoder_sizes() })?
+                configs.vae.decoder(&DecoderOptions {
+                    dtype,
+                    unit_range,
+                    ..decoder_sizes()
+                })?
             }
-            Kind::Encoder => configs.vae.encoder(&EncoderOptions { dtype, ..encoder_sizes() })?,
+            Kind::Encoder => configs.vae.encoder(&EncoderOptions {
+                dtype,
+                ..encoder_sizes()
+            })?,
         })
     }
 
@@ -165,7 +200,10 @@ impl FluxPipeline {
 
 fn converted(converted: layout::Converted, path: &Path) -> Result<Parameters> {
     for name in &converted.unknown {
-        tracing::warn!("{}: tensor `{name}` is not part of the model", path.display());
+        tracing::warn!(
+            "{}: tensor `{name}` is not part of the model",
+            path.display()
+        );
     }
     Ok(converted.parameters)
 }
@@ -175,15 +213,26 @@ const MAX_LATENT_SIDE: usize = crate::latents::MAX_SIDE / 8;
 
 fn decoder_sizes() -> DecoderOptions {
     let side = 1..=MAX_LATENT_SIDE;
-    DecoderOptions { latent_height: side.clone(), latent_width: side, ..DecoderOptions::default() }
+    DecoderOptions {
+        latent_height: side.clone(),
+        latent_width: side,
+        ..DecoderOptions::default()
+    }
 }
 
 fn encoder_sizes() -> EncoderOptions {
     let side = 1..=MAX_LATENT_SIDE;
-    EncoderOptions { latent_height: side.clone(), latent_width: side, ..EncoderOptions::default() }
+    EncoderOptions {
+        latent_height: side.clone(),
+        latent_width: side,
+        ..EncoderOptions::default()
+    }
 }
 
 /// Floats as the pipeline computes them.
-pub(super) fn in_dtype(tensor: &tintype_tensor::Tensor, dtype: DType) -> Result<tintype_tensor::Tensor> {
+pub(super) fn in_dtype(
+    tensor: &tintype_tensor::Tensor,
+    dtype: DType,
+) -> Result<tintype_tensor::Tensor> {
     Ok(tensor.to_dtype(dtype)?)
 }

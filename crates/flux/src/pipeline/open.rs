@@ -78,17 +78,45 @@ impl Configs {
         let path = Component::Transformer.folder(folder).join("config.json");
         let transformer = &self.transformer;
         let expect = |field: &str, expected: usize, found: usize| {
-            if expected == found { Ok(()) } else { Err(Error::invalid(&path, field, expected.to_string(), found)) }
+            if expected == found {
+                Ok(())
+            } else {
+                Err(Error::invalid(&path, field, expected.to_string(), found))
+            }
         };
-        expect("joint_attention_dim", self.t5.d_model, transformer.joint_attention_dim)?;
-        expect("pooled_projection_dim", self.clip.hidden_size, transformer.pooled_projection_dim)?;
-        expect("in_channels", 4 * self.vae.latent_channels, transformer.in_channels)?;
-        expect("out_channels", 4 * self.vae.latent_channels, transformer.out_channels)?;
+        expect(
+            "joint_attention_dim",
+            self.t5.d_model,
+            transformer.joint_attention_dim,
+        )?;
+        expect(
+            "pooled_projection_dim",
+            self.clip.hidden_size,
+            transformer.pooled_projection_dim,
+        )?;
+        expect(
+            "in_channels",
+            4 * self.vae.latent_channels,
+            transformer.in_channels,
+        )?;
+        expect(
+            "out_channels",
+            4 * self.vae.latent_channels,
+            transformer.out_channels,
+        )?;
         expect("axes_dims_rope", 3, transformer.axes_dims_rope.len())?;
         let path = Component::Vae.folder(folder).join("config.json");
-        if self.vae.pixels_per_latent() != 8 || self.vae.in_channels != 3 || self.vae.out_channels != 3 {
+        if self.vae.pixels_per_latent() != 8
+            || self.vae.in_channels != 3
+            || self.vae.out_channels != 3
+        {
             let found = format!("{:?}", self.vae.block_out_channels);
-            return Err(Error::invalid(&path, "block_out_channels", "4 levels between 3 channels", found));
+            return Err(Error::invalid(
+                &path,
+                "block_out_channels",
+                "4 levels between 3 channels",
+                found,
+            ));
         }
         Ok(())
     }
@@ -107,5 +135,7 @@ fn sample_size(text: &str) -> usize {
     let config: serde_json::Value = serde_json::from_str(text).unwrap_or_default();
     let field = &config["sample_size"];
     let size = field.as_u64().or_else(|| field[0].as_u64());
-    size.and_then(|size| usize::try_from(size).ok()).filter(|size| (8..=16384).contains(size)).unwrap_or(32)
+    size.and_then(|size| usize::try_from(size).ok())
+        .filter(|size| (8..=16384).contains(size))
+        .unwrap_or(32)
 }
