@@ -163,7 +163,7 @@ impl LoraFile {
         if targets.is_empty() {
             let found = match tensors.len() {
                 0 => "no tensors".to_owned(),
-                count => format!("{count} others, such as {}", shown_list(tensors.names())),
+                _ => format!("tensors such as {}", shown_list(tensors.names())),
             };
             return Err(Error::NotLora {
                 file: origin,

@@ -221,7 +221,7 @@ fn a_file_without_any_lora_is_refused() {
     let message = refusal(&[("model.weight", &[2, 2])]);
     assert_eq!(
         message,
-        "memory: expected the tensors of a LoRA, found 1 others, such as `model.weight`"
+        "memory: expected the tensors of a LoRA, found tensors such as `model.weight`"
     );
 }
 
