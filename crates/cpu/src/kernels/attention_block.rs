@@ -87,7 +87,7 @@ const WIDE_ROWS: usize = 8;
 const NARROW_ROWS: usize = 4;
 const VECTORS: usize = 3;
 /// Keys of a block: its scores stay in a core's first cache.
-const KEYS: usize = 128;
+const KEYS: usize = 96;
 
 struct Attend<'a> {
     scores: &'a mut [f32],
@@ -227,7 +227,7 @@ fn soften<S: Simd>(simd: S, scores: &mut [f32], running: &mut Running<S>) -> [S:
     let centers: &[f32] = bytemuck::cast_slice(&center);
     for row in scores.chunks_exact_mut(queries) {
         for (score, &center) in row.iter_mut().zip(centers) {
-            *score = math::exp(*score - center);
+            *score = math::exp_normal(*score - center);
         }
     }
     let mut sums = [zero; VECTORS];
@@ -243,7 +243,7 @@ fn soften<S: Simd>(simd: S, scores: &mut [f32], running: &mut Running<S>) -> [S:
         correction[vector] = simd.sub_f32s(before[vector], center[vector]);
     }
     for value in bytemuck::cast_slice_mut::<S::f32s, f32>(&mut correction) {
-        *value = math::exp(*value);
+        *value = math::exp_normal(*value);
     }
     for vector in 0..VECTORS {
         running.total[vector] =

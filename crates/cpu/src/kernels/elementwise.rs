@@ -79,8 +79,11 @@ impl From<Activation> for Unary {
 pub fn unary(function: Unary, rounding: DType, x: &[f32], out: &mut [f32]) {
     assert_eq!(x.len(), out.len(), "unary: input and output lengths");
     for_chunks(out, |offset, chunk| {
-        chunk.copy_from_slice(&x[offset..offset + chunk.len()]);
-        apply(function, rounding, chunk);
+        let inputs = x[offset..offset + chunk.len()].chunks(PIECE);
+        for (piece, input) in chunk.chunks_mut(PIECE).zip(inputs) {
+            piece.copy_from_slice(input);
+            apply(function, rounding, piece);
+        }
     });
 }
 

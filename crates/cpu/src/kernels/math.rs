@@ -24,15 +24,16 @@ pub(super) fn exp(x: f32) -> f32 {
     mantissa * power_of_two(half) * power_of_two(exponent - half)
 }
 
-/// [`exp`] for a value that is added to 1: at least 1e-38, and ∞ from 88.4 on already.
+/// [`exp`] without its ends: 0 below −87.7, where results would be subnormal, and ∞ from
+/// 88.4 on. Enough beside 1, and for the weights of a softmax.
 #[inline(always)]
-fn exp_beside_one(x: f32) -> f32 {
+pub(super) fn exp_normal(x: f32) -> f32 {
     let x = if x > 89.0 { 89.0 } else { x };
-    let x = if x < -87.0 { -87.0 } else { x };
+    let x = if x < -88.0 { -88.0 } else { x };
     let shifted = x.mul_add(std::f32::consts::LOG2_E, ROUNDING_SHIFT);
     let mantissa = exp_of_rest(x, shifted - ROUNDING_SHIFT);
     let exponent = shifted.to_bits().wrapping_sub(ROUNDING_SHIFT.to_bits()) as i32;
-    // 2¹²⁸ has the bits of infinity.
+    // 2¹²⁸ has the bits of infinity, 2⁻¹²⁷ those of zero.
     mantissa * power_of_two(exponent)
 }
 
@@ -48,7 +49,7 @@ fn exp_of_rest(x: f32, n: f32) -> f32 {
     p.mul_add(r * r, r) + 1.0
 }
 
-/// 2ⁿ for n in −126..=128; 2¹²⁸ is ∞.
+/// 2ⁿ for n in −127..=128, the ends being 0 and ∞.
 #[inline(always)]
 fn power_of_two(n: i32) -> f32 {
     f32::from_bits((n.wrapping_add(127) as u32) << 23)
@@ -66,7 +67,7 @@ pub(super) fn tanh(x: f32) -> f32 {
     let p = p.mul_add(z, 0.133_327_7);
     let p = p.mul_add(z, -0.333_333_28);
     let small = (p * z).mul_add(x, x);
-    let large = (1.0 - 2.0 / (exp_beside_one(2.0 * magnitude) + 1.0)).copysign(x);
+    let large = (1.0 - 2.0 / (exp_normal(2.0 * magnitude) + 1.0)).copysign(x);
     if magnitude < 0.625 { small } else { large }
 }
 
@@ -103,13 +104,13 @@ pub(super) fn erf(x: f32) -> f32 {
 /// 1 / (1 + e⁻ˣ); 0 from −88.4 down.
 #[inline(always)]
 pub(super) fn sigmoid(x: f32) -> f32 {
-    1.0 / (1.0 + exp_beside_one(-x))
+    1.0 / (1.0 + exp_normal(-x))
 }
 
 /// x / (1 + e⁻ˣ).
 #[inline(always)]
 pub(super) fn silu(x: f32) -> f32 {
-    x / (1.0 + exp_beside_one(-x))
+    x / (1.0 + exp_normal(-x))
 }
 
 /// GELU with erf: x·(1 + erf(x/√2)) / 2.
@@ -122,13 +123,13 @@ pub(super) fn gelu_erf(x: f32) -> f32 {
 #[inline(always)]
 pub(super) fn gelu_tanh(x: f32) -> f32 {
     let doubled = 1.595_769_1 * (x + 0.044_715 * (x * x * x));
-    x / (1.0 + exp_beside_one(-doubled))
+    x / (1.0 + exp_normal(-doubled))
 }
 
 /// GELU's sigmoid form, x / (1 + e^(−1.702·x)).
 #[inline(always)]
 pub(super) fn gelu_quick(x: f32) -> f32 {
-    x / (1.0 + exp_beside_one(-1.702 * x))
+    x / (1.0 + exp_normal(-1.702 * x))
 }
 
 const ROUNDING_SHIFT: f32 = 12_582_912.0;
@@ -161,6 +162,17 @@ mod tests {
         assert_eq!(exp(f32::INFINITY), f32::INFINITY);
         assert_eq!(exp(88.8), f32::INFINITY);
         assert!(exp(f32::NAN).is_nan());
+    }
+
+    #[test]
+    fn exp_normal_is_exp_between_its_ends() {
+        for step in -87_000..88_300 {
+            let x = step as f32 * 1e-3;
+            assert_eq!(exp_normal(x), exp(x), "{x}");
+        }
+        assert_eq!(exp_normal(f32::NEG_INFINITY), 0.0);
+        assert_eq!(exp_normal(f32::INFINITY), f32::INFINITY);
+        assert!(exp_normal(f32::NAN).is_nan());
     }
 
     #[test]

@@ -27,7 +27,7 @@ vectorised! {
     fn softmax_row<'a>(token; x: &'a [f32], out: &'a mut [f32]) {
         let largest = simd::max(x);
         for (value, &input) in out.iter_mut().zip(x) {
-            *value = math::exp(input - largest);
+            *value = math::exp_normal(input - largest);
         }
         let scale = 1.0 / simd::sum(token, out);
         for value in out {
