@@ -138,6 +138,8 @@ pub fn standard_passes() -> Vec<&'static dyn Pass> {
         &FuseRmsNorm,
         &FuseAttention,
         &FuseGatedResidual,
+        // Transposes around an attention stand between it and the casts of its operands.
+        &Simplify,
         &AbsorbCasts,
         &Simplify,
         &CommonSubexpressions,
