@@ -34,7 +34,7 @@ pub mod tokenizer;
 pub use callback::{Observer, Part, StepEnd};
 pub use error::Error;
 pub use output::{Output, Timings};
-pub use pipeline::{AdapterReport, FluxPipeline};
+pub use pipeline::{AdapterReport, FluxPipeline, ModelKind};
 pub use request::{ImageSource, InitialImage, Request, RequestTensors, Seed};
 
 /// The result of every fallible function of this crate.

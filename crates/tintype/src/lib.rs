@@ -1,5 +1,32 @@
-//! Diffusion models compiled and changeable while they run: the facade and the command line program.
+//! Tintype: diffusion models as graphs, run on any backend, changeable while they run.
+//!
+//! This crate is the facade: one name for what most programs need. The layers
+//! below can be used one by one: [`tintype_ir`] (graphs), [`tintype_weights`]
+//! (checkpoints), [`tintype_cpu`] (execution), [`tintype_models`] (networks),
+//! [`tintype_lora`], and [`tintype_flux`] (the pipeline).
+//!
+//! ```no_run
+//! use tintype::{CpuBackend, FluxPipeline, Request};
+//!
+//! let mut pipeline = FluxPipeline::from_pretrained("flux-dev")?.backend(CpuBackend::new());
+//! let output = pipeline.generate(&Request::new("a red fox in the snow").seed(7))?;
+//! output.save("fox.png".as_ref())?;
+//! # Ok::<(), tintype::Error>(())
+//! ```
+//!
+//! The program `tintype` is documented by `tintype --help` and in docs/cli.md of
+//! the repository.
 #![forbid(unsafe_code)]
 
+pub mod backends;
 #[doc(hidden)]
 pub mod hub;
+
+pub use tintype_backend::Backend;
+pub use tintype_cpu::CpuBackend;
+pub use tintype_flux::image::Image;
+pub use tintype_flux::{
+    Error, FluxPipeline, Observer, Output, Part, Request, RequestTensors, Result, Seed, StepEnd,
+    Timings,
+};
+pub use tintype_tensor::{DType, Tensor};

@@ -11,7 +11,7 @@ use tintype_lora::{Adapter, LoraFile, overlays};
 use tintype_weights::Parameters;
 
 use super::FluxPipeline;
-use super::model::Kind;
+use super::model::ModelKind;
 use crate::model_index::Component;
 use crate::{Error, Result};
 
@@ -46,7 +46,7 @@ pub struct AdapterReport {
 }
 
 /// The models that a LoRA may change.
-const KINDS: [Kind; 3] = [Kind::Transformer, Kind::Clip, Kind::T5];
+const KINDS: [ModelKind; 3] = [ModelKind::Transformer, ModelKind::Clip, ModelKind::T5];
 
 impl Adapters {
     /// The overlays on the model of a component, and the parameters they bring.

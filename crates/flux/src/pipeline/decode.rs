@@ -9,7 +9,7 @@ use tintype_tensor::Tensor;
 use super::FluxPipeline;
 use super::check::Run;
 use super::initial::crop;
-use super::model::Kind;
+use super::model::ModelKind;
 use crate::image::denormalize;
 use crate::latents::unpack;
 use crate::{Observer, Part, Result};
@@ -29,7 +29,7 @@ impl FluxPipeline {
         let latents = unpack(&packed.to_f32()?, batch, channels, run.size)?;
         let grid = TileGrid::new(run, self.configs.vae_sample_size);
         let size = [run.size.height, run.size.width];
-        let model = self.model(Kind::Decoder, run, observer)?;
+        let model = self.model(ModelKind::Decoder, run, observer)?;
         observer.begin(Part::Decode, 0);
         let start = Instant::now();
         let mut pixels = Vec::with_capacity(batch * 3 * 64 * size[0] * size[1]);

@@ -8,7 +8,7 @@ use tintype_tensor::{DType, Tensor};
 use super::FluxPipeline;
 use super::check::{Generators, Run};
 use super::encode::{Embeddings, Prompts};
-use super::model::{Kind, Model};
+use super::model::{Model, ModelKind};
 use crate::latents::{image_ids, text_ids};
 use crate::scheduler::{Schedule, euler_step, stochastic_step};
 use crate::{Error, Observer, Part, Result, StepEnd};
@@ -30,7 +30,7 @@ impl FluxPipeline {
     ) -> Result<Denoised> {
         let (dtype, scheduler) = (self.dtype, self.configs.scheduler.clone());
         let guidance_embeds = self.configs.transformer.guidance_embeds;
-        let model = self.model(Kind::Transformer, run, observer)?;
+        let model = self.model(ModelKind::Transformer, run, observer)?;
         let start = Instant::now();
         let request = |prompt: &Tensor, pooled: &Tensor| {
             request_inputs(run, schedule, guidance_embeds, prompt, pooled)

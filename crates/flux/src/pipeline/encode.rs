@@ -7,7 +7,7 @@ use tintype_tensor::Tensor;
 
 use super::FluxPipeline;
 use super::check::{Run, same_count};
-use super::model::{Kind, in_dtype};
+use super::model::{ModelKind, in_dtype};
 use crate::tokenizer::Encoding;
 use crate::{Observer, Part, Result};
 
@@ -101,7 +101,7 @@ impl FluxPipeline {
             .map(|prompt| self.tokenizers.clip.encode(prompt, length))
             .collect();
         let ids = token_ids("CLIP", &encodings?, length)?;
-        self.run_encoder(Kind::Clip, run, ids, observer)?
+        self.run_encoder(ModelKind::Clip, run, ids, observer)?
             .host("pooled")
             .map_err(Into::into)
     }
@@ -118,14 +118,14 @@ impl FluxPipeline {
             .map(|prompt| self.tokenizers.t5.encode(prompt, length))
             .collect();
         let ids = token_ids("T5", &encodings?, length)?;
-        self.run_encoder(Kind::T5, run, ids, observer)?
+        self.run_encoder(ModelKind::T5, run, ids, observer)?
             .host("hidden_states")
             .map_err(Into::into)
     }
 
     fn run_encoder(
         &mut self,
-        kind: Kind,
+        kind: ModelKind,
         run: &mut Run,
         ids: Tensor,
         observer: &mut dyn Observer,

@@ -8,7 +8,7 @@ use tintype_tensor::{Shape, Tensor};
 use super::FluxPipeline;
 use super::check::{Generators, Run, expect_shape};
 use super::decode::{TileGrid, blended};
-use super::model::{Kind, in_dtype};
+use super::model::{ModelKind, in_dtype};
 use crate::latents::pack;
 use crate::scheduler::scale_noise;
 use crate::{ImageSource, Observer, Part, Result};
@@ -105,7 +105,7 @@ impl FluxPipeline {
         let channels = self.configs.vae.latent_channels;
         let (height, width) = (run.size.height, run.size.width);
         let dtype = self.dtype;
-        let model = self.model(Kind::Encoder, run, observer)?;
+        let model = self.model(ModelKind::Encoder, run, observer)?;
         observer.begin(Part::Encode, 0);
         let start = Instant::now();
         let moments = blended(&grid, [height, width], 2 * channels, 1, |rows, columns| {

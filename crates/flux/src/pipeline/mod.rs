@@ -23,6 +23,7 @@ use tintype_tensor::DType;
 pub use adapters::AdapterReport;
 use adapters::Adapters;
 use model::Model;
+pub use model::ModelKind;
 
 use crate::scheduler::FlowMatchEulerConfig;
 use crate::tokenizer::{ClipTokenizer, T5Tokenizer};

@@ -80,17 +80,40 @@ impl Model {
     }
 }
 
-/// The models of a pipeline.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+/// The models of a pipeline; the autoencoder is two.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ModelKind {
+    /// The CLIP text encoder.
     Clip,
+    /// The T5 text encoder.
     T5,
+    /// The denoising transformer.
     Transformer,
+    /// The autoencoder's way to pixels.
     Decoder,
+    /// The autoencoder's way from pixels.
     Encoder,
 }
 
-impl Kind {
+impl ModelKind {
+    /// Every one, in the order of use.
+    pub const ALL: [Self; 5] = [
+        Self::Clip,
+        Self::T5,
+        Self::Encoder,
+        Self::Transformer,
+        Self::Decoder,
+    ];
+
+    /// The name of its folder in diffusers' layout; the autoencoder's with its direction.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Decoder => "vae_decoder",
+            Self::Encoder => "vae_encoder",
+            other => other.component().name(),
+        }
+    }
+
     pub(super) fn component(self) -> Component {
         match self {
             Self::Clip => Component::TextEncoder,
@@ -102,13 +125,13 @@ impl Kind {
 }
 
 impl Models {
-    pub(super) fn slot(&mut self, kind: Kind) -> &mut Option<Model> {
+    pub(super) fn slot(&mut self, kind: ModelKind) -> &mut Option<Model> {
         match kind {
-            Kind::Clip => &mut self.clip,
-            Kind::T5 => &mut self.t5,
-            Kind::Transformer => &mut self.transformer,
-            Kind::Decoder => &mut self.decoder,
-            Kind::Encoder => &mut self.encoder,
+            ModelKind::Clip => &mut self.clip,
+            ModelKind::T5 => &mut self.t5,
+            ModelKind::Transformer => &mut self.transformer,
+            ModelKind::Decoder => &mut self.decoder,
+            ModelKind::Encoder => &mut self.encoder,
         }
     }
 }
@@ -117,7 +140,7 @@ impl FluxPipeline {
     /// The model of this kind, loaded if it is not.
     pub(super) fn model(
         &mut self,
-        kind: Kind,
+        kind: ModelKind,
         run: &mut Run,
         observer: &mut dyn Observer,
     ) -> Result<&mut Model> {
@@ -131,7 +154,7 @@ impl FluxPipeline {
         Ok(self.models.slot(kind).as_mut().expect("loaded just now"))
     }
 
-    fn load(&self, kind: Kind) -> Result<Model> {
+    fn load(&self, kind: ModelKind) -> Result<Model> {
         let graph = self.graph(kind)?;
         let parameters = self.parameters(kind)?;
         let backend = self.chosen_backend()?;
@@ -142,25 +165,25 @@ impl FluxPipeline {
     }
 
     /// The graph of a model, before any pass.
-    pub(super) fn graph(&self, kind: Kind) -> Result<Graph> {
+    pub fn graph(&self, kind: ModelKind) -> Result<Graph> {
         let (configs, dtype) = (&self.configs, self.dtype);
         Ok(match kind {
-            Kind::Clip => configs.clip.graph(&ClipTextOptions {
+            ModelKind::Clip => configs.clip.graph(&ClipTextOptions {
                 dtype,
                 ..ClipTextOptions::default()
             })?,
-            Kind::T5 => configs.t5.graph(&T5EncoderOptions {
+            ModelKind::T5 => configs.t5.graph(&T5EncoderOptions {
                 dtype,
                 ..T5EncoderOptions::default()
             })?,
-            Kind::Transformer => {
+            ModelKind::Transformer => {
                 let options = FluxTransformerOptions {
                     dtype,
                     ..FluxTransformerOptions::default()
                 };
                 configs.transformer.graph(&options)?
             }
-            Kind::Decoder => {
+            ModelKind::Decoder => {
                 let unit_range = false;
                 configs.vae.decoder(&DecoderOptions {
                     dtype,
@@ -168,7 +191,7 @@ impl FluxPipeline {
                     ..decoder_sizes()
                 })?
             }
-            Kind::Encoder => configs.vae.encoder(&EncoderOptions {
+            ModelKind::Encoder => configs.vae.encoder(&EncoderOptions {
                 dtype,
                 ..encoder_sizes()
             })?,
@@ -176,24 +199,26 @@ impl FluxPipeline {
     }
 
     /// The parameters of a model under the names of its graph.
-    fn parameters(&self, kind: Kind) -> Result<Parameters> {
+    fn parameters(&self, kind: ModelKind) -> Result<Parameters> {
         let component = kind.component();
         let own_file = match kind {
-            Kind::Transformer => self.files.transformer.as_deref(),
-            Kind::Decoder | Kind::Encoder => self.files.vae.as_deref(),
-            Kind::Clip | Kind::T5 => None,
+            ModelKind::Transformer => self.files.transformer.as_deref(),
+            ModelKind::Decoder | ModelKind::Encoder => self.files.vae.as_deref(),
+            ModelKind::Clip | ModelKind::T5 => None,
         };
         let folder = component.folder(&self.folder);
         let path = own_file.unwrap_or(&folder);
         let parameters = Parameters::from_checkpoint(&Checkpoint::open(path)?)?;
         match kind {
-            Kind::Clip => Ok(parameters.renamed(ClipTextConfig::canonical_name)?),
-            Kind::T5 => {
+            ModelKind::Clip => Ok(parameters.renamed(ClipTextConfig::canonical_name)?),
+            ModelKind::T5 => {
                 let contains = |name: &str| parameters.contains(name);
                 Ok(parameters.renamed(|name| T5EncoderConfig::canonical_name(name, contains))?)
             }
-            Kind::Transformer => converted(layout::flux_transformer(&parameters)?, path),
-            Kind::Decoder | Kind::Encoder => converted(layout::autoencoder(&parameters)?, path),
+            ModelKind::Transformer => converted(layout::flux_transformer(&parameters)?, path),
+            ModelKind::Decoder | ModelKind::Encoder => {
+                converted(layout::autoencoder(&parameters)?, path)
+            }
         }
     }
 }

@@ -1,0 +1,191 @@
+//! What the command line says. The help texts here are the reference.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+/// Pictures from prompts: diffusion models compiled, in Rust.
+#[derive(Debug, Parser)]
+#[command(name = "tintype", version, about, propagate_version = true)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Make pictures of a prompt.
+    Generate(Box<Generate>),
+    /// Show what a model consists of: weights, graphs, stages.
+    Inspect(Inspect),
+    /// Time the steps of a model.
+    Bench(Bench),
+    /// List backends, libraries and devices, and why one is not available.
+    Doctor,
+}
+
+impl Command {
+    pub(crate) fn is_quiet(&self) -> bool {
+        matches!(self, Self::Generate(generate) if generate.quiet)
+    }
+}
+
+/// Which model, on what.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct ModelArguments {
+    /// A folder in diffusers' layout, or `org/name[@revision]` on the hub.
+    #[arg(long, value_name = "DIR|HUB-ID")]
+    pub(crate) model: String,
+    /// The transformer's weights, from another file: diffusers' layout or flux1-dev.safetensors.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) transformer: Option<PathBuf>,
+    /// The autoencoder's weights, from another file: diffusers' layout or ae.safetensors.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) vae: Option<PathBuf>,
+    /// What runs the model.
+    #[arg(long, default_value = "auto", value_parser = ["auto", "cpu", "cuda", "tensorrt"])]
+    pub(crate) backend: String,
+    /// The dtype in which the model is computed.
+    #[arg(long, default_value = "f32", value_parser = ["f32", "bf16", "f16", "fp8"])]
+    pub(crate) dtype: String,
+    /// Let each model go before the next one loads.
+    #[arg(long)]
+    pub(crate) low_memory: bool,
+    /// A LoRA file and its scale (default 1); may be given several times.
+    #[arg(long, value_name = "FILE[=SCALE]", value_parser = lora)]
+    pub(crate) lora: Vec<Lora>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Generate {
+    /// What the picture shall show.
+    pub(crate) prompt: String,
+    #[command(flatten)]
+    pub(crate) model: ModelArguments,
+    /// Another prompt for T5 [default: the prompt].
+    #[arg(long, value_name = "PROMPT")]
+    pub(crate) prompt_2: Option<String>,
+    /// What the picture shall not show; takes effect with --true-cfg-scale above 1.
+    #[arg(long, value_name = "PROMPT")]
+    pub(crate) negative_prompt: Option<String>,
+    /// Another negative prompt for T5 [default: the negative prompt].
+    #[arg(long, value_name = "PROMPT", requires = "negative_prompt")]
+    pub(crate) negative_prompt_2: Option<String>,
+    /// Strength of true classifier-free guidance [default: 1, which is off].
+    #[arg(long, value_name = "SCALE", allow_negative_numbers = true)]
+    pub(crate) true_cfg_scale: Option<f32>,
+    /// Height in pixels, floored to a multiple of 16 [default: 1024].
+    #[arg(long, value_name = "PIXELS")]
+    pub(crate) height: Option<usize>,
+    /// Width in pixels, floored to a multiple of 16 [default: 1024].
+    #[arg(long, value_name = "PIXELS")]
+    pub(crate) width: Option<usize>,
+    /// Number of steps [default: 28].
+    #[arg(long)]
+    pub(crate) steps: Option<usize>,
+    /// Noise levels before shifting, separated by commas, in place of evenly spaced ones.
+    #[arg(long, value_name = "S,…", value_delimiter = ',')]
+    pub(crate) sigmas: Option<Vec<f64>>,
+    /// Guidance that the model was distilled with [default: 3.5; 7 with --image].
+    #[arg(long, value_name = "SCALE", allow_negative_numbers = true)]
+    pub(crate) guidance: Option<f32>,
+    /// Seed of the noise, 64 bits [default: random].
+    #[arg(long)]
+    pub(crate) seed: Option<u64>,
+    /// Number of pictures [default: 1].
+    #[arg(long, value_name = "COUNT")]
+    pub(crate) num_images: Option<usize>,
+    /// Number of tokens that T5 sees, at most 512 [default: 512].
+    #[arg(long, value_name = "TOKENS")]
+    pub(crate) max_sequence_length: Option<usize>,
+    /// A picture (PNG) to begin from.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) image: Option<PathBuf>,
+    /// How far to leave --image, from 0 to 1.
+    #[arg(long, default_value_t = 0.6, requires = "image")]
+    pub(crate) strength: f64,
+    /// Decode by overlapping tiles: less memory for large pictures.
+    #[arg(long)]
+    pub(crate) vae_tiling: bool,
+    /// Where the picture goes; several get -1, -2, … before the extension.
+    #[arg(long, short, value_name = "FILE", default_value = "out.png")]
+    pub(crate) output: PathBuf,
+    /// Also write latents, images, prompt_embeds and pooled, all f32.
+    #[arg(long, value_name = "FILE.safetensors")]
+    pub(crate) save_tensors: Option<PathBuf>,
+    /// No progress bars, no paths, no warnings.
+    #[arg(long, short)]
+    pub(crate) quiet: bool,
+    /// Print one line of JSON with timings.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Inspect {
+    /// A folder in diffusers' layout, or `org/name[@revision]` on the hub.
+    #[arg(long, value_name = "DIR|HUB-ID")]
+    pub(crate) model: String,
+    /// Show one model of the pipeline.
+    #[arg(long, value_parser = ["text_encoder", "text_encoder_2", "transformer", "vae_decoder", "vae_encoder"])]
+    pub(crate) component: Option<String>,
+    /// Print a graph of the component in the text form: the whole, or the program of a stage.
+    #[arg(long, requires = "component", value_parser = ["graph", "weight", "request", "step"])]
+    pub(crate) program: Option<String>,
+    /// The dtype in which the graphs are built.
+    #[arg(long, default_value = "f32", value_parser = ["f32", "bf16", "f16"])]
+    pub(crate) dtype: String,
+    /// Join q, k and v into one product, as GPU backends ask for.
+    #[arg(long)]
+    pub(crate) fuse_qkv: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Bench {
+    #[command(flatten)]
+    pub(crate) model: ModelArguments,
+    /// Height in pixels.
+    #[arg(long, default_value_t = 512, value_name = "PIXELS")]
+    pub(crate) height: usize,
+    /// Width in pixels.
+    #[arg(long, default_value_t = 512, value_name = "PIXELS")]
+    pub(crate) width: usize,
+    /// Steps of each run.
+    #[arg(long, default_value_t = 4)]
+    pub(crate) steps: usize,
+    /// Runs that are counted, after one that is not.
+    #[arg(long, default_value_t = 3)]
+    pub(crate) runs: usize,
+    /// Number of tokens that T5 sees.
+    #[arg(long, default_value_t = 512, value_name = "TOKENS")]
+    pub(crate) max_sequence_length: usize,
+    /// Print one line of JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// A LoRA file with its scale.
+#[derive(Debug, Clone)]
+pub(crate) struct Lora {
+    pub(crate) file: PathBuf,
+    pub(crate) scale: f32,
+}
+
+/// `FILE` or `FILE=SCALE`; a `=` that no number follows belongs to the name.
+fn lora(text: &str) -> Result<Lora, String> {
+    if let Some((file, scale)) = text.rsplit_once('=')
+        && let Ok(scale) = scale.parse::<f32>()
+    {
+        if !scale.is_finite() {
+            return Err(format!("expected a finite scale, found {scale}"));
+        }
+        return Ok(Lora {
+            file: PathBuf::from(file),
+            scale,
+        });
+    }
+    Ok(Lora {
+        file: PathBuf::from(text),
+        scale: 1.0,
+    })
+}

@@ -1,0 +1,80 @@
+//! `tintype bench`: how long the parts of a generation take.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use tintype::{Request, Timings};
+
+use super::arguments::Bench;
+use super::model;
+
+pub(crate) fn run(arguments: &Bench) -> Result<()> {
+    ensure!(arguments.runs > 0, "--runs: expected at least 1, found 0");
+    let mut pipeline = model::open(&arguments.model, true)?;
+    let request = Request::new("a photo of a red fox sitting in the snow")
+        .size(arguments.height, arguments.width)
+        .steps(arguments.steps)
+        .max_sequence_length(arguments.max_sequence_length)
+        .seed(0);
+    // The first run loads models and touches all memory.
+    pipeline.generate(&request)?;
+    let mut all = Vec::new();
+    for _ in 0..arguments.runs {
+        all.push(pipeline.generate(&request)?.timings);
+    }
+    let steps = median(
+        all.iter()
+            .flat_map(|timings| timings.steps.iter().copied())
+            .collect(),
+    );
+    let part = |part: fn(&Timings) -> Duration| median(all.iter().map(part).collect());
+    let (encode, prepare, decode) = (
+        part(|timings| timings.encode),
+        part(|timings| timings.prepare),
+        part(|timings| timings.decode),
+    );
+    let peak = peak_resident_bytes();
+    if arguments.json {
+        let line = serde_json::json!({
+            "version": env!("CARGO_PKG_VERSION"),
+            "height": arguments.height, "width": arguments.width, "steps": arguments.steps,
+            "runs": arguments.runs, "dtype": arguments.model.dtype,
+            "median_seconds": {"encode": encode, "prepare": prepare, "step": steps, "decode": decode},
+            "peak_resident_bytes": peak,
+        });
+        println!("{line}");
+        return Ok(());
+    }
+    println!(
+        "medians of {} runs at {}×{}",
+        arguments.runs, arguments.width, arguments.height
+    );
+    for (name, seconds) in [
+        ("encode", encode),
+        ("prepare", prepare),
+        ("step", steps),
+        ("decode", decode),
+    ] {
+        println!("  {name:8} {:9.1} ms", 1000.0 * seconds);
+    }
+    if let Some(peak) = peak {
+        println!("  peak memory {:.2} GB", peak as f64 / 1e9);
+    }
+    Ok(())
+}
+
+/// In seconds.
+fn median(mut durations: Vec<Duration>) -> f64 {
+    durations.sort_unstable();
+    durations
+        .get(durations.len() / 2)
+        .map_or(0.0, Duration::as_secs_f64)
+}
+
+/// The most memory that the process held, where the system tells (Linux).
+fn peak_resident_bytes() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
+    let kibibytes: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
+    Some(kibibytes * 1024)
+}

@@ -1,0 +1,83 @@
+//! `tintype inspect`: weights, graphs and stages of a model. Reads no weights.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context as _, Result};
+use tintype::{FluxPipeline, hub};
+use tintype_flux::ModelKind;
+use tintype_ir::passes::{Options, optimize};
+use tintype_ir::{Graph, Stage, StagedGraph};
+
+use super::arguments::Inspect;
+
+pub(crate) fn run(arguments: &Inspect) -> Result<()> {
+    let folder = hub::resolve(&arguments.model, false)?;
+    let dtype = arguments.dtype.parse().context("--dtype")?;
+    let pipeline = FluxPipeline::from_pretrained(folder)?.dtype(dtype);
+    let options = Options::default().with_fuse_qkv(arguments.fuse_qkv);
+    for kind in ModelKind::ALL {
+        let chosen = arguments
+            .component
+            .as_deref()
+            .is_none_or(|name| name == kind.name());
+        if !chosen {
+            continue;
+        }
+        let graph = optimize(&pipeline.graph(kind)?, &options, None)?;
+        let staged = StagedGraph::split(&graph)?;
+        match arguments.program.as_deref() {
+            None => summarize(kind.name(), &staged)?,
+            Some("graph") => print!("{graph}"),
+            Some(stage) => print!("{}", staged.program(stage.parse::<Stage>()?)),
+        }
+    }
+    Ok(())
+}
+
+fn summarize(name: &str, staged: &StagedGraph) -> Result<()> {
+    let (count, elements, bytes) = parameters(&staged.source)?;
+    println!(
+        "{name}: {count} tensors, {elements} parameters, {:.1} MB",
+        bytes as f64 / 1e6
+    );
+    for input in staged.source.inputs() {
+        println!("  input {} {}: {}", input.stage, input.name, input.ty);
+    }
+    for output in staged.source.outputs() {
+        println!(
+            "  output {}: {}",
+            output.name,
+            staged.source.type_of(output.value)
+        );
+    }
+    for stage in Stage::ALL {
+        let program = staged.program(stage);
+        let mut kinds: BTreeMap<&str, usize> = BTreeMap::new();
+        for node in program.nodes() {
+            *kinds.entry(node.op.name()).or_default() += 1;
+        }
+        let kinds: Vec<String> = kinds
+            .iter()
+            .map(|(kind, count)| format!("{count} {kind}"))
+            .collect();
+        println!(
+            "  {stage}: {} operations: {}",
+            program.nodes().len(),
+            kinds.join(", ")
+        );
+    }
+    Ok(())
+}
+
+fn parameters(graph: &Graph) -> Result<(usize, usize, usize)> {
+    let (mut elements, mut bytes) = (0, 0);
+    for parameter in graph.parameters() {
+        let shape = parameter
+            .ty
+            .static_shape()
+            .context("a parameter without symbols")?;
+        elements += shape.element_count();
+        bytes += shape.byte_len(parameter.ty.dtype)?;
+    }
+    Ok((graph.parameters().len(), elements, bytes))
+}
