@@ -213,3 +213,62 @@ impl Verifier<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Rules that no text can break: the parser refuses such graphs.
+    fn broken(change: impl FnOnce(&mut Graph)) -> &'static str {
+        let text = "graph g { dim b = 1..=4 param @w: f32[2] input step %x: f32[b, 2] \
+                    %0: f32[b, 2] = add %x, @w %1: f32[b, 2] = neg %0 output y = %1 }";
+        let mut graph = crate::parse(text).unwrap();
+        change(&mut graph);
+        match verify(&graph) {
+            Err(Error::Verify { rule, .. }) => rule,
+            other => panic!("expected a broken rule, found {other:?}"),
+        }
+    }
+
+    #[test]
+    fn order() {
+        assert_eq!(broken(|g| g.nodes[0].operands[0] = Value::Node(0)), "order");
+        assert_eq!(broken(|g| g.nodes[0].operands[0] = Value::Node(1)), "order");
+        assert_eq!(
+            broken(|g| g.nodes[0].operands[0] = Value::Input(1)),
+            "order"
+        );
+        assert_eq!(
+            broken(|g| g.nodes[0].operands[1] = Value::Parameter(7)),
+            "order"
+        );
+    }
+
+    #[test]
+    fn outputs() {
+        assert_eq!(broken(|g| g.outputs[0].value = Value::Node(2)), "outputs");
+        assert_eq!(broken(|g| g.outputs.clear()), "outputs");
+    }
+
+    #[test]
+    fn names() {
+        assert_eq!(
+            broken(|g| g.parameters.push(g.parameters[0].clone())),
+            "names"
+        );
+        assert_eq!(broken(|g| g.inputs.push(g.inputs[0].clone())), "names");
+    }
+
+    #[test]
+    fn symbols() {
+        let declare = |name: &str, end: usize| {
+            let symbol = crate::Symbol::from(name);
+            broken(|g| {
+                g.symbols.insert(symbol, 1..=end);
+            })
+        };
+        assert_eq!(declare("two words", 4), "symbols");
+        assert_eq!(declare("nan", 4), "symbols");
+        assert_eq!(declare("huge", usize::MAX), "symbols");
+    }
+}
