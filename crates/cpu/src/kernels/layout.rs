@@ -81,11 +81,48 @@ fn input_offset(axes: &[Axis], mut index: usize) -> usize {
 fn copy_rows<T: Copy + Send + Sync>(axes: &[Axis], x: &[T], out: &mut [T]) {
     let (last, outer) = axes.split_last().expect("there is an axis");
     for_row_blocks(out, last.dim, |first, rows| {
-        for (index, row) in rows.chunks_exact_mut(last.dim).enumerate() {
-            let start = input_offset(outer, first + index);
-            row.copy_from_slice(&x[start..start + last.dim]);
+        let mut walk = Walk::new(outer, first);
+        for row in rows.chunks_exact_mut(last.dim) {
+            row.copy_from_slice(&x[walk.offset..walk.offset + last.dim]);
+            walk.advance();
         }
     });
+}
+
+/// The input's offset while the output's outer axes are walked through in order; the
+/// divisions of [`input_offset`] would cost as much as a short row.
+struct Walk<'a> {
+    axes: &'a [Axis],
+    position: Vec<usize>,
+    offset: usize,
+}
+
+impl<'a> Walk<'a> {
+    fn new(axes: &'a [Axis], mut index: usize) -> Self {
+        let offset = input_offset(axes, index);
+        let mut position = vec![0; axes.len()];
+        for (value, axis) in position.iter_mut().zip(axes).rev() {
+            *value = index % axis.dim;
+            index /= axis.dim;
+        }
+        Self {
+            axes,
+            position,
+            offset,
+        }
+    }
+
+    fn advance(&mut self) {
+        for (value, axis) in self.position.iter_mut().zip(self.axes).rev() {
+            *value += 1;
+            self.offset += axis.stride;
+            if *value < axis.dim {
+                return;
+            }
+            self.offset -= axis.dim * axis.stride;
+            *value = 0;
+        }
+    }
 }
 
 /// The case where the input's last axis is not the output's: small squares, so that

@@ -80,6 +80,7 @@ impl<'a> Patches<'a> {
             let last = count / group * group * depths;
             panels[last..].fill(0.0);
         }
+        assert!(group.is_power_of_two(), "patches: panels of whole vectors");
         let area = self.kernel[0] * self.kernel[1];
         let runs = self.runs(pixel, count);
         let mut panels = Panels {
@@ -154,10 +155,11 @@ impl<'a> Patches<'a> {
 }
 
 impl Panels<'_> {
-    /// The rest of the panel's row at `column`.
+    /// The rest of the panel's row at `column`; `group` is a power of two.
     fn lanes(&mut self, row: usize, column: usize) -> &mut [f32] {
-        let lane = column % self.group;
-        let start = (column / self.group * self.depths + row) * self.group;
+        let lane = column & (self.group - 1);
+        let panel = column >> self.group.trailing_zeros();
+        let start = (panel * self.depths + row) * self.group;
         &mut self.values[start + lane..start + self.group]
     }
 
