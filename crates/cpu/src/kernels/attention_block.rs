@@ -251,3 +251,86 @@ fn soften<S: Simd>(simd: S, scores: &mut [f32], running: &mut Running<S>) -> [S:
     }
     correction
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernels::panels::Lines;
+    use crate::kernels::testing::{Random, assert_near};
+
+    /// One block of queries over several blocks of keys with one instruction set.
+    fn check<S: Simd>(simd: S) {
+        let mut random = Random::new(22);
+        let group = if S::REGISTER_COUNT >= 32 {
+            WIDE_ROWS
+        } else {
+            NARROW_ROWS
+        };
+        let (queries, key_len, head_dim) = (VECTORS * S::F32_LANES, 2 * KEYS + 13, 19);
+        let data = [queries, key_len, key_len].map(|tokens| random.values(tokens * head_dim));
+        let [query, key, value] = &data;
+        let pack = |data, strides: (usize, usize), sizes: (usize, usize), group: usize| {
+            let mut out = vec![0.0; sizes.0.next_multiple_of(group) * sizes.1];
+            let lines = Lines {
+                data,
+                line_stride: strides.0,
+                depth_stride: strides.1,
+            };
+            lines.pack((0, sizes.0), (0, sizes.1), group, &mut out);
+            out
+        };
+        let packed_query = pack(query, (head_dim, 1), (queries, head_dim), queries);
+        let keys = pack(key, (head_dim, 1), (key_len, head_dim), group);
+        let values = pack(value, (1, head_dim), (head_dim, key_len), group);
+        let mut output = vec![0.0; head_dim.next_multiple_of(group) * queries];
+        simd.vectorize(Attend {
+            scores: &mut vec![0.0; KEYS * queries],
+            query: &packed_query,
+            keys: &keys,
+            values: &values,
+            key_len,
+            head_dim,
+            mask: Mask {
+                bias: None,
+                causal: false,
+                first_query: 0,
+            },
+            output: &mut output,
+        });
+        let mut expected = vec![0.0; head_dim * queries];
+        for (lane, query) in query.chunks_exact(head_dim).enumerate() {
+            let dot = |key: &[f32]| -> f64 {
+                query
+                    .iter()
+                    .zip(key)
+                    .map(|(&a, &b)| f64::from(a) * f64::from(b))
+                    .sum()
+            };
+            let weights: Vec<f64> = key
+                .chunks_exact(head_dim)
+                .map(|key| dot(key).exp())
+                .collect();
+            let total: f64 = weights.iter().sum();
+            for (weight, value) in weights.iter().zip(value.chunks_exact(head_dim)) {
+                for (dim, &value) in value.iter().enumerate() {
+                    expected[dim * queries + lane] += weight / total * f64::from(value);
+                }
+            }
+        }
+        assert_near(&output[..head_dim * queries], &expected, 3e-6);
+    }
+
+    #[test]
+    fn every_instruction_set_attends_alike() {
+        check(pulp::Scalar);
+        #[cfg(target_arch = "x86_64")]
+        {
+            if let Some(simd) = pulp::x86::V3::try_new() {
+                check(simd);
+            }
+            if let Some(simd) = pulp::x86::V4::try_new() {
+                check(simd);
+            }
+        }
+    }
+}

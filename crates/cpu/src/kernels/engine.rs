@@ -165,3 +165,71 @@ fn store<S: Simd, const ROWS: usize>(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernels::panels::Lines;
+    use crate::kernels::testing::{Random, assert_near};
+
+    /// The product of random matrices with one instruction set.
+    fn check<S: Simd>(simd: S) {
+        let mut random = Random::new(21);
+        let group = if wide::<S>() { WIDE_ROWS } else { NARROW_ROWS };
+        let lanes = 2 * S::F32_LANES;
+        for (rows, depth) in [(1, 1), (4, 17), (5, 65), (group + 7, 31), (3 * group, 3)] {
+            let columns = lanes - lanes / 3;
+            let (lhs, rhs) = (random.values(rows * depth), random.values(columns * depth));
+            let pack = |data: &[f32], lines: usize, group: usize| {
+                let mut out = vec![0.0; lines.next_multiple_of(group) * depth];
+                let source = Lines {
+                    data,
+                    line_stride: depth,
+                    depth_stride: 1,
+                };
+                source.pack((0, lines), (0, depth), group, &mut out);
+                out
+            };
+            let (left, right) = (pack(&lhs, rows, group), pack(&rhs, columns, lanes));
+            let mut out = vec![0.0; rows * columns];
+            for accumulate in [false, true] {
+                let rows = &mut out.chunks_exact_mut(columns).collect::<Vec<_>>();
+                let (left, right) = (&left, &right);
+                let column = 0;
+                simd.vectorize(Multiply {
+                    left,
+                    right,
+                    depth,
+                    accumulate,
+                    column,
+                    rows,
+                });
+            }
+            let mut expected = Vec::new();
+            for row in lhs.chunks_exact(depth) {
+                for column in rhs.chunks_exact(depth) {
+                    let products = row
+                        .iter()
+                        .zip(column)
+                        .map(|(&a, &b)| f64::from(a) * f64::from(b));
+                    expected.push(2.0 * products.sum::<f64>());
+                }
+            }
+            assert_near(&out, &expected, 1e-6);
+        }
+    }
+
+    #[test]
+    fn every_instruction_set_multiplies_alike() {
+        check(pulp::Scalar);
+        #[cfg(target_arch = "x86_64")]
+        {
+            if let Some(simd) = pulp::x86::V3::try_new() {
+                check(simd);
+            }
+            if let Some(simd) = pulp::x86::V4::try_new() {
+                check(simd);
+            }
+        }
+    }
+}

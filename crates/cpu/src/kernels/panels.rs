@@ -36,19 +36,14 @@ impl Lines<'_> {
             if self.depth_stride == 1 && group.is_multiple_of(4) {
                 pack_transposed(data, self.line_stride, depths, group, count, panel);
             } else if self.line_stride == 1 {
-                for (target, source) in panel
-                    .chunks_exact_mut(group)
-                    .zip(data.chunks(self.depth_stride.max(1)))
-                {
-                    target[..count].copy_from_slice(&source[..count]);
+                for (depth, target) in panel.chunks_exact_mut(group).enumerate() {
+                    let source = &data[depth * self.depth_stride..][..count];
+                    target[..count].copy_from_slice(source);
                 }
             } else {
                 for (depth, target) in panel.chunks_exact_mut(group).enumerate() {
-                    let source = data[depth * self.depth_stride..]
-                        .iter()
-                        .step_by(self.line_stride.max(1));
-                    for (value, &input) in target[..count].iter_mut().zip(source) {
-                        *value = input;
+                    for (line, value) in target[..count].iter_mut().enumerate() {
+                        *value = data[depth * self.depth_stride + line * self.line_stride];
                     }
                 }
             }
