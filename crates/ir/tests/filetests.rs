@@ -13,6 +13,7 @@
 //!
 //! `cargo test -p tintype-ir --test filetests -- --bless` writes what comes out into
 //! the files.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 #[path = "support/evaluator.rs"]
 mod evaluator;

@@ -1,5 +1,6 @@
 //! Attributes and sizes at their extremes: refused with an error, never a panic, and
 //! never memory or time without bound.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::time::{Duration, Instant};
 

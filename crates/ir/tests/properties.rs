@@ -1,4 +1,5 @@
 //! Properties that hold of every graph, dimension and text.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 #[path = "support/meaning.rs"]
 mod meaning;

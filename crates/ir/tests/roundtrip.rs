@@ -1,4 +1,5 @@
 //! Fusing what an operation was taken apart into gives the operation back.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use tintype_ir::passes::{Options, optimize};
 use tintype_ir::{Graph, decompose, parse};

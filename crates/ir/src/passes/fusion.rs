@@ -56,6 +56,7 @@ impl Fused {
 
 /// Replaces every match that `find` gives, and drops what it leaves without a use.
 ///
+/// The label of the root stays; a root without one takes that of an inner node.
 /// Roots of the weight stage are left alone. A find whose operation does not fit its
 /// operands, or has another type than the root, is none.
 pub(super) fn fuse(
@@ -74,6 +75,7 @@ pub(super) fn fuse(
         let Some(fused) = found else {
             return Ok(None);
         };
+        rewriter.set_label(node.label.clone().or_else(|| matcher.inner_label()));
         let value = emit(rewriter, graph, &fused, node.ty.dtype);
         Ok(value.filter(|&value| *rewriter.type_of(value) == node.ty))
     })?;

@@ -9,6 +9,8 @@
 //! At the edge, where a match meets its operands, only casts that lose nothing are
 //! looked through: rounding an operand is the graph's own decision.
 
+use std::sync::Arc;
+
 use tintype_tensor::DType;
 
 use crate::{BinaryOp, Graph, Node, Op, Stage, TensorType, UnaryOp, Value};
@@ -116,6 +118,12 @@ impl<'g> Matcher<'g> {
             self.inner.truncate(before);
         }
         found
+    }
+
+    /// The label of the first inner node that has one.
+    pub(super) fn inner_label(&self) -> Option<Arc<str>> {
+        let mut labels = self.inner.iter().map(|&index| &self.node(index).label);
+        labels.find_map(Clone::clone)
     }
 
     pub(super) fn node(&self, index: usize) -> &'g Node {

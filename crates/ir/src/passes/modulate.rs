@@ -23,15 +23,23 @@ fn sums(matcher: &Matcher, root: usize) -> Option<[(Value, Value); 2]> {
     }
 }
 
+/// The factors of an inner multiplication, in both orders. They are not taken apart
+/// further: a factor may be a product itself.
+fn factors(matcher: &mut Matcher, value: Value) -> Option<[(Value, Value); 2]> {
+    let node = matcher.inner(value)?;
+    match (&node.op, node.operands.as_slice()) {
+        (Op::Binary(BinaryOp::Mul), &[a, b]) => Some([(a, b), (b, a)]),
+        _ => None,
+    }
+}
+
 fn modulate(matcher: &mut Matcher, root: usize) -> Option<Fused> {
     let dims = &matcher.node(root).ty.dims;
     sums(matcher, root)?
         .into_iter()
         .find_map(|(scaled, shift)| {
             matcher.attempt(|m| {
-                let product = m.product(scaled);
-                let [a, b] = product.pair().filter(|_| product.scale == 1.0)?;
-                let (x, scale) = [(a, b), (b, a)].into_iter().find_map(|(x, factor)| {
+                let (x, scale) = factors(m, scaled)?.into_iter().find_map(|(x, factor)| {
                     let scale = m.attempt(|m| m.one_plus(factor))?;
                     (m.type_of(x).dims == *dims).then_some((x, scale))
                 })?;
@@ -46,12 +54,11 @@ fn gated_residual(matcher: &mut Matcher, root: usize) -> Option<Fused> {
         .into_iter()
         .find_map(|(gated, residual)| {
             matcher.attempt(|m| {
-                let product = m.product(gated);
-                let [a, b] = product.pair().filter(|_| product.scale == 1.0)?;
+                let orders = factors(m, gated)?;
                 let whole = |value: Value| m.type_of(value).dims == *dims;
-                let (gate, x) = [(a, b), (b, a)]
-                    .into_iter()
-                    .find(|&(gate, x)| whole(x) && is_repeated(&m.type_of(gate).dims, dims))?;
+                let (gate, x) = orders.into_iter().find(|&(gate, x)| {
+                    whole(x) && m.scalar(gate).is_none() && is_repeated(&m.type_of(gate).dims, dims)
+                })?;
                 whole(residual).then(|| Fused::new(Op::GatedResidual, [residual, gate, x]))
             })
         })
