@@ -37,7 +37,7 @@ impl Binding {
     }
 
     /// Takes in the shape of one input of `graph`: binds symbols that stand alone,
-    /// checks dtype, rank, ranges, and all sizes that follow from bound symbols.
+    /// checks dtype, rank, ranges, and all sizes that follow from bound symbols. After an error nothing has changed.
     pub fn bind_input(
         &mut self,
         graph: &Graph,
@@ -65,14 +65,16 @@ impl Binding {
         if input.ty.dtype != dtype || input.ty.rank() != shape.len() {
             return Err(mismatch());
         }
+        let mut bound = self.clone();
         for (dim, &size) in input.ty.dims.iter().zip(shape.iter()) {
             match dim.as_symbol() {
-                Some(symbol) => self.bind_symbol(graph, name, symbol, size)?,
-                None if dim.symbols().any(|symbol| self.get(symbol).is_none()) => {}
-                None if self.evaluate(dim)? != size => return Err(mismatch()),
+                Some(symbol) => bound.bind_symbol(graph, name, symbol, size)?,
+                None if dim.symbols().any(|symbol| bound.get(symbol).is_none()) => {}
+                None if bound.evaluate(dim)? != size => return Err(mismatch()),
                 None => {}
             }
         }
+        *self = bound;
         Ok(())
     }
 

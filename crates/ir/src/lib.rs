@@ -4,7 +4,7 @@
 //! A [`Graph`] has inputs (each with the [`Stage`] at which it is known),
 //! parameters by name, nodes in execution order, and outputs. [`StagedGraph`]
 //! splits it into the weight, request and step programs. The text form
-//! ([`Graph::to_string`], [`parse`]) is the whole truth: printing and parsing
+//! (its [`Display`](std::fmt::Display), and [`parse`]) is the whole truth: printing and parsing
 //! are inverse. [`verify`] lists what holds of every graph.
 //!
 //! The meaning of the operations is what `tintype-cpu` computes. This crate does

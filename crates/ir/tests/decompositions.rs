@@ -9,15 +9,8 @@ use std::collections::HashMap;
 use interpreter::{Array, run};
 use tintype_ir::{Binding, decompose, parse};
 
-/// Numbers between −1 and 1 that look random.
 fn noise(shape: &[usize], seed: u64) -> Array {
-    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    Array::from_fn(shape, |_| {
-        state = state
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1);
-        (state >> 33) as f64 / f64::from(1u32 << 30) - 1.0
-    })
+    Array::noise(shape, seed)
 }
 
 /// Runs the decomposed operation; `s` is bound to 5.

@@ -16,7 +16,7 @@ const EXTREMES: [usize; 7] = [0, 1, 2, 1 << 20, i64::MAX as usize, 1 << 63, usiz
 /// Every operation with an attribute, at each extreme.
 fn operations(extreme: usize) -> Vec<Op> {
     let dim = i64::try_from(extreme).map_or(Dim::from(i64::MIN), Dim::from);
-    let float = if extreme % 2 == 0 {
+    let float = if extreme.is_multiple_of(2) {
         f32::NAN
     } else {
         -f32::INFINITY

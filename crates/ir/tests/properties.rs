@@ -1,6 +1,8 @@
 //! Properties that hold of every graph, dimension and text.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+#[path = "support/interpreter.rs"]
+mod interpreter;
 #[path = "support/meaning.rs"]
 mod meaning;
 #[path = "support/random.rs"]
@@ -8,10 +10,11 @@ mod random;
 
 use std::collections::HashMap;
 
+use interpreter::run_on_noise;
 use meaning::Expressions;
 use proptest::prelude::*;
 use tintype_ir::passes::{FuseQkv, Options, Pass, optimize, run, standard_passes};
-use tintype_ir::{Dim, StagedGraph, decompose, parse, verify};
+use tintype_ir::{Binding, Dim, StagedGraph, decompose, parse, verify};
 
 proptest! {
     #[test]
@@ -47,6 +50,26 @@ proptest! {
             graph.outputs().iter().map(|o| graph.type_of(o.value).clone()).collect()
         };
         prop_assert_eq!(types(&back), types(&graph));
+    }
+
+    /// In f64 without rounding, fusions and what they undo compute the same.
+    #[test]
+    fn optimising_keeps_what_a_graph_computes(choices in random::choices(12)) {
+        let simple = |graph: &tintype_ir::Graph| decompose(graph, &|_| false).unwrap();
+        let graph = simple(&random::graph(&choices));
+        let optimised = optimize(&graph, &Options::default(), None).unwrap();
+        let mut binding = Binding::new();
+        binding.set("batch", 3);
+        let before = run_on_noise(&graph, &binding);
+        let after = run_on_noise(&simple(&optimised), &binding);
+        for (name, expected) in before {
+            for (a, b) in after[&name].values.iter().zip(&expected.values) {
+                // Beyond this the least rounding decides what a sine is.
+                let comparable = a.is_finite() && b.is_finite() && b.abs() < 1e3;
+                let near = (a - b).abs() <= 1e-5 * b.abs().max(1.0);
+                prop_assert!(near || !comparable, "{name}: expected {b}, found {a}\n{graph}\n{optimised}");
+            }
+        }
     }
 
     #[test]

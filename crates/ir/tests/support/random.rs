@@ -89,8 +89,8 @@ fn add(b: &mut GraphBuilder, values: &[Value], choice: Choice, batch: &Dim) -> V
                 scale: 0.5,
                 causal: second % 2 == 0,
             };
-            let heads = [x, y, x].map(|v| {
-                let v = b.linear_named(&format!("q_{dtype}"), v, 4, 4, false);
+            let heads = [(x, "q"), (y, "k"), (x, "v")].map(|(v, name)| {
+                let v = b.linear_named(&format!("{name}_{dtype}"), v, 4, 4, first % 2 == 0);
                 b.reshape(v, [Dim::from(1), batch.clone(), Dim::from(2), Dim::from(2)])
             });
             let result = b.attention(attributes, heads, None);
