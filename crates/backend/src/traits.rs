@@ -2,7 +2,7 @@
 
 use std::any::Any;
 
-use tintype_ir::{Op, StagedGraph, TensorType};
+use tintype_ir::{Evaluator, Op, StagedGraph};
 
 use crate::{Changes, RefitReport, Result, Tensors};
 
@@ -14,9 +14,14 @@ pub trait Backend: Send + Sync {
     /// What it can run and how it likes its graphs.
     fn capabilities(&self) -> Capabilities;
 
-    /// Whether it runs `op` with a result of type `ty` as it stands. What it does
-    /// not run is decomposed first.
-    fn supports(&self, op: &Op, ty: &TensorType) -> bool;
+    /// Whether it runs `op` as it stands. What it does not run is decomposed before
+    /// [`Backend::compile`], see [`tintype_ir::decompose`].
+    fn supports(&self, op: &Op) -> bool;
+
+    /// What evaluates constants for this backend's graphs, if it can.
+    fn evaluator(&self) -> Option<&dyn Evaluator> {
+        None
+    }
 
     /// Compiles a graph. The result has no weights yet.
     fn compile(&self, graph: &StagedGraph, options: &CompileOptions)

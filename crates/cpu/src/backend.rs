@@ -1,8 +1,9 @@
 //! The CPU as a backend.
 
 use tintype_backend::{Backend, Capabilities, CompileOptions, Error, Executable, Result};
-use tintype_ir::{Op, StagedGraph, TensorType, verify};
+use tintype_ir::{Evaluator, Op, StagedGraph, verify};
 
+use crate::CpuEvaluator;
 use crate::executable::CpuExecutable;
 
 /// Runs graphs on the CPU with all threads of rayon's global pool.
@@ -28,8 +29,12 @@ impl Backend for CpuBackend {
         Capabilities::default()
     }
 
-    fn supports(&self, _op: &Op, _ty: &TensorType) -> bool {
+    fn supports(&self, _op: &Op) -> bool {
         true
+    }
+
+    fn evaluator(&self) -> Option<&dyn Evaluator> {
+        Some(&CpuEvaluator)
     }
 
     fn compile(

@@ -28,7 +28,7 @@
 //! assert_eq!(outputs.host("y")?.to_f32_vec()?, [2.0, 3.0]);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
-#![deny(unsafe_code)]
+#![forbid(unsafe_code)]
 
 mod backend;
 mod buffer;

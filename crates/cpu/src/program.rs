@@ -3,6 +3,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::Instant;
 
 use tintype_backend::{Error, Result};
 use tintype_ir::{Binding, Graph, Node, Op, UnaryOp, Value as Reference};
@@ -104,7 +105,13 @@ impl Program {
             binding,
             pool,
         };
-        evaluate(&call).map_err(|error| match error {
+        let start = tracing::enabled!(tracing::Level::TRACE).then(Instant::now);
+        let result = evaluate(&call);
+        if let Some(start) = start {
+            let label = node.label.as_deref().unwrap_or("");
+            tracing::trace!("{} {} {:?} {label}", node.op.name(), node.ty, start.elapsed());
+        }
+        result.map_err(|error| match error {
             Error::Value { op, message } => {
                 let label = node.label.as_deref();
                 Error::Value {

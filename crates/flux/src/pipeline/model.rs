@@ -8,7 +8,7 @@ use tintype_backend::{
     Backend, Changes, CompileOptions, Executable, RequestState, Session, Tensors,
 };
 use tintype_ir::passes::{Options, optimize};
-use tintype_ir::{Graph, Overlay, StagedGraph};
+use tintype_ir::{Graph, Overlay, StagedGraph, decompose};
 use tintype_models::{
     ClipTextConfig, ClipTextOptions, DecoderOptions, EncoderOptions, FluxTransformerOptions,
     T5EncoderConfig, T5EncoderOptions,
@@ -31,7 +31,8 @@ pub(super) struct Model {
 impl Model {
     fn compile(backend: &dyn Backend, graph: &Graph, parameters: Parameters) -> Result<Self> {
         let options = Options::default().with_fuse_qkv(backend.capabilities().fuse_qkv);
-        let graph = optimize(graph, &options, None)?;
+        let graph = optimize(graph, &options, backend.evaluator())?;
+        let graph = decompose(&graph, &|op| backend.supports(op))?;
         let staged = StagedGraph::split(&graph)?;
         let executable = backend.compile(&staged, &CompileOptions::default())?;
         let session = executable.session()?;
