@@ -73,7 +73,12 @@ impl Tensor {
 
     /// A tensor of one value without axes.
     pub fn scalar<T: Element>(value: T) -> Self {
-        Self::new(Shape::default(), vec![value]).expect("one element")
+        let storage = Storage::from_vec(vec![value]);
+        Self {
+            dtype: T::DTYPE,
+            shape: Shape::default(),
+            storage,
+        }
     }
 
     /// A tensor of `dtype` whose elements are `values`, each rounded once.
@@ -178,7 +183,7 @@ impl Tensor {
         let size = self.dtype.bits() / 8;
         let part = |size: usize| &bytes[start * size..(start + out.len()) * size];
         match self.dtype {
-            DType::F32 => read(part(size), out, |b| f32::from_le_bytes(b)),
+            DType::F32 => read(part(size), out, f32::from_le_bytes),
             DType::F16 => read(part(size), out, |b| f16::from_le_bytes(b).to_f32()),
             DType::BF16 => read(part(size), out, |b| bf16::from_le_bytes(b).to_f32()),
             DType::F8E4M3 => read(part(size), out, |[b]: [u8; 1]| f8e4m3_to_f32(b)),
