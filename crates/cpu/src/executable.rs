@@ -1,8 +1,8 @@
 //! A staged graph on the CPU: three programs, the weights, and sessions.
 
 use std::any::Any;
-use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Instant;
 
 use tintype_backend::{
@@ -28,20 +28,54 @@ struct Shared {
     graph: StagedGraph,
     request: Program,
     step: Program,
+    /// Names of the graph's outputs.
+    outputs: HashSet<String>,
+    /// Names of what the request hands to the step.
+    handed: HashSet<String>,
     /// Replaced as a whole: a request state keeps those it began with.
     weights: RwLock<Option<Arc<Weights>>>,
+    /// Held by a refit: what a second one starts from is what the first one leaves.
+    refit: Mutex<()>,
+}
+
+impl Shared {
+    fn weights(&self) -> Option<Arc<Weights>> {
+        let weights = self.weights.read();
+        weights.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set_weights(&self, weights: Weights) {
+        let mut current = self.weights.write().unwrap_or_else(PoisonError::into_inner);
+        *current = Some(Arc::new(weights));
+    }
+
+    /// The weights that names reach, in the program with overlays as in that without: an
+    /// overlay need not read the parameter that it lies on.
+    fn reached<'p>(&'p self, program: &'p Graph, names: &BTreeSet<String>) -> HashSet<&'p str> {
+        let names = names.iter().map(String::as_str).collect();
+        [program, &self.graph.weight]
+            .into_iter()
+            .flat_map(|program| StagedGraph::reached_weights(program, &names))
+            .collect()
+    }
 }
 
 impl CpuExecutable {
     pub(crate) fn new(graph: StagedGraph) -> Self {
         let request = Program::new(graph.request.clone());
         let step = Program::new(graph.step.clone());
+        let outputs = graph.source.outputs().iter();
+        let outputs = outputs.map(|output| output.name.clone()).collect();
+        let handed = graph.handed_to_step().map(str::to_owned).collect();
         Self {
             shared: Arc::new(Shared {
                 graph,
                 request,
                 step,
+                outputs,
+                handed,
                 weights: RwLock::new(None),
+                refit: Mutex::new(()),
             }),
         }
     }
@@ -54,31 +88,12 @@ impl Executable for CpuExecutable {
 
     fn refit(&self, changes: &Changes<'_>) -> Result<RefitReport> {
         let start = Instant::now();
-        let program = self.shared.graph.weight_with(changes.overlays)?;
-        let old = self
-            .shared
-            .weights
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone();
-        let wanted: Option<HashSet<&str>> = match (&changes.scope, &old) {
-            (Scope::Names(names), Some(_)) => {
-                let names: HashSet<&str> = names.iter().map(String::as_str).collect();
-                // What an overlay reads changes with the parameter that it lies on.
-                let mut changed = names.clone();
-                for overlay in changes
-                    .overlays
-                    .iter()
-                    .filter(|o| names.contains(o.parameter()))
-                {
-                    changed.extend(overlay.own_parameters().map(|own| own.name.as_str()));
-                }
-                Some(
-                    StagedGraph::reached_weights(&program, &changed)
-                        .into_iter()
-                        .collect(),
-                )
-            }
+        let shared = &self.shared;
+        let _alone = shared.refit.lock().unwrap_or_else(PoisonError::into_inner);
+        let program = shared.graph.weight_with(changes.overlays)?;
+        let old = shared.weights();
+        let wanted = match (&changes.scope, &old) {
+            (Scope::Names(names), Some(_)) => Some(shared.reached(&program, names)),
             _ => None,
         };
         let computed = run_weights(&program, changes.parameters, wanted.as_ref())?;
@@ -91,11 +106,7 @@ impl Executable for CpuExecutable {
             report.bytes += value.shape.byte_len(value.dtype)?;
             weights.insert(name, value);
         }
-        *self
-            .shared
-            .weights
-            .write()
-            .unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(weights));
+        shared.set_weights(weights);
         report.duration = start.elapsed();
         Ok(report)
     }
@@ -114,19 +125,19 @@ fn run_weights(
     parameters: &Parameters,
     wanted: Option<&HashSet<&str>>,
 ) -> Result<Vec<(String, Value)>> {
-    let program = Program::new(graph.clone());
+    let program = Program::new(graph.clone()).storing_outputs();
     let pool = Arc::new(Pool::default());
     let leaf = |reference: Reference| parameter_value(graph, parameters, reference);
     let outputs = program.run(&Binding::new(), &leaf, wanted, &pool)?;
-    let weights = outputs
+    // Parameters that are handed on as they are come from no node.
+    outputs
         .into_iter()
         .map(|(name, value)| Ok((name, value.into_weight()?)))
-        .collect();
-    pool.clear();
-    weights
+        .collect()
 }
 
-/// The value of a parameter of `graph`, checked and converted on read.
+/// The value of a parameter of `graph`, checked. It stays where it lies if each of its
+/// values is one of the dtype asked for: a bf16 file serves f32 without a copy.
 pub(crate) fn parameter_value(
     graph: &Graph,
     parameters: &Parameters,
@@ -140,7 +151,9 @@ pub(crate) fn parameter_value(
         .ty
         .static_shape()
         .expect("parameters have static types");
-    Value::stored(parameters.expect(&parameter.name, parameter.ty.dtype, &shape)?)
+    let dtype = parameter.ty.dtype;
+    let tensor = parameters.expect_in_place(&parameter.name, dtype, &shape)?;
+    Value::stored_as(dtype, tensor)
 }
 
 struct CpuSession {
@@ -170,41 +183,25 @@ impl RequestState for CpuState {
 impl Session for CpuSession {
     fn prepare(&mut self, inputs: &Tensors) -> Result<Box<dyn RequestState>> {
         let shared = &self.shared;
-        let weights = shared
-            .weights
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone();
-        let weights =
-            weights.ok_or_else(|| Error::NoWeights(shared.graph.source.name().to_owned()))?;
+        let no_weights = || Error::NoWeights(shared.graph.source.name().to_owned());
+        let weights = shared.weights().ok_or_else(no_weights)?;
         let mut binding = Binding::new();
         let given = self.inputs(Stage::Request, inputs, &mut binding)?;
         let results = self.run(&shared.request, &binding, &given, &weights)?;
-        let handed_names: HashSet<&str> = shared.graph.handed_to_step().collect();
         let mut handed: HashMap<String, Value> = HashMap::new();
         let mut outputs = Tensors::new();
         for (name, value) in results {
-            if shared
-                .graph
-                .source
-                .outputs()
-                .iter()
-                .any(|output| output.name == name)
-            {
+            if shared.outputs.contains(&name) {
                 outputs.insert(name.clone(), value.to_tensor()?);
             }
-            if handed_names.contains(name.as_str()) {
+            if shared.handed.contains(&name) {
                 handed.insert(name, value);
             }
         }
-        handed.extend(
-            given
-                .into_iter()
-                .filter(|(name, _)| handed_names.contains(name.as_str())),
-        );
-        let shared = Arc::clone(shared);
+        let read = |(name, _): &(String, Value)| shared.handed.contains(name);
+        handed.extend(given.into_iter().filter(read));
         Ok(Box::new(CpuState {
-            shared,
+            shared: Arc::clone(shared),
             weights,
             binding,
             handed,
@@ -222,12 +219,9 @@ impl Session for CpuSession {
         }
         let mut binding = state.binding.clone();
         let mut given = self.inputs(Stage::Step, inputs, &mut binding)?;
-        given.extend(
-            state
-                .handed
-                .iter()
-                .map(|(name, value)| (name.clone(), value.clone())),
-        );
+        self.check_request_inputs(state, &mut binding)?;
+        let handed = state.handed.iter();
+        given.extend(handed.map(|(name, value)| (name.clone(), value.clone())));
         let results = self.run(&self.shared.step, &binding, &given, &state.weights)?;
         results
             .into_iter()
@@ -267,6 +261,17 @@ impl CpuSession {
         }
     }
 
+    /// Sizes of request inputs may follow from symbols that only step inputs bind.
+    fn check_request_inputs(&self, state: &CpuState, binding: &mut Binding) -> Result<()> {
+        let source = &self.shared.graph.source;
+        for input in self.shared.graph.inputs_of(Stage::Request) {
+            if let Some(value) = state.handed.get(&input.name) {
+                binding.bind_input(source, &input.name, value.dtype, &value.shape)?;
+            }
+        }
+        Ok(())
+    }
+
     fn run(
         &self,
         program: &Program,
@@ -302,11 +307,13 @@ pub(crate) fn input_values(
 ) -> Result<(Binding, HashMap<String, Value>)> {
     let mut binding = Binding::new();
     let mut values = HashMap::new();
-    for _ in 0..2 {
-        for (name, tensor) in inputs {
-            binding.bind_input(graph, name, tensor.dtype(), tensor.shape())?;
-            values.insert((*name).to_owned(), Value::widened(tensor, pool)?);
-        }
+    for (name, tensor) in inputs {
+        binding.bind_input(graph, name, tensor.dtype(), tensor.shape())?;
+        values.insert((*name).to_owned(), Value::widened(tensor, pool)?);
+    }
+    // Once all symbols are bound, sizes that follow from several are checked too.
+    for (name, tensor) in inputs {
+        binding.bind_input(graph, name, tensor.dtype(), tensor.shape())?;
     }
     match graph
         .inputs()

@@ -38,6 +38,7 @@ impl Value {
         }
     }
 
+    /// Whole numbers of i64, i32, u8 or bool, each within its dtype's range.
     pub(crate) fn integers(dtype: DType, shape: Shape, values: Vec<i64>) -> Self {
         debug_assert_eq!(shape.element_count(), values.len());
         Self {
@@ -49,9 +50,19 @@ impl Value {
 
     /// A tensor as it is stored: for weights, which are read where they lie.
     pub(crate) fn stored(tensor: Tensor) -> Result<Self> {
-        let (dtype, shape) = (tensor.dtype(), tensor.shape().clone());
-        if !dtype.is_float() {
-            return Ok(Self::integers(dtype, shape, tensor.to_i64_vec()?));
+        Self::stored_as(tensor.dtype(), tensor)
+    }
+
+    /// A stored tensor as a value of `dtype`, of which its own float dtype is a part.
+    pub(crate) fn stored_as(dtype: DType, tensor: Tensor) -> Result<Self> {
+        let shape = tensor.shape().clone();
+        if !tensor.dtype().is_float() {
+            let mut values = tensor.to_i64_vec()?;
+            if dtype == DType::Bool {
+                // A byte from outside may be another than 0 and 1.
+                values.iter_mut().for_each(|value| *value = (*value).signum());
+            }
+            return Ok(Self::integers(dtype, shape, values));
         }
         Ok(Self {
             dtype,
@@ -133,7 +144,7 @@ impl Value {
     /// The value as a tensor of its dtype.
     pub(crate) fn to_tensor(&self) -> Result<Tensor> {
         let tensor = match &self.data {
-            Data::Stored(tensor) => tensor.clone(),
+            Data::Stored(tensor) => tensor.to_dtype(self.dtype)?,
             Data::Floats(buffer) => {
                 Tensor::from_f32_as(self.dtype, self.shape.clone(), buffer.to_vec())?
             }
@@ -148,17 +159,19 @@ impl Value {
         Ok(tensor)
     }
 
-    /// The value as weights are kept: in its own dtype, aligned.
+    /// The value as weights are kept: in its own dtype, aligned, in memory of its own
+    /// that the pool of the program does not get back.
     pub(crate) fn into_weight(self) -> Result<Self> {
         let aligned = self.as_weights().is_some();
-        match &self.data {
-            Data::Integers(_) => Ok(self),
-            Data::Stored(_) if aligned => Ok(self),
-            Data::Floats(_) if self.dtype == DType::F32 => Ok(self),
-            _ => {
-                let floats = self.as_floats()?.into_owned();
-                Self::stored(Tensor::from_f32_as(self.dtype, self.shape.clone(), floats)?)
-            }
-        }
+        let floats = match self.data {
+            Data::Integers(_) => return Ok(self),
+            Data::Stored(_) if aligned => return Ok(self),
+            Data::Stored(tensor) => tensor.to_f32_vec()?,
+            Data::Floats(buffer) => match Arc::try_unwrap(buffer) {
+                Ok(buffer) => buffer.into_vec(),
+                Err(shared) => shared.to_vec(),
+            },
+        };
+        Self::stored(Tensor::from_f32_as(self.dtype, self.shape, floats)?)
     }
 }

@@ -106,8 +106,24 @@ impl Parameters {
             .map_err(|source| entry.source.base().value_error(name, source))
     }
 
-    /// The tensor in `dtype`, or an error if its shape is not `shape`.
+    /// The tensor in `dtype`, or an error if its shape is not `shape`, or if floats
+    /// are expected and it holds something else.
     pub fn expect(&self, name: &str, dtype: DType, shape: &Shape) -> Result<Tensor> {
+        self.check(name, dtype, shape)?;
+        self.read_as(name, dtype)
+    }
+
+    /// The same checks, but a tensor whose stored dtype is a smaller float dtype is given
+    /// as it is stored, for readers that widen as they go: every one of its values is a
+    /// value of `dtype`, so nothing is lost and nothing is copied.
+    pub fn expect_in_place(&self, name: &str, dtype: DType, shape: &Shape) -> Result<Tensor> {
+        let stored = self.check(name, dtype, shape)?;
+        let is_part = dtype == DType::F32 && stored.is_float();
+        if is_part { self.get(name) } else { self.read_as(name, dtype) }
+    }
+
+    /// The stored dtype of a tensor that has this shape and floats for floats.
+    fn check(&self, name: &str, dtype: DType, shape: &Shape) -> Result<DType> {
         let source = &self.entry(name)?.source;
         if source.shape() != shape {
             return Err(Error::Shape {
@@ -117,7 +133,16 @@ impl Parameters {
                 found: source.shape().clone(),
             });
         }
-        self.read_as(name, dtype)
+        let stored = source.dtype()?;
+        if dtype.is_float() && !stored.is_float() {
+            return Err(Error::Parameter {
+                origin: source.base().origin(),
+                tensor: shown(name),
+                expected: "floats".to_owned(),
+                found: stored.to_string(),
+            });
+        }
+        Ok(stored)
     }
 
     /// Dtype, shape and place, without reading; an error also for a dtype that
