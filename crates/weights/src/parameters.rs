@@ -119,7 +119,11 @@ impl Parameters {
     pub fn expect_in_place(&self, name: &str, dtype: DType, shape: &Shape) -> Result<Tensor> {
         let stored = self.check(name, dtype, shape)?;
         let is_part = dtype == DType::F32 && stored.is_float();
-        if is_part { self.get(name) } else { self.read_as(name, dtype) }
+        if is_part {
+            self.get(name)
+        } else {
+            self.read_as(name, dtype)
+        }
     }
 
     /// The stored dtype of a tensor that has this shape and floats for floats.

@@ -306,3 +306,30 @@ fn files_in_memory_read_like_files_on_disk() {
     );
     assert!(SafetensorsFile::from_bytes("cut", &b"abc"[..]).is_err());
 }
+
+#[test]
+fn smaller_floats_serve_f32_where_they_lie() {
+    let folder = folder();
+    let bytes = vec![0x80, 0x3f, 0x20, 0xc0];
+    let path = write(
+        folder.path(),
+        "a.safetensors",
+        &[("a".into(), Dtype::BF16, vec![2], bytes)],
+    );
+    let parameters = Parameters::open(&path).unwrap();
+    let shape = Shape::from([2]);
+    let in_place = parameters.expect_in_place("a", DType::F32, &shape).unwrap();
+    assert_eq!(in_place.dtype(), DType::BF16);
+    assert_eq!(
+        in_place.bytes().as_ptr(),
+        parameters.get("a").unwrap().bytes().as_ptr()
+    );
+    assert_eq!(in_place.to_f32_vec().unwrap(), [1.0, -2.5]);
+    let rounded = parameters.expect_in_place("a", DType::F16, &shape).unwrap();
+    assert_eq!(rounded.dtype(), DType::F16);
+    assert!(
+        parameters
+            .expect_in_place("a", DType::F32, &Shape::from([3]))
+            .is_err()
+    );
+}
