@@ -26,12 +26,12 @@ impl Tolerance {
                 pixel: 1.0 / 255.0,
             },
             DType::F16 => Self {
-                latents: 2e-2,
-                pixel: 16.0 / 255.0,
+                latents: 5e-3,
+                pixel: 4.0 / 255.0,
             },
             _ => Self {
-                latents: 1.5e-1,
-                pixel: 64.0 / 255.0,
+                latents: 4e-2,
+                pixel: 24.0 / 255.0,
             },
         }
     }
