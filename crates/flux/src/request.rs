@@ -18,7 +18,8 @@ use crate::image::Image;
 pub struct Request {
     /// The prompts; each gives [`Request::num_images`] pictures.
     pub prompt: Vec<String>,
-    /// Prompts for T5, where they differ from CLIP's; as many as prompts.
+    /// Prompts for T5, where they differ from CLIP's; as many as prompts, or one for all.
+    /// A single empty one counts as none, as it does in diffusers.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub prompt_2: Option<Vec<String>>,
     /// What the pictures shall not show, for true classifier-free guidance.

@@ -1,30 +1,54 @@
 //! Lanczos' resampling in the fixed-point arithmetic of PIL.
 //!
-//! Columns first, then rows, with 8-bit values between; weights are fractions
-//! of 2²². No other filter, no cropping.
+//! One direction after the other, in PIL's order, with 8-bit values between;
+//! weights are fractions of 2²². No other filter, no cropping.
 
 use super::{CHANNELS, Image};
 
 /// `image` in another size; a direction that does not change is left alone.
 pub(super) fn lanczos(image: &Image, width: usize, height: usize) -> Image {
-    let mut rgb8 = image.rgb8.clone();
-    if width != image.width {
-        let filters = filters(image.width, width);
-        let rows = rgb8.chunks_exact(CHANNELS * image.width);
-        rgb8 = rows.flat_map(|row| resample_row(row, &filters)).collect();
+    if rows_come_first(image, width, height) {
+        in_width(&in_height(image, height), width)
+    } else {
+        in_height(&in_width(image, width), height)
     }
-    if height != image.height {
-        let filters = filters(image.height, height);
-        let stride = CHANNELS * width;
-        let rows = filters
-            .iter()
-            .flat_map(|filter| resample_column(&rgb8, stride, filter));
-        rgb8 = rows.collect();
+}
+
+/// Whether rows are resampled before columns, which shows in the last bit.
+///
+/// Found by trying PIL 13 on thousands of sizes; earlier versions begin with columns always.
+fn rows_come_first(image: &Image, width: usize, height: usize) -> bool {
+    let lost = |from: usize, to: usize| from as i128 - to as i128;
+    let lost_rows = lost(image.height, height);
+    lost_rows > 0 && lost_rows > 2 * lost(image.width, width)
+}
+
+fn in_width(image: &Image, width: usize) -> Image {
+    if width == image.width {
+        return image.clone();
     }
+    let filters = filters(image.width, width);
+    let rows = image.rgb8.chunks_exact(CHANNELS * image.width);
     Image {
         width,
+        height: image.height,
+        rgb8: rows.flat_map(|row| resample_row(row, &filters)).collect(),
+    }
+}
+
+fn in_height(image: &Image, height: usize) -> Image {
+    if height == image.height {
+        return image.clone();
+    }
+    let filters = filters(image.height, height);
+    let stride = CHANNELS * image.width;
+    let rows = filters
+        .iter()
+        .flat_map(|filter| resample_column(&image.rgb8, stride, filter));
+    Image {
+        width: image.width,
         height,
-        rgb8,
+        rgb8: rows.collect(),
     }
 }
 
@@ -154,7 +178,7 @@ mod tests {
     }
 
     type Size = (usize, usize);
-    const RECORDED: [(Size, Size, u64); 7] = [
+    const RECORDED: [(Size, Size, u64); 12] = [
         ((13, 9), (32, 16), 78959358),
         ((64, 48), (16, 32), 74586069),
         ((5, 7), (5, 21), 6267187),
@@ -162,5 +186,11 @@ mod tests {
         ((1, 1), (4, 4), 14168),
         ((31, 57), (48, 64), 516882749),
         ((200, 120), (64, 48), 517748892),
+        // Both sides of the choice which direction comes first.
+        ((50, 70), (80, 48), 656037201),
+        ((62, 48), (32, 7), 26702765),
+        ((26, 47), (10, 11), 6443082),
+        ((40, 60), (35, 50), 290027070),
+        ((40, 60), (34, 47), 271826161),
     ];
 }
