@@ -7,7 +7,7 @@ use tintype_tensor::DType;
 #[non_exhaustive]
 pub enum Error {
     /// A configuration file that is not JSON.
-    #[error("{file}: not valid json")]
+    #[error("{file}: not the expected JSON")]
     Json {
         /// The file, as the caller named it.
         file: String,

@@ -248,7 +248,7 @@ mod tests {
     #[test]
     fn broken_json_names_the_file() {
         let error = Fields::parse("vae/config.json", "{\"a\": ").err().unwrap();
-        assert_eq!(error.to_string(), "vae/config.json: not valid json");
+        assert_eq!(error.to_string(), "vae/config.json: not the expected JSON");
         let error = Fields::parse("config.json", "[1]").err().unwrap();
         assert_eq!(
             error.to_string(),

@@ -91,7 +91,7 @@ fn cut_files_are_errors_that_name_the_file() {
         let text = Value::from(fixture(model)).to_string();
         for length in (0..text.len()).step_by(7) {
             let message = build(&text[..length]).unwrap_err().to_string();
-            assert_eq!(message, "config.json: not valid json", "{model}");
+            assert_eq!(message, "config.json: not the expected JSON", "{model}");
         }
     }
 }
