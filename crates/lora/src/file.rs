@@ -133,7 +133,12 @@ impl LoraFile {
         const CHUNK: usize = 1 << 16;
         let tensor = self.tensors().get(key)?;
         if !tensor.dtype().is_float() {
-            return Ok(());
+            // Some files keep alpha, a single number, as an integer.
+            if tensor.element_count() == 1 {
+                return Ok(());
+            }
+            let found = tensor.dtype().to_string();
+            return Err(Error::tensor(self.origin(), key, "floats", found));
         }
         let count = tensor.element_count();
         let mut values = vec![0.0; CHUNK.min(count)];
