@@ -113,11 +113,7 @@ fn check_request(request: &ScheduleRequest) -> Result<()> {
         return if (1..=MAX_STEPS).contains(&request.steps) {
             Ok(())
         } else {
-            Err(Error::argument(
-                "num_inference_steps",
-                expected,
-                request.steps,
-            ))
+            Err(Error::argument("steps", expected, request.steps))
         };
     };
     if !(1..=MAX_STEPS).contains(&sigmas.len()) {

@@ -87,6 +87,11 @@ impl Backend {
         })
     }
 
+    /// The file that holds the vocabulary.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// One more than the highest id: rows that the embedding of the encoder must have.
     pub(super) fn id_count(&self) -> usize {
         let vocab = self.tokenizer.get_vocab(true);

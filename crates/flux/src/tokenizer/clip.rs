@@ -117,6 +117,11 @@ impl ClipTokenizer {
         self.model_max_length
     }
 
+    /// The file that holds the vocabulary.
+    pub fn path(&self) -> &Path {
+        self.backend.path()
+    }
+
     /// One more than the highest id: rows that the encoder's embedding must have.
     pub fn id_count(&self) -> usize {
         self.backend.id_count()

@@ -117,6 +117,11 @@ impl T5Tokenizer {
         })
     }
 
+    /// The file that holds the vocabulary.
+    pub fn path(&self) -> &Path {
+        self.backend.path()
+    }
+
     /// One more than the highest id: rows that the encoder's embedding must have.
     ///
     /// Counts the extra ids; a model's embedding is often padded further.
