@@ -37,13 +37,15 @@ impl Pool {
             pool: Arc::clone(self),
         }
     }
+}
 
-    /// Gives the free buffers back to the system.
-    pub(crate) fn clear(&self) {
-        self.free
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clear();
+impl Buffer {
+    /// The floats alone, which do not go back to the pool.
+    pub(crate) fn into_vec(mut self) -> Vec<f32> {
+        let mut storage = std::mem::take(&mut self.storage);
+        storage.truncate(self.len);
+        storage.shrink_to_fit();
+        storage
     }
 }
 
@@ -64,6 +66,9 @@ impl DerefMut for Buffer {
 impl Drop for Buffer {
     fn drop(&mut self) {
         let storage = std::mem::take(&mut self.storage);
+        if storage.is_empty() {
+            return;
+        }
         let mut free = self
             .pool
             .free
@@ -91,5 +96,14 @@ mod tests {
         drop(first);
         assert_eq!(pool.take(60).as_ptr(), address);
         assert_ne!(pool.take(1000).len(), 100);
+    }
+
+    #[test]
+    fn floats_that_are_taken_out_do_not_go_back() {
+        let pool = Arc::new(Pool::default());
+        drop(pool.take(100));
+        let taken = pool.take(60).into_vec();
+        assert_eq!((taken.len(), taken.capacity()), (60, 60));
+        assert!(pool.free.lock().unwrap().is_empty());
     }
 }

@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use tintype_backend::{Error, Result};
 use tintype_ir::{Binding, Graph, Node, Op, UnaryOp, Value as Reference};
+use tintype_tensor::DType;
 
 use crate::buffer::Pool;
 use crate::evaluate::{Call, Kernel, evaluate};
@@ -18,6 +19,8 @@ use crate::value::Value;
 pub(crate) struct Program {
     graph: Graph,
     steps: Vec<Step>,
+    /// For each node: whether its result is kept as weights are.
+    stored: Vec<bool>,
 }
 
 /// One kernel call.
@@ -35,9 +38,25 @@ impl Program {
     /// Plans the execution of a graph.
     pub(crate) fn new(graph: Graph) -> Self {
         let steps = joined_steps(&graph);
-        let mut program = Self { graph, steps };
+        let stored = vec![false; graph.nodes().len()];
+        let mut program = Self {
+            graph,
+            steps,
+            stored,
+        };
         program.find_last_uses();
         program
+    }
+
+    /// The same with outputs as weights are kept, in their own dtype, from the moment
+    /// they are computed: a weight program ends with all of them.
+    pub(crate) fn storing_outputs(mut self) -> Self {
+        for output in self.graph.outputs() {
+            if let Reference::Node(index) = output.value {
+                self.stored[index] = true;
+            }
+        }
+        self
     }
 
     /// The graph.
@@ -71,7 +90,11 @@ impl Program {
                 .map(|&operand| read(&values, operand))
                 .collect();
             let value = self.call(step, &operands?, binding, pool)?;
-            values[step.node] = Some(value);
+            values[step.node] = Some(if self.stored[step.node] {
+                value.into_weight()?
+            } else {
+                value
+            });
             for &freed in &step.frees {
                 values[freed] = None;
             }
@@ -95,7 +118,8 @@ impl Program {
     ) -> Result<Value> {
         let node = &self.graph.nodes()[step.node];
         let shape = node.ty.shape(binding)?;
-        shape.byte_len(node.ty.dtype)?;
+        // Values lie in memory as f32 or i64, whatever their dtype.
+        shape.byte_len(DType::I64)?;
         let call = Call {
             op: &node.op,
             kernel: step.kernel,
@@ -109,7 +133,12 @@ impl Program {
         let result = evaluate(&call);
         if let Some(start) = start {
             let label = node.label.as_deref().unwrap_or("");
-            tracing::trace!("{} {} {:?} {label}", node.op.name(), node.ty, start.elapsed());
+            tracing::trace!(
+                "{} {} {:?} {label}",
+                node.op.name(),
+                node.ty,
+                start.elapsed()
+            );
         }
         result.map_err(|error| match error {
             Error::Value { op, message } => {

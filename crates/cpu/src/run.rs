@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use tintype_backend::{Error, Result, Tensors};
-use tintype_ir::{Binding, Evaluator, Graph, Op, TensorType, Value as Reference};
+use tintype_ir::{Binding, Evaluator, Graph, Op, TensorType, Value as Reference, infer, verify};
 use tintype_tensor::Tensor;
 use tintype_weights::Parameters;
 
@@ -14,7 +14,12 @@ use crate::program::Program;
 use crate::value::Value;
 
 /// Executes a graph without splitting it: all inputs in, all outputs out.
+///
+/// # Errors
+/// A graph that does not verify, a parameter or an input that is missing or of another
+/// type, a value that an operation cannot use.
 pub fn run(graph: &Graph, parameters: &Parameters, inputs: &[(&str, Tensor)]) -> Result<Tensors> {
+    verify(graph)?;
     let pool = Arc::new(Pool::default());
     let (binding, values) = input_values(graph, inputs, &pool)?;
     let leaf = |reference: Reference| match reference {
@@ -49,6 +54,17 @@ impl Evaluator for CpuEvaluator {
                 op: op.name().to_owned(),
                 message: format!("expected a type without symbols, found {ty}"),
             })?;
+        let types: Vec<TensorType> = operands
+            .iter()
+            .map(|operand| TensorType::new(operand.dtype(), operand.shape().iter().copied()))
+            .collect();
+        let inferred = infer(op, &types)?;
+        if inferred != *ty {
+            return Err(tintype_ir::Error::Evaluate {
+                op: op.name().to_owned(),
+                message: format!("expected a result of {inferred}, found {ty}"),
+            });
+        }
         let operands: Result<Vec<Value>> = operands.iter().cloned().map(Value::stored).collect();
         let operands = operands.map_err(failed)?;
         let (binding, pool) = (Binding::new(), Arc::new(Pool::default()));

@@ -14,7 +14,7 @@
 //! let output = pipeline.generate_with(&request, &mut |step: &mut StepEnd| {
 //!     println!("step {} of {}", step.index + 1, step.count);
 //! })?;
-//! output.save("fox.png".as_ref())?;
+//! output.save("fox.png")?;
 //! # Ok(()) }
 //! ```
 #![forbid(unsafe_code)]
@@ -33,7 +33,7 @@ pub mod tokenizer;
 
 pub use callback::{Observer, Part, StepEnd};
 pub use error::Error;
-pub use output::{Output, Timings};
+pub use output::{Output, Timings, picture_paths};
 pub use pipeline::{AdapterReport, FluxPipeline, ModelKind};
 pub use request::{ImageSource, InitialImage, Request, RequestTensors, Seed};
 

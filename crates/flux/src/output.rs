@@ -1,18 +1,19 @@
 //! What a request gives.
 
-use std::path::Path;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tintype_tensor::Tensor;
 
 use crate::image::{Image, Metadata};
-use crate::{Request, Result};
+use crate::{Error, Request, Result};
 
 /// Pictures and what led to them.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Output {
-    /// The request, with its seed filled in.
+    /// The request, with its seed and the defaults filled in.
     pub request: Request,
     /// The last latents, packed, f32 `[pictures, tokens, channels]`.
     pub latents: Tensor,
@@ -44,19 +45,24 @@ pub struct Timings {
 
 impl Output {
     /// The pictures in 8 bits; empty if only latents were asked for.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] if `pixels` was replaced by something that is no
+    /// `[pictures, 3, height, width]`.
     pub fn images(&self) -> Result<Vec<Image>> {
         let Some(pixels) = &self.pixels else {
             return Ok(Vec::new());
         };
-        let &[batch, _, height, width] = &**pixels.shape() else {
-            unreachable!("pixels are NCHW");
+        let &[batch, 3, height, width] = &**pixels.shape() else {
+            let expected = "[pictures, 3, height, width]";
+            return Err(Error::argument("pixels", expected, pixels.shape()));
         };
         Image::from_nchw(&pixels.to_f32()?, batch, height, width)
     }
 
-    /// Writes the pictures as PNG with the request in their metadata. One picture
-    /// goes to `path`, several to `path` with `-1`, `-2`, … before the extension.
-    pub fn save(&self, path: &Path) -> Result<Vec<std::path::PathBuf>> {
+    /// Writes the pictures as PNG with the request in their metadata, to the paths
+    /// that [`picture_paths`] gives.
+    pub fn save(&self, path: impl AsRef<Path>) -> Result<Vec<PathBuf>> {
         let images = self.images()?;
         let request = serde_json::to_string(&self.request).expect("a request is plain data");
         let description = self.request.describe();
@@ -64,17 +70,11 @@ impl Output {
             request: Some(&request),
             parameters: Some(&description),
         };
-        let mut written = Vec::new();
-        for (index, image) in images.iter().enumerate() {
-            let path = if images.len() == 1 {
-                path.to_owned()
-            } else {
-                numbered(path, index + 1)
-            };
-            image.write_png(&path, metadata)?;
-            written.push(path);
+        let paths = picture_paths(path.as_ref(), images.len());
+        for (image, path) in images.iter().zip(&paths) {
+            image.write_png(path, metadata)?;
         }
-        Ok(written)
+        Ok(paths)
     }
 }
 
@@ -102,10 +102,22 @@ impl Request {
     }
 }
 
-fn numbered(path: &Path, number: usize) -> std::path::PathBuf {
-    let stem = path.file_stem().unwrap_or_default().to_string_lossy();
-    let extension = path
-        .extension()
-        .map(|extension| format!(".{}", extension.to_string_lossy()));
-    path.with_file_name(format!("{stem}-{number}{}", extension.unwrap_or_default()))
+/// Where [`Output::save`] writes `count` pictures: one goes to `path`, several to
+/// `path` with `-1`, `-2`, … before the extension.
+pub fn picture_paths(path: &Path, count: usize) -> Vec<PathBuf> {
+    if count == 1 {
+        return vec![path.to_owned()];
+    }
+    (1..=count).map(|number| numbered(path, number)).collect()
+}
+
+/// `name-2.png` of `name.png`; names need not be Unicode.
+fn numbered(path: &Path, number: usize) -> PathBuf {
+    let mut name = OsString::from(path.file_stem().unwrap_or_default());
+    name.push(format!("-{number}"));
+    if let Some(extension) = path.extension() {
+        name.push(".");
+        name.push(extension);
+    }
+    path.with_file_name(name)
 }

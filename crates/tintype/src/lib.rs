@@ -10,7 +10,7 @@
 //!
 //! let mut pipeline = FluxPipeline::from_pretrained("flux-dev")?.backend(CpuBackend::new());
 //! let output = pipeline.generate(&Request::new("a red fox in the snow").seed(7))?;
-//! output.save("fox.png".as_ref())?;
+//! output.save("fox.png")?;
 //! # Ok::<(), tintype::Error>(())
 //! ```
 //!

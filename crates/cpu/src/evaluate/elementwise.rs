@@ -59,15 +59,14 @@ impl Call<'_> {
         }))
     }
 
+    /// Whole numbers wrap around at the ends of their dtype; `div` is towards zero.
     fn integer_binary(
         &self,
         op: BinaryOp,
         left: (&[i64], &Shape),
         right: (&[i64], &Shape),
     ) -> Result<Value> {
-        if op == BinaryOp::Div && right.0.contains(&0) {
-            return self.error("division of whole numbers by zero".to_owned());
-        }
+        self.check_integers(op, right.0)?;
         let compute = |&x: &i64, &y: &i64| match op {
             BinaryOp::Add => x.wrapping_add(y),
             BinaryOp::Sub => x.wrapping_sub(y),
@@ -77,10 +76,26 @@ impl Call<'_> {
             BinaryOp::Min => x.min(y),
             BinaryOp::Equal => i64::from(x == y),
             BinaryOp::Less => i64::from(x < y),
-            _ => x.wrapping_pow(u32::try_from(y).unwrap_or(0)),
+            _ => x.wrapping_pow(y as u32),
         };
-        let values = self.zip(left, right, compute);
+        let dtype = self.dtype;
+        let values = self.zip(left, right, |x, y| wrapped(dtype, compute(x, y)));
         Ok(Value::integers(self.dtype, self.shape.clone(), values))
+    }
+
+    /// Divisors and exponents for which there is a whole number.
+    fn check_integers(&self, op: BinaryOp, right: &[i64]) -> Result<()> {
+        if op == BinaryOp::Div && right.contains(&0) {
+            return self.error("division of whole numbers by zero".to_owned());
+        }
+        let is_exponent = |&value: &i64| u32::try_from(value).is_ok();
+        match right.iter().find(|value| !is_exponent(value)) {
+            Some(wrong) if op == BinaryOp::Pow => self.error(format!(
+                "expected an exponent in 0..={} of whole numbers, found {wrong}",
+                u32::MAX
+            )),
+            _ => Ok(()),
+        }
     }
 
     pub(super) fn select(&self) -> Result<Value> {
@@ -199,6 +214,15 @@ impl Call<'_> {
             }
         };
         Ok(Value::integers(self.dtype, self.shape.clone(), indices))
+    }
+}
+
+/// A whole number as `dtype` keeps it: its lowest bits.
+pub(super) fn wrapped(dtype: DType, value: i64) -> i64 {
+    match dtype {
+        DType::I32 => i64::from(value as i32),
+        DType::U8 => i64::from(value as u8),
+        _ => value,
     }
 }
 

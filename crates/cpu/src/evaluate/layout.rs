@@ -5,6 +5,7 @@ use tintype_ir::RelativeBuckets;
 use tintype_tensor::Shape;
 
 use super::Call;
+use super::elementwise::wrapped;
 use crate::kernels;
 use crate::value::Value;
 
@@ -20,7 +21,9 @@ impl Call<'_> {
                 }
             });
         }
-        let values = positions.map(|position| at(position) as i64).collect();
+        let values = positions
+            .map(|position| wrapped(self.dtype, at(position) as i64))
+            .collect();
         Value::integers(self.dtype, self.shape.clone(), values)
     }
 

@@ -16,7 +16,7 @@ impl Call<'_> {
         let (x, weight) = (self.operands[0].as_floats()?, &self.operands[1]);
         let (inputs, outputs) = (weight.shape[1], weight.shape[0]);
         let options = Linear {
-            rows: x.len() / inputs.max(1),
+            rows: self.shape.element_count() / outputs.max(1),
             inputs,
             outputs,
             input_stride: inputs,

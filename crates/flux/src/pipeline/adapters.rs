@@ -189,8 +189,13 @@ impl FluxPipeline {
             }
             if let Err(error) = model.refit(overlays, own, Some(reached.clone())) {
                 for (kind, reached, _, (overlays, own)) in &changes[..index] {
-                    if let Some(model) = self.models.slot(*kind) {
-                        model.refit(overlays, own, Some(reached.clone()))?;
+                    let slot = self.models.slot(*kind);
+                    let restored = slot
+                        .as_ref()
+                        .map(|model| model.refit(overlays, own, Some(reached.clone())));
+                    if matches!(restored, Some(Err(_))) {
+                        // Loaded again, from what the adapters were, when it is needed.
+                        *slot = None;
                     }
                 }
                 return Err(error);

@@ -34,18 +34,11 @@ pub(super) enum Generators {
 impl Run {
     pub(super) fn new(pipeline: &FluxPipeline, request: &Request) -> Result<Self> {
         pipeline.chosen_backend()?;
+        check_dtype(pipeline.dtype)?;
         let mut request = request.clone();
         let prompts = check_prompts(&request)?;
-        check_negative(&request)?;
-        let max_sequence_length = request.max_sequence_length.unwrap_or(MAX_SEQUENCE_LENGTH);
-        if !(1..=MAX_SEQUENCE_LENGTH).contains(&max_sequence_length) {
-            let expected = format!("1 to {MAX_SEQUENCE_LENGTH}");
-            return Err(Error::argument(
-                "max_sequence_length",
-                expected,
-                max_sequence_length,
-            ));
-        }
+        check_negative(&request, prompts)?;
+        let max_sequence_length = max_sequence_length(&request)?;
         let size = check_size(&mut request)?;
         let num_images = request.num_images.unwrap_or(1);
         let batch = prompts.saturating_mul(num_images);
@@ -62,8 +55,14 @@ impl Run {
         let has_negative =
             request.negative_prompt.is_some() || request.tensors.negative_prompt_embeds.is_some();
         let schedule = schedule(pipeline, &request, size)?;
+        let lora_scale = finite("lora_scale", request.lora_scale.unwrap_or(1.0))?;
+        // The output tells the request whole, so that it can be made again.
         request.steps.get_or_insert(schedule.steps());
         request.guidance_scale = Some(guidance_scale);
+        request.true_cfg_scale = Some(true_cfg_scale);
+        request.num_images = Some(num_images);
+        request.max_sequence_length = Some(max_sequence_length);
+        request.lora_scale = Some(lora_scale);
         let run = Self {
             prompts,
             num_images,
@@ -72,7 +71,7 @@ impl Run {
             guidance_scale,
             true_cfg_scale: (true_cfg_scale > 1.0 && has_negative).then_some(true_cfg_scale),
             max_sequence_length,
-            lora_scale: finite("lora_scale", request.lora_scale.unwrap_or(1.0))?,
+            lora_scale,
             generators: generators(&mut request, batch)?,
             timings: Timings::default(),
             request,
@@ -170,10 +169,17 @@ fn check_prompts(request: &Request) -> Result<usize> {
             "none",
         ));
     }
-    Ok(embeds.shape().first().copied().unwrap_or(0))
+    match **embeds.shape() {
+        [prompts, tokens, _] if prompts > 0 && tokens > 0 => Ok(prompts),
+        _ => Err(Error::argument(
+            "prompt_embeds",
+            "[prompts, tokens, width]",
+            embeds.shape(),
+        )),
+    }
 }
 
-fn check_negative(request: &Request) -> Result<()> {
+fn check_negative(request: &Request, prompts: usize) -> Result<()> {
     let tensors = &request.tensors;
     let Some(negative) = &tensors.negative_prompt_embeds else {
         if tensors.negative_pooled_prompt_embeds.is_some() {
@@ -191,6 +197,12 @@ fn check_negative(request: &Request) -> Result<()> {
                 "none",
             ));
         }
+        same_count("negative_prompt", prompts, request.negative_prompt.as_ref())?;
+        same_count(
+            "negative_prompt_2",
+            prompts,
+            request.negative_prompt_2.as_ref(),
+        )?;
         return Ok(());
     };
     for (name, prompts) in [
@@ -223,7 +235,7 @@ fn check_negative(request: &Request) -> Result<()> {
 }
 
 /// A second list of prompts has one for each of the first, or one for all.
-pub(super) fn same_count(name: &str, expected: usize, prompts: Option<&Vec<String>>) -> Result<()> {
+fn same_count(name: &str, expected: usize, prompts: Option<&Vec<String>>) -> Result<()> {
     match prompts.map(Vec::len) {
         None | Some(1) => Ok(()),
         Some(found) if found == expected => Ok(()),
@@ -233,6 +245,22 @@ pub(super) fn same_count(name: &str, expected: usize, prompts: Option<&Vec<Strin
             found,
         )),
     }
+}
+
+fn check_dtype(dtype: DType) -> Result<()> {
+    match dtype {
+        DType::F32 | DType::BF16 | DType::F16 => Ok(()),
+        other => Err(Error::argument("dtype", "f32, bf16 or f16", other)),
+    }
+}
+
+fn max_sequence_length(request: &Request) -> Result<usize> {
+    let tokens = request.max_sequence_length.unwrap_or(MAX_SEQUENCE_LENGTH);
+    if (1..=MAX_SEQUENCE_LENGTH).contains(&tokens) {
+        return Ok(tokens);
+    }
+    let expected = format!("1 to {MAX_SEQUENCE_LENGTH}");
+    Err(Error::argument("max_sequence_length", expected, tokens))
 }
 
 fn check_size(request: &mut Request) -> Result<LatentSize> {

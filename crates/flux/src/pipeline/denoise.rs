@@ -10,7 +10,7 @@ use super::check::{Generators, Run};
 use super::encode::{Embeddings, Prompts};
 use super::model::{Model, ModelKind};
 use crate::latents::{image_ids, text_ids};
-use crate::scheduler::{Schedule, euler_step, stochastic_step};
+use crate::scheduler::{euler_step, stochastic_step};
 use crate::{Error, Observer, Part, Result, StepEnd};
 
 /// What the loop leaves.
@@ -20,76 +20,131 @@ pub(super) struct Denoised {
 }
 
 impl FluxPipeline {
+    /// Runs the steps of the request's schedule on packed latents.
     pub(super) fn denoise(
         &mut self,
         run: &mut Run,
         prompts: &Prompts,
-        schedule: &Schedule,
         latents: Tensor,
         observer: &mut dyn Observer,
     ) -> Result<Denoised> {
-        let (dtype, scheduler) = (self.dtype, self.configs.scheduler.clone());
-        let guidance_embeds = self.configs.transformer.guidance_embeds;
+        let settings = Settings {
+            dtype: self.dtype,
+            guidance_embeds: self.configs.transformer.guidance_embeds,
+            stochastic_sampling: self.configs.scheduler.stochastic_sampling,
+        };
         let model = self.model(ModelKind::Transformer, run, observer)?;
         let start = Instant::now();
-        let request = |prompt: &Tensor, pooled: &Tensor| {
-            request_inputs(run, schedule, guidance_embeds, prompt, pooled)
-        };
-        let Embeddings { prompt, pooled } = &prompts.positive;
-        let mut positive = model.prepare(&request(prompt, pooled)?)?;
-        let negative = match &prompts.negative {
-            Some(negative) => Some(model.prepare(&request(&negative.prompt, &negative.pooled)?)?),
-            None => None,
-        };
+        let mut positive = settings.prepare(model, run, &prompts.positive)?;
+        let negative = prompts.negative.as_ref();
+        let negative = negative
+            .map(|negative| settings.prepare(model, run, negative))
+            .transpose()?;
         run.timings.prepare += start.elapsed();
-        observer.begin(Part::Denoise, schedule.steps());
+        let count = run.schedule.steps();
+        observer.begin(Part::Denoise, count);
         let mut state = Denoised {
             latents,
-            prompt_embeds: prompt.clone(),
+            prompt_embeds: prompts.positive.prompt.clone(),
         };
-        for index in 0..schedule.steps() {
+        for index in 0..count {
             let start = Instant::now();
             let cfg = negative.as_deref().zip(run.true_cfg_scale);
             let velocity = predict(model, index, &state.latents, positive.as_ref(), cfg)?;
-            let mut values = state.latents.to_f32_vec()?;
-            let sigmas = [schedule.sigmas[index], schedule.sigmas[index + 1]];
-            if scheduler.stochastic_sampling {
-                let noise = run.generators.step_noise(state.latents.shape())?;
-                stochastic_step(&mut values, &velocity, &noise, sigmas, dtype)?;
-            } else {
-                euler_step(&mut values, &velocity, sigmas[0], sigmas[1], dtype)?;
-            }
-            let latents = Tensor::from_f32_as(dtype, state.latents.shape().clone(), values)?;
+            let latents = settings.advance(run, index, &state.latents, &velocity)?;
             let duration = start.elapsed();
             run.timings.steps.push(duration);
-            let mut end = StepEnd {
+            let end = StepEnd {
                 index,
-                count: schedule.steps(),
-                timestep: schedule.timesteps[index],
+                count,
+                timestep: run.schedule.timesteps[index],
                 duration,
                 latents,
                 prompt_embeds: state.prompt_embeds.clone(),
                 interrupt: false,
             };
-            observer.step(&mut end);
-            let changed = replaced("prompt_embeds", &state.prompt_embeds, &end.prompt_embeds)?;
-            replaced("latents", &state.latents, &end.latents)?;
-            state = Denoised {
-                latents: end.latents.to_dtype(dtype)?,
-                prompt_embeds: end.prompt_embeds.to_dtype(dtype)?,
-            };
-            if end.interrupt {
+            let after = observed(end, &state, settings.dtype, observer)?;
+            state = after.state;
+            if after.interrupt {
                 break;
             }
-            if changed {
-                let inputs =
-                    request_inputs(run, schedule, guidance_embeds, &state.prompt_embeds, pooled)?;
-                positive = model.prepare(&inputs)?;
+            if after.other_prompt {
+                let embeddings = Embeddings {
+                    prompt: state.prompt_embeds.clone(),
+                    pooled: prompts.positive.pooled.clone(),
+                };
+                positive = settings.prepare(model, run, &embeddings)?;
             }
         }
         self.release(|models| models.transformer = None);
         Ok(state)
     }
+}
+
+/// What the steps need of the pipeline while they hold its model.
+#[derive(Clone, Copy)]
+struct Settings {
+    dtype: DType,
+    guidance_embeds: bool,
+    stochastic_sampling: bool,
+}
+
+impl Settings {
+    fn prepare(
+        self,
+        model: &mut Model,
+        run: &Run,
+        embeddings: &Embeddings,
+    ) -> Result<Box<dyn RequestState>> {
+        model.prepare(&request_inputs(run, self.guidance_embeds, embeddings)?)
+    }
+
+    /// The latents after a step along `velocity`.
+    fn advance(
+        self,
+        run: &mut Run,
+        index: usize,
+        latents: &Tensor,
+        velocity: &[f32],
+    ) -> Result<Tensor> {
+        let mut values = latents.to_f32_vec()?;
+        let sigmas = [run.schedule.sigmas[index], run.schedule.sigmas[index + 1]];
+        if self.stochastic_sampling {
+            let noise = run.generators.step_noise(latents.shape())?;
+            stochastic_step(&mut values, velocity, &noise, sigmas, self.dtype)?;
+        } else {
+            euler_step(&mut values, velocity, sigmas[0], sigmas[1], self.dtype)?;
+        }
+        let shape = latents.shape().clone();
+        Ok(Tensor::from_f32_as(self.dtype, shape, values)?)
+    }
+}
+
+/// What an observer made of a step.
+struct Observed {
+    state: Denoised,
+    other_prompt: bool,
+    interrupt: bool,
+}
+
+/// Shows the end of a step to the observer and takes over what it replaced.
+fn observed(
+    mut end: StepEnd,
+    before: &Denoised,
+    dtype: DType,
+    observer: &mut dyn Observer,
+) -> Result<Observed> {
+    observer.step(&mut end);
+    replaced("latents", &before.latents, &end.latents)?;
+    let other_prompt = replaced("prompt_embeds", &before.prompt_embeds, &end.prompt_embeds)?;
+    Ok(Observed {
+        state: Denoised {
+            latents: end.latents.to_dtype(dtype)?,
+            prompt_embeds: end.prompt_embeds.to_dtype(dtype)?,
+        },
+        other_prompt,
+        interrupt: end.interrupt,
+    })
 }
 
 /// The velocity at a step; with true classifier-free guidance
@@ -124,12 +179,11 @@ fn predict(
 
 fn request_inputs(
     run: &Run,
-    schedule: &Schedule,
     guidance_embeds: bool,
-    prompt: &Tensor,
-    pooled: &Tensor,
+    Embeddings { prompt, pooled }: &Embeddings,
 ) -> Result<Tensors> {
-    let timesteps: Vec<f32> = schedule
+    let timesteps: Vec<f32> = run
+        .schedule
         .timesteps
         .iter()
         .map(|timestep| timestep / 1000.0)

@@ -1,15 +1,17 @@
 //! From prompts to embeddings.
 
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use tintype_backend::Tensors;
 use tintype_tensor::Tensor;
 
 use super::FluxPipeline;
-use super::check::{Run, same_count};
+use super::check::Run;
 use super::model::{ModelKind, in_dtype};
+use crate::model_index::Component;
 use crate::tokenizer::Encoding;
-use crate::{Observer, Part, Result};
+use crate::{Error, Observer, Part, Result};
 
 /// What the transformer is told of the prompts, a row for each picture.
 pub(super) struct Embeddings {
@@ -23,66 +25,95 @@ pub(super) struct Prompts {
     pub(super) negative: Option<Embeddings>,
 }
 
+/// What embeddings are made from: the prompts of both encoders, or given tensors.
+enum Source {
+    Text { clip: Vec<String>, t5: Vec<String> },
+    Given { prompt: Tensor, pooled: Tensor },
+}
+
+impl Source {
+    /// The positive one, then the negative one if it takes effect.
+    fn all(run: &Run) -> Vec<Self> {
+        let (request, tensors) = (&run.request, &run.request.tensors);
+        let positive = Self::new(
+            Some(&request.prompt),
+            request.prompt_2.as_ref(),
+            (&tensors.prompt_embeds, &tensors.pooled_prompt_embeds),
+        );
+        let negative = run.true_cfg_scale.map(|_| {
+            Self::new(
+                request.negative_prompt.as_ref(),
+                request.negative_prompt_2.as_ref(),
+                (
+                    &tensors.negative_prompt_embeds,
+                    &tensors.negative_pooled_prompt_embeds,
+                ),
+            )
+        });
+        [positive].into_iter().chain(negative).collect()
+    }
+
+    fn new(
+        prompts: Option<&Vec<String>>,
+        prompts_2: Option<&Vec<String>>,
+        given: (&Option<Tensor>, &Option<Tensor>),
+    ) -> Self {
+        if let (Some(prompt), Some(pooled)) = given {
+            return Self::Given {
+                prompt: prompt.clone(),
+                pooled: pooled.clone(),
+            };
+        }
+        let prompts = prompts.map_or(&[][..], Vec::as_slice);
+        Self::Text {
+            clip: prompts.to_vec(),
+            t5: prompts_of_t5(prompts, prompts_2).to_vec(),
+        }
+    }
+}
+
 impl FluxPipeline {
-    /// Encodes what the request gives as text, CLIP first, then T5.
+    /// Encodes what the request gives as text: all of it by CLIP, then all of it by T5, so
+    /// that one encoder can go before the other comes.
     pub(super) fn encode_prompts(
         &mut self,
         run: &mut Run,
         observer: &mut dyn Observer,
     ) -> Result<Prompts> {
-        let request = run.request.clone();
-        let tensors = request.tensors;
-        let first = request.prompt;
-        let given = tensors.prompt_embeds.zip(tensors.pooled_prompt_embeds);
-        let positive = self.embeddings(run, &first, request.prompt_2.as_ref(), given, observer)?;
-        let negative = if run.true_cfg_scale.is_some() {
-            let given = tensors
-                .negative_prompt_embeds
-                .zip(tensors.negative_pooled_prompt_embeds);
-            let prompts = request.negative_prompt.unwrap_or_default();
-            if given.is_none() {
-                same_count("negative_prompt", run.prompts, Some(&prompts))?;
-            }
-            Some(self.embeddings(
-                run,
-                &prompts,
-                request.negative_prompt_2.as_ref(),
-                given,
-                observer,
-            )?)
-        } else {
-            None
-        };
-        self.release(|models| {
-            models.clip = None;
-            models.t5 = None;
-        });
-        Ok(Prompts { positive, negative })
+        let sources = Source::all(run);
+        let mut pooled = Vec::new();
+        for source in &sources {
+            pooled.push(match source {
+                Source::Given { pooled, .. } => pooled.clone(),
+                Source::Text { clip, .. } => self.clip(run, clip, observer)?,
+            });
+        }
+        self.release(|models| models.clip = None);
+        let mut embeddings = Vec::new();
+        for (source, pooled) in sources.iter().zip(&pooled) {
+            let prompt = match source {
+                Source::Given { prompt, .. } => prompt.clone(),
+                Source::Text { t5, .. } => self.t5(run, t5, observer)?,
+            };
+            embeddings.push(Embeddings {
+                prompt: self.for_pictures(run, &prompt)?,
+                pooled: self.for_pictures(run, pooled)?,
+            });
+        }
+        self.release(|models| models.t5 = None);
+        let mut embeddings = embeddings.into_iter();
+        Ok(Prompts {
+            positive: embeddings.next().expect("the positive source comes first"),
+            negative: embeddings.next(),
+        })
     }
 
-    fn embeddings(
-        &mut self,
-        run: &mut Run,
-        prompts: &[String],
-        prompts_2: Option<&Vec<String>>,
-        given: Option<(Tensor, Tensor)>,
-        observer: &mut dyn Observer,
-    ) -> Result<Embeddings> {
-        let (prompt, pooled) = match given {
-            Some(given) => given,
-            None => {
-                let pooled = self.clip(run, prompts, observer)?;
-                let prompt = self.t5(run, prompts_2.map_or(prompts, Vec::as_slice), observer)?;
-                (prompt, pooled)
-            }
-        };
-        let dtype = self.dtype;
-        let for_pictures =
-            |tensor: &Tensor| in_dtype(&repeat_rows(tensor, run.prompts, run.num_images)?, dtype);
-        Ok(Embeddings {
-            prompt: for_pictures(&prompt)?,
-            pooled: for_pictures(&pooled)?,
-        })
+    /// A row for each picture, in the pipeline's dtype.
+    fn for_pictures(&self, run: &Run, tensor: &Tensor) -> Result<Tensor> {
+        in_dtype(
+            &repeat_rows(tensor, run.prompts, run.num_images)?,
+            self.dtype,
+        )
     }
 
     fn clip(
@@ -100,7 +131,13 @@ impl FluxPipeline {
             .iter()
             .map(|prompt| self.tokenizers.clip.encode(prompt, length))
             .collect();
-        let ids = token_ids("CLIP", &encodings?, length)?;
+        let embedding = Embedding {
+            encoder: "CLIP",
+            vocabulary: self.tokenizers.clip.path(),
+            config: self.config_path(Component::TextEncoder),
+            rows: self.configs.clip.vocab_size,
+        };
+        let ids = token_ids(&embedding, &encodings?, length)?;
         self.run_encoder(ModelKind::Clip, run, ids, observer)?
             .host("pooled")
             .map_err(Into::into)
@@ -117,7 +154,13 @@ impl FluxPipeline {
             .iter()
             .map(|prompt| self.tokenizers.t5.encode(prompt, length))
             .collect();
-        let ids = token_ids("T5", &encodings?, length)?;
+        let embedding = Embedding {
+            encoder: "T5",
+            vocabulary: self.tokenizers.t5.path(),
+            config: self.config_path(Component::TextEncoder2),
+            rows: self.configs.t5.vocab_size,
+        };
+        let ids = token_ids(&embedding, &encodings?, length)?;
         self.run_encoder(ModelKind::T5, run, ids, observer)?
             .host("hidden_states")
             .map_err(Into::into)
@@ -139,9 +182,53 @@ impl FluxPipeline {
     }
 }
 
-fn token_ids(encoder: &str, encodings: &[Encoding], length: usize) -> Result<Tensor> {
+/// The second prompts if there are any. A single empty one is none: where diffusers is
+/// given a string, it takes the empty one for no answer.
+fn prompts_of_t5<'a>(prompts: &'a [String], prompts_2: Option<&'a Vec<String>>) -> &'a [String] {
+    match prompts_2.map(Vec::as_slice) {
+        None => prompts,
+        Some([only]) if only.is_empty() => prompts,
+        Some(prompts_2) => prompts_2,
+    }
+}
+
+/// Where the ids of a tokenizer are looked up.
+struct Embedding<'a> {
+    /// How messages call the encoder.
+    encoder: &'static str,
+    /// The file that the ids come from.
+    vocabulary: &'a Path,
+    /// The file that says how many rows there are.
+    config: PathBuf,
+    rows: usize,
+}
+
+impl Embedding<'_> {
+    /// Tokenizers may know more tokens than a text names, so ids are checked as they come.
+    fn check(&self, encoding: &Encoding) -> Result<()> {
+        let outside = |id: &&i64| usize::try_from(**id).map_or(true, |id| id >= self.rows);
+        let Some(id) = encoding.ids.iter().find(outside) else {
+            return Ok(());
+        };
+        let expected = format!(
+            "less than {}, the rows of the embedding by `vocab_size` of {}",
+            self.rows,
+            self.config.display()
+        );
+        Err(Error::invalid(
+            self.vocabulary,
+            "a token's id",
+            expected,
+            id,
+        ))
+    }
+}
+
+fn token_ids(embedding: &Embedding, encodings: &[Encoding], length: usize) -> Result<Tensor> {
     for encoding in encodings {
+        embedding.check(encoding)?;
         if let Some(cut) = &encoding.truncated {
+            let encoder = embedding.encoder;
             tracing::warn!(
                 "{encoder} reads {length} tokens; this part of the prompt was cut: {cut}"
             );
@@ -171,4 +258,24 @@ fn repeat_rows(tensor: &Tensor, prompts: usize, copies: usize) -> Result<Tensor>
     let mut shape = tensor.shape().to_vec();
     shape[0] = prompts * copies;
     Ok(Tensor::from_bytes(tensor.dtype(), shape, bytes)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_single_empty_second_prompt_is_none() {
+        let list = |texts: &[&str]| {
+            texts
+                .iter()
+                .map(|&text| text.to_owned())
+                .collect::<Vec<_>>()
+        };
+        let prompts = list(&["a", "b"]);
+        assert_eq!(prompts_of_t5(&prompts, None), ["a", "b"]);
+        assert_eq!(prompts_of_t5(&prompts, Some(&list(&[""]))), ["a", "b"]);
+        assert_eq!(prompts_of_t5(&prompts, Some(&list(&[" "]))), [" "]);
+        assert_eq!(prompts_of_t5(&prompts, Some(&list(&["", "c"]))), ["", "c"]);
+    }
 }

@@ -18,13 +18,14 @@ use std::sync::Arc;
 
 use tintype_backend::Backend;
 use tintype_models::{AutoencoderKlConfig, ClipTextConfig, FluxTransformerConfig, T5EncoderConfig};
-use tintype_tensor::DType;
+use tintype_tensor::{DType, Tensor};
 
 pub use adapters::AdapterReport;
 use adapters::Adapters;
 use model::Model;
 pub use model::ModelKind;
 
+use crate::model_index::Component;
 use crate::scheduler::FlowMatchEulerConfig;
 use crate::tokenizer::{ClipTokenizer, T5Tokenizer};
 use crate::{Error, Observer, Output, Request, Result};
@@ -37,7 +38,7 @@ use crate::{Error, Observer, Output, Request, Result};
 ///
 /// let request = Request::new("a red circle above a blue square").seed(1);
 /// let output = FluxPipeline::from_pretrained("flux-dev")?.backend(cpu).generate(&request)?;
-/// output.save("out.png".as_ref())?;
+/// output.save("out.png")?;
 /// # Ok(()) }
 /// ```
 pub struct FluxPipeline {
@@ -139,17 +140,32 @@ impl FluxPipeline {
 
     /// Makes the pictures of a request; `observer` follows, and may change latents
     /// and embeddings or stop.
+    ///
+    /// # Errors
+    /// [`Error::NoBackend`]; [`Error::Argument`] for a request that does not fit the model
+    /// or contradicts itself, before anything is loaded, and for a replacement by
+    /// `observer` of another shape; what reading, compiling and running models may give.
+    /// The pipeline can be used again after any of them.
     pub fn generate_with(
         &mut self,
         request: &Request,
         observer: &mut dyn Observer,
     ) -> Result<Output> {
-        let mut run = check::Run::new(self, request)?;
+        let run = check::Run::new(self, request)?;
+        let output = self.run(run, observer);
+        if output.is_err() {
+            // What a failed request leaves loaded would lie beside the next one's models.
+            self.release(|models| *models = Models::default());
+        }
+        output
+    }
+
+    fn run(&mut self, mut run: check::Run, observer: &mut dyn Observer) -> Result<Output> {
         self.apply_lora_scale(run.lora_scale)?;
         let prompts = self.encode_prompts(&mut run, observer)?;
-        let schedule = run.schedule.clone();
         let latents = self.initial_latents(&mut run, observer)?;
-        let denoised = self.denoise(&mut run, &prompts, &schedule, latents, observer)?;
+        let denoised = self.denoise(&mut run, &prompts, latents, observer)?;
+        warn_of_overflow(&denoised.latents)?;
         let pixels = if run.request.latents_only {
             None
         } else {
@@ -165,6 +181,11 @@ impl FluxPipeline {
         })
     }
 
+    /// The configuration of a component, for messages.
+    fn config_path(&self, component: Component) -> PathBuf {
+        component.folder(&self.folder).join("config.json")
+    }
+
     fn chosen_backend(&self) -> Result<&Arc<dyn Backend>> {
         self.backend.as_ref().ok_or(Error::NoBackend)
     }
@@ -175,4 +196,15 @@ impl FluxPipeline {
             done(&mut self.models);
         }
     }
+}
+
+/// Such a picture is black; f16 overflows in places where f32 and bf16 do not.
+fn warn_of_overflow(latents: &Tensor) -> Result<()> {
+    if !latents.to_f32_vec()?.iter().all(|value| value.is_finite()) {
+        tracing::warn!(
+            "the latents are not finite in {}: the weights, or the dtype, do not suit",
+            latents.dtype()
+        );
+    }
+    Ok(())
 }
