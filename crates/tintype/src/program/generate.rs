@@ -13,7 +13,10 @@ pub(crate) fn run(arguments: &Generate) -> Result<()> {
     let start = Instant::now();
     let request = request(arguments)?;
     // An output that cannot be written is told before the work, not after it.
-    save::check_writable(&arguments.output)?;
+    let count = arguments.num_images.unwrap_or(1).min(MOST_OUTPUTS);
+    for path in tintype_flux::picture_paths(&arguments.output, count) {
+        save::check_writable(&path)?;
+    }
     if let Some(path) = &arguments.save_tensors {
         save::check_writable(path)?;
     }
@@ -79,3 +82,6 @@ fn timings(output: &Output, total: f64, written: &[std::path::PathBuf]) -> serde
         },
     })
 }
+
+/// The outputs that are looked at before the work; a request for more is refused.
+const MOST_OUTPUTS: usize = 64;

@@ -8,7 +8,8 @@ use tintype::{Output, Tensor};
 
 /// An error now rather than after a long computation.
 pub(crate) fn check_writable(path: &Path) -> Result<()> {
-    if path.is_dir() {
+    let names_a_folder = path.as_os_str().as_encoded_bytes().ends_with(b"/");
+    if path.is_dir() || names_a_folder || path.file_name().is_none() {
         bail!(
             "{}: expected a file to write, found a folder",
             path.display()
@@ -34,11 +35,22 @@ pub(crate) fn tensors(path: &Path, output: &Output) -> Result<()> {
         .collect();
     let bytes = safetensors::serialize(views?, None)?;
     let failed = || format!("{}: cannot be written", path.display());
-    let mut file = tempfile::NamedTempFile::new_in(folder_of(path)).with_context(failed)?;
+    let mut file = temporary_in(&folder_of(path)).with_context(failed)?;
     std::io::Write::write_all(&mut file, &bytes).with_context(failed)?;
     file.as_file().sync_all().with_context(failed)?;
     file.persist(path).with_context(failed)?;
     Ok(())
+}
+
+/// A file that vanishes unless it is given its name; readable as other new files are.
+fn temporary_in(folder: &Path) -> std::io::Result<tempfile::NamedTempFile> {
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(".tintype-");
+    #[cfg(unix)]
+    let permissions = std::os::unix::fs::PermissionsExt::from_mode(0o666);
+    #[cfg(unix)]
+    builder.permissions(permissions);
+    builder.tempfile_in(folder)
 }
 
 fn view(tensor: &Tensor) -> Result<TensorView<'_>> {
