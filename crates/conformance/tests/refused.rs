@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a failing test panics")]
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use libtest_mimic::{Arguments, Failed, Trial};
 use serde::Deserialize;
@@ -69,7 +69,7 @@ fn main() {
     libtest_mimic::run(&arguments, trials).exit();
 }
 
-fn check(fixtures: &PathBuf, case: &Refused) -> Result<(), Failed> {
+fn check(fixtures: &Path, case: &Refused) -> Result<(), Failed> {
     let known = ARGUMENTS.iter().find(|(name, _)| *name == case.name);
     let (_, expected) = known.ok_or("the argument at fault is not in the table")?;
     let (record, tensors) = split(&case.request)?;

@@ -371,7 +371,7 @@ fn weights_that_are_not_finite_are_told() {
     let bench = Bench::new("dev");
     let path = "model/transformer/diffusion_pytorch_model-00001-of-00002.safetensors";
     bench.edit_safetensors(path, |_, data| {
-        data[..4].copy_from_slice(&f32::NAN.to_le_bytes())
+        data[..4].copy_from_slice(&f32::NAN.to_le_bytes());
     });
     let ran = generate(&bench, &["fox"]);
     assert!(

@@ -62,8 +62,8 @@ pub(crate) const CASES: &[Case] = &[
         "pipeline_class_unknown",
         |bench| {
             bench.edit_json(PIPELINE, |index| {
-                index["_class_name"] = json!("StableDiffusionPipeline")
-            })
+                index["_class_name"] = json!("StableDiffusionPipeline");
+            });
         },
         &[
             PIPELINE,
@@ -82,8 +82,8 @@ pub(crate) const CASES: &[Case] = &[
         "component_class_unknown",
         |bench| {
             bench.edit_json(PIPELINE, |index| {
-                index["transformer"][1] = json!("SD3Transformer2DModel")
-            })
+                index["transformer"][1] = json!("SD3Transformer2DModel");
+            });
         },
         &[
             PIPELINE,
@@ -106,8 +106,8 @@ pub(crate) const CASES: &[Case] = &[
         "config_class_unknown",
         |bench| {
             bench.edit_json(TRANSFORMER, |config| {
-                config["_class_name"] = json!("UNet2DConditionModel")
-            })
+                config["_class_name"] = json!("UNet2DConditionModel");
+            });
         },
         &[
             TRANSFORMER,
@@ -121,8 +121,8 @@ pub(crate) const CASES: &[Case] = &[
         "vae_class_unknown",
         |bench| {
             bench.edit_json(VAE, |config| {
-                config["_class_name"] = json!("AutoencoderTiny")
-            })
+                config["_class_name"] = json!("AutoencoderTiny");
+            });
         },
         &[
             VAE,
@@ -136,8 +136,8 @@ pub(crate) const CASES: &[Case] = &[
         "scheduler_class_unknown",
         |bench| {
             bench.edit_json(SCHEDULER, |config| {
-                config["_class_name"] = json!("DDIMScheduler")
-            })
+                config["_class_name"] = json!("DDIMScheduler");
+            });
         },
         &[
             SCHEDULER,
@@ -166,8 +166,8 @@ pub(crate) const CASES: &[Case] = &[
         "no_heads",
         |bench| {
             bench.edit_json(TRANSFORMER, |config| {
-                config["num_attention_heads"] = json!(0)
-            })
+                config["num_attention_heads"] = json!(0);
+            });
         },
         &[TRANSFORMER, "num_attention_heads", "expected", "found 0"],
     ),
@@ -175,8 +175,8 @@ pub(crate) const CASES: &[Case] = &[
         "layers_without_end",
         |bench| {
             bench.edit_json(TRANSFORMER, |config| {
-                config["num_layers"] = json!(4_000_000_000_u64)
-            })
+                config["num_layers"] = json!(4_000_000_000_u64);
+            });
         },
         &[TRANSFORMER, "num_layers", "expected", "4000000000"],
     ),
@@ -184,8 +184,8 @@ pub(crate) const CASES: &[Case] = &[
         "width_overflows",
         |bench| {
             bench.edit_json(TRANSFORMER, |config| {
-                config["attention_head_dim"] = json!(u64::MAX)
-            })
+                config["attention_head_dim"] = json!(u64::MAX);
+            });
         },
         &[TRANSFORMER, "attention_head_dim"],
     ),
@@ -193,8 +193,8 @@ pub(crate) const CASES: &[Case] = &[
         "rotary_axes_do_not_fit",
         |bench| {
             bench.edit_json(TRANSFORMER, |config| {
-                config["axes_dims_rope"] = json!([4, 6, 8])
-            })
+                config["axes_dims_rope"] = json!([4, 6, 8]);
+            });
         },
         &[TRANSFORMER, "axes_dims_rope", "expected", "found"],
     ),

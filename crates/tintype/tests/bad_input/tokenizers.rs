@@ -45,8 +45,8 @@ pub(crate) const CASES: &[Case] = &[
         "id_beyond_the_embedding",
         |bench| {
             bench.edit_json(VOCABULARY, |vocabulary| {
-                vocabulary["fox</w>"] = json!(100_000)
-            })
+                vocabulary["fox</w>"] = json!(100_000);
+            });
         },
         &[
             "model/tokenizer",
@@ -60,8 +60,8 @@ pub(crate) const CASES: &[Case] = &[
         "embedding_too_small_for_clip",
         |bench| {
             bench.edit_json("model/text_encoder/config.json", |config| {
-                config["vocab_size"] = json!(700)
-            })
+                config["vocab_size"] = json!(700);
+            });
         },
         &["model/tokenizer", "text_encoder", "700", "expected"],
     ),
@@ -69,10 +69,15 @@ pub(crate) const CASES: &[Case] = &[
         "embedding_too_small_for_t5",
         |bench| {
             bench.edit_json("model/text_encoder_2/config.json", |config| {
-                config["vocab_size"] = json!(2)
-            })
+                config["vocab_size"] = json!(2);
+            });
         },
-        &["model/tokenizer_2", "text_encoder_2", "less than 2,", "expected"],
+        &[
+            "model/tokenizer_2",
+            "text_encoder_2",
+            "less than 2,",
+            "expected",
+        ],
     ),
     broken("t5_cut", |bench| bench.truncate(T5, 5000), &[T5]),
     broken("t5_no_tokenizer", |bench| bench.write(T5, "{}"), &[T5]),

@@ -158,7 +158,7 @@ pub(crate) const CASES: &[Case] = &[
                 VAE,
                 "decoder.conv_in.weight",
                 "decoder.conv_out_of.weight",
-            )
+            );
         },
         &[
             "diffusion_pytorch_model.safetensors",
@@ -192,7 +192,7 @@ pub(crate) const CASES: &[Case] = &[
                 SHARD_2,
                 "norm_out.linear.bias",
                 "context_embedder.bias",
-            )
+            );
         },
         &[
             "norm_out.linear.bias",
@@ -245,7 +245,7 @@ pub(crate) const CASES: &[Case] = &[
         "index_points_outside",
         |bench| {
             bench.edit_json(INDEX, |index| {
-                index["weight_map"][TENSOR] = json!("../vae/diffusion_pytorch_model.safetensors")
+                index["weight_map"][TENSOR] = json!("../vae/diffusion_pytorch_model.safetensors");
             });
         },
         &["index.json", "../vae", "expected", "found"],
@@ -254,7 +254,7 @@ pub(crate) const CASES: &[Case] = &[
         "index_points_to_the_root",
         |bench| {
             bench.edit_json(INDEX, |index| {
-                index["weight_map"][TENSOR] = json!("/etc/passwd")
+                index["weight_map"][TENSOR] = json!("/etc/passwd");
             });
         },
         &["index.json", "/etc/passwd", "expected", "found"],

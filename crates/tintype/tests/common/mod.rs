@@ -62,7 +62,8 @@ impl Bench {
                 .any(|one| one.split('=').next() == Some(name))
         };
         for (name, value) in defaults {
-            if !is_given(name) && !(name == "--steps" && is_given("--sigmas")) {
+            let is_told_by_sigmas = name == "--steps" && is_given("--sigmas");
+            if !is_given(name) && !is_told_by_sigmas {
                 all.extend([name, value]);
             }
         }
