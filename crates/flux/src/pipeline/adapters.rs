@@ -6,6 +6,7 @@
 use std::collections::HashSet;
 use std::path::Path;
 
+use tintype_ir::passes::dead_code;
 use tintype_ir::{Graph, Overlay};
 use tintype_lora::{Adapter, LoraFile, overlays};
 use tintype_weights::Parameters;
@@ -64,7 +65,12 @@ impl Adapters {
             .map(|one| one.clone().with_scale(one.scale() * self.common))
             .collect();
         let bound = overlays(component, graph, &scaled)?;
-        Ok((bound.overlays, bound.parameters))
+        // A parameter that no output needs, as the last text projection of a transformer
+        // without single blocks, is not in the weight program; nor is what lies on it.
+        let needed = dead_code(graph);
+        let is_needed = |overlay: &Overlay| needed.parameter(overlay.parameter()).is_some();
+        let overlays = bound.overlays.into_iter().filter(is_needed).collect();
+        Ok((overlays, bound.parameters))
     }
 }
 
