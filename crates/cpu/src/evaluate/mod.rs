@@ -41,6 +41,10 @@ pub(crate) enum Kernel {
 
 /// Computes the result.
 pub(crate) fn evaluate(call: &Call) -> Result<Value> {
+    if call.shape.contains(&0) {
+        // Kernels cut work into rows, and an empty row has no place to cut.
+        return Ok(call.empty());
+    }
     match call.kernel {
         Kernel::LinearActivation(activation) => return call.linear(Some(activation)),
         Kernel::LayerNormModulate { epsilon } => return call.layer_norm_modulate(epsilon),
@@ -100,6 +104,14 @@ impl Call<'_> {
         let mut buffer = self.buffer();
         kernel(&mut buffer);
         self.result(buffer)
+    }
+
+    /// A result without elements.
+    fn empty(&self) -> Value {
+        if self.dtype.is_float() {
+            return self.compute(|_| {});
+        }
+        Value::integers(self.dtype, self.shape.clone(), Vec::new())
     }
 
     fn error<T>(&self, message: String) -> Result<T> {

@@ -215,6 +215,10 @@ impl Call<'_> {
         if v.shape[3] != head_dim {
             return self.error(format!("values of {} for heads of {head_dim}", v.shape[3]));
         }
+        if key_len == 0 {
+            // The mean of nothing, as for a query that sees no key.
+            return Ok(self.compute(|out| out.fill(f32::NAN)));
+        }
         let bias = self.operands.get(3);
         let bias_values = bias.map(Value::as_floats).transpose()?;
         let bias = bias
