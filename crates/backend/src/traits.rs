@@ -24,6 +24,10 @@ pub trait Backend: Send + Sync {
     }
 
     /// Compiles a graph. The result has no weights yet.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`](crate::Error::Unsupported) for what the backend cannot run,
+    /// [`Error::Unavailable`](crate::Error::Unavailable) if its library or device is gone.
     fn compile(&self, graph: &StagedGraph, options: &CompileOptions)
     -> Result<Box<dyn Executable>>;
 }
@@ -72,6 +76,10 @@ pub trait Executable: Send + Sync {
 
     /// Takes over parameters and overlays: runs the part of the weight program
     /// that they reach. After an error the old weights stay.
+    ///
+    /// # Errors
+    /// A parameter that is missing, unreadable or of another shape; an overlay on a
+    /// parameter that the weight program does not have, or of another type.
     fn refit(&self, changes: &Changes<'_>) -> Result<RefitReport>;
 
     /// A session of its own buffers; several may live at once.
@@ -80,11 +88,21 @@ pub trait Executable: Send + Sync {
 
 /// Runs the request and step programs of one executable.
 pub trait Session: Send {
-    /// Runs the request program on the inputs of that stage.
+    /// Runs the request program on the inputs of that stage, all of which are needed.
+    ///
+    /// # Errors
+    /// [`Error::NoWeights`](crate::Error::NoWeights) before the first refit; an input that
+    /// is missing, unknown, or of another dtype or shape; a value that no operation can
+    /// use. The session can be used again.
     fn prepare(&mut self, inputs: &Tensors) -> Result<Box<dyn RequestState>>;
 
     /// Runs the step program on the step inputs and what `state` holds; gives the
-    /// outputs of that stage. Several states may be used in turn.
+    /// outputs of that stage. Several states may be used in turn, also by several
+    /// sessions of one executable.
+    ///
+    /// # Errors
+    /// [`Error::ForeignState`](crate::Error::ForeignState) for a state of another
+    /// executable; otherwise as [`Session::prepare`]. The state stays good.
     fn step(&mut self, state: &dyn RequestState, inputs: &Tensors) -> Result<Tensors>;
 }
 
