@@ -8,7 +8,7 @@ use tintype_flux::{FluxPipeline, Request, Seed, StepEnd};
 use tintype_tensor::{DType, Tensor, relative_error};
 use tintype_weights::Parameters;
 
-use crate::{Callback, Case, KindOfCase, RequestRecord, Result, SeedRecord};
+use crate::{Callback, Case, Error, KindOfCase, RequestRecord, Result, SeedRecord};
 
 /// How far a result is from the recording.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -54,7 +54,17 @@ pub fn run_case(
     let latents = relative_error(&output.latents.to_f32()?, &expected.to_f32()?);
     let pixel = match (&output.pixels, &case.expected.images) {
         (Some(pixels), Some(name)) => greatest_difference(pixels, &recorded.get(name)?)?,
-        _ => 0.0,
+        (None, None) => 0.0,
+        (found, _) => {
+            let (expected, found) = match found {
+                Some(_) => ("no pictures", "some"),
+                None => ("pictures", "none"),
+            };
+            return Err(wrong(
+                &case.expected.file,
+                format!("expected {expected}, found {found}"),
+            ));
+        }
     };
     Ok(Errors { latents, pixel })
 }
@@ -93,15 +103,22 @@ pub fn request_of(
             "pooled_prompt_embeds" => &mut request.tensors.pooled_prompt_embeds,
             "negative_prompt_embeds" => &mut request.tensors.negative_prompt_embeds,
             "negative_pooled_prompt_embeds" => &mut request.tensors.negative_pooled_prompt_embeds,
-            _ => {
-                debug_assert_eq!(kind, KindOfCase::ImageToImage);
+            "image" if kind == KindOfCase::ImageToImage => {
                 request = request.pixels(tensor, record.strength.unwrap_or(0.6));
                 continue;
             }
+            other => return Err(wrong(name, format!("`{other}` is no tensor of a request"))),
         };
         *slot = Some(tensor);
     }
     Ok(request)
+}
+
+fn wrong(path: &str, message: String) -> Error {
+    Error::Fixture {
+        path: path.to_owned(),
+        message,
+    }
 }
 
 fn act(callback: &Callback, step: &mut StepEnd) {
