@@ -42,12 +42,14 @@ pub(crate) fn run(arguments: &Bench) -> Result<()> {
             "median_seconds": {"encode": encode, "prepare": prepare, "step": steps, "decode": decode},
             "peak_resident_bytes": peak,
         });
-        println!("{line}");
+        say!("{line}");
         return Ok(());
     }
-    println!(
+    say!(
         "medians of {} runs at {}×{}",
-        arguments.runs, arguments.width, arguments.height
+        arguments.runs,
+        arguments.width,
+        arguments.height
     );
     for (name, seconds) in [
         ("encode", encode),
@@ -55,10 +57,10 @@ pub(crate) fn run(arguments: &Bench) -> Result<()> {
         ("step", steps),
         ("decode", decode),
     ] {
-        println!("  {name:8} {:9.1} ms", 1000.0 * seconds);
+        say!("  {name:8} {:9.1} ms", 1000.0 * seconds);
     }
     if let Some(peak) = peak {
-        println!("  peak memory {:.2} GB", peak as f64 / 1e9);
+        say!("  peak memory {:.2} GB", peak as f64 / 1e9);
     }
     Ok(())
 }

@@ -29,13 +29,13 @@ pub(crate) fn run(arguments: &Generate) -> Result<()> {
     }
     let written = output.save(&arguments.output)?;
     if arguments.json {
-        println!(
+        say!(
             "{}",
             timings(&output, start.elapsed().as_secs_f64(), &written)
         );
     } else if !arguments.quiet {
         for path in &written {
-            println!("{}", path.display());
+            say!("{}", path.display());
         }
     }
     Ok(())

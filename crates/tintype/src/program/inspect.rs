@@ -27,8 +27,11 @@ pub(crate) fn run(arguments: &Inspect) -> Result<()> {
         let staged = StagedGraph::split(&graph)?;
         match arguments.program.as_deref() {
             None => summarize(kind.name(), &staged)?,
-            Some("graph") => print!("{graph}"),
-            Some(stage) => print!("{}", staged.program(stage.parse::<Stage>()?)),
+            Some("graph") => super::write(format_args!("{graph}"))?,
+            Some(stage) => {
+                let program = staged.program(stage.parse::<Stage>()?);
+                super::write(format_args!("{program}"))?;
+            }
         }
     }
     Ok(())
@@ -36,15 +39,15 @@ pub(crate) fn run(arguments: &Inspect) -> Result<()> {
 
 fn summarize(name: &str, staged: &StagedGraph) -> Result<()> {
     let (count, elements, bytes) = parameters(&staged.source)?;
-    println!(
+    say!(
         "{name}: {count} tensors, {elements} parameters, {:.1} MB",
         bytes as f64 / 1e6
     );
     for input in staged.source.inputs() {
-        println!("  input {} {}: {}", input.stage, input.name, input.ty);
+        say!("  input {} {}: {}", input.stage, input.name, input.ty);
     }
     for output in staged.source.outputs() {
-        println!(
+        say!(
             "  output {}: {}",
             output.name,
             staged.source.type_of(output.value)
@@ -60,7 +63,7 @@ fn summarize(name: &str, staged: &StagedGraph) -> Result<()> {
             .iter()
             .map(|(kind, count)| format!("{count} {kind}"))
             .collect();
-        println!(
+        say!(
             "  {stage}: {} operations: {}",
             program.nodes().len(),
             kinds.join(", ")

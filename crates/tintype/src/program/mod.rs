@@ -1,5 +1,12 @@
 //! The command line: arguments, subcommands, and how failures are told.
 
+/// `println!` to a reader that may have gone away.
+macro_rules! say {
+    ($($argument:tt)*) => {
+        $crate::program::write(format_args!("{}\n", format_args!($($argument)*)))?
+    };
+}
+
 mod arguments;
 mod bench;
 mod doctor;
@@ -33,6 +40,15 @@ pub(crate) fn run() -> ExitCode {
             let _ = writeln!(std::io::stderr(), "error: {}", chain(&error));
             ExitCode::FAILURE
         }
+    }
+}
+
+/// Writes to stdout. A reader that has seen enough (`| head`) ends the program in peace;
+/// `println!` would panic.
+fn write(text: std::fmt::Arguments) -> anyhow::Result<()> {
+    match std::io::stdout().write_fmt(text) {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => std::process::exit(0),
+        result => Ok(result?),
     }
 }
 
