@@ -60,9 +60,9 @@ impl Value {
             let mut values = tensor.to_i64_vec()?;
             if dtype == DType::Bool {
                 // A byte from outside may be another than 0 and 1.
-                values
-                    .iter_mut()
-                    .for_each(|value| *value = (*value).signum());
+                for value in &mut values {
+                    *value = (*value).signum();
+                }
             }
             return Ok(Self::integers(dtype, shape, values));
         }

@@ -62,6 +62,12 @@ impl Output {
 
     /// Writes the pictures as PNG with the request in their metadata, to the paths
     /// that [`picture_paths`] gives.
+    ///
+    /// # Errors
+    /// [`Error::Write`] with nothing half written; what [`Output::images`] may give.
+    ///
+    /// # Panics
+    /// Never: a request is plain data, which JSON can always hold.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<Vec<PathBuf>> {
         let images = self.images()?;
         let request = serde_json::to_string(&self.request).expect("a request is plain data");

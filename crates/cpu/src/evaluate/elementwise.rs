@@ -55,7 +55,7 @@ impl Call<'_> {
                 (&left, &a.shape),
                 (&right, &b.shape),
                 out,
-            )
+            );
         }))
     }
 
@@ -200,18 +200,11 @@ impl Call<'_> {
         if width == 0 {
             return self.error("the last axis is empty".to_owned());
         }
-        let indices = match self.operands[0].as_integers() {
-            Some(values) => values
-                .chunks_exact(width)
-                .map(|row| first_maximum(row, |a, b| a > b))
-                .collect(),
-            None => {
-                let values = self.operands[0].as_floats()?;
-                values
-                    .chunks_exact(width)
-                    .map(|row| first_maximum(row, |a, b| a > b))
-                    .collect()
-            }
+        let x = &self.operands[0];
+        let indices = if let Some(values) = x.as_integers() {
+            first_maxima(values, width)
+        } else {
+            first_maxima(&x.as_floats()?, width)
         };
         Ok(Value::integers(self.dtype, self.shape.clone(), indices))
     }
@@ -226,14 +219,14 @@ pub(super) fn wrapped(dtype: DType, value: i64) -> i64 {
     }
 }
 
-fn first_maximum<T: Copy>(row: &[T], greater: impl Fn(T, T) -> bool) -> i64 {
-    let mut best = 0;
-    for index in 1..row.len() {
-        if greater(row[index], row[best]) {
-            best = index;
-        }
-    }
-    best as i64
+/// For each row the first position of its greatest value.
+fn first_maxima<T: Copy + PartialOrd>(values: &[T], width: usize) -> Vec<i64> {
+    let first =
+        |row: &[T]| (1..row.len()).fold(0, |best, at| if row[at] > row[best] { at } else { best });
+    values
+        .chunks_exact(width)
+        .map(|row| first(row) as i64)
+        .collect()
 }
 
 fn unary_kernel(op: UnaryOp) -> Unary {
