@@ -211,3 +211,30 @@ impl FluxPipeline {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tintype_models::{FluxTransformerConfig, FluxTransformerOptions};
+
+    use super::*;
+
+    #[test]
+    fn overlays_lie_on_what_outputs_need() {
+        let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("../conformance/fixtures");
+        let config = fixtures.join("pipelines/dev/transformer/config.json");
+        let text = std::fs::read_to_string(config).unwrap();
+        let mut config = FluxTransformerConfig::from_json("config.json", &text).unwrap();
+        // Without single blocks nothing reads the text stream of the last double block.
+        config.num_single_layers = 0;
+        let graph = config.graph(&FluxTransformerOptions::default()).unwrap();
+        let file = LoraFile::open(fixtures.join("loras/peft_all.safetensors")).unwrap();
+        let adapters = Adapters {
+            list: vec![Adapter::new("all", file, 1.0)],
+            ..Adapters::default()
+        };
+        let (overlays, _) = adapters.overlays(Component::Transformer, &graph).unwrap();
+        let lies_on = |name: &str| overlays.iter().any(|overlay| overlay.parameter() == name);
+        assert!(lies_on("transformer_blocks.0.attn.to_add_out.weight"));
+        assert!(!lies_on("transformer_blocks.1.attn.to_add_out.weight"));
+    }
+}
