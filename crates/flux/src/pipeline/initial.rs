@@ -30,7 +30,7 @@ impl FluxPipeline {
         let noise = run
             .generators
             .randn(&run.size.noise_shape(batch, channels))?;
-        let mut values = self.dtype_rounded(noise)?;
+        let mut values = self.dtype_rounded(&noise)?;
         if let Some(image) = image {
             let noise = values;
             values = image.repeat(batch);
@@ -44,8 +44,8 @@ impl FluxPipeline {
         )?)
     }
 
-    fn dtype_rounded(&self, tensor: Tensor) -> Result<Vec<f32>> {
-        Ok(in_dtype(&tensor, self.dtype)?.to_f32_vec()?)
+    fn dtype_rounded(&self, tensor: &Tensor) -> Result<Vec<f32>> {
+        Ok(in_dtype(tensor, self.dtype)?.to_f32_vec()?)
     }
 
     /// The latents of the request's picture, `[1, channels, height, width]`, scaled for
@@ -76,7 +76,7 @@ impl FluxPipeline {
         let (mean, log_variance) = self.encode_pixels(run, &pixels, observer)?;
         self.release(|models| models.encoder = None);
         let noise = run.image_noise(self.configs.vae.latent_channels)?;
-        let noise = self.dtype_rounded(noise)?;
+        let noise = self.dtype_rounded(&noise)?;
         let (scale, shift) = (
             self.configs.vae.scaling_factor,
             self.configs.vae.shift_factor,

@@ -216,22 +216,22 @@ impl FluxPipeline {
                 let contains = |name: &str| parameters.contains(name);
                 Ok(parameters.renamed(|name| T5EncoderConfig::canonical_name(name, contains))?)
             }
-            ModelKind::Transformer => converted(layout::flux_transformer(&parameters)?, path),
+            ModelKind::Transformer => Ok(converted(layout::flux_transformer(&parameters)?, path)),
             ModelKind::Decoder | ModelKind::Encoder => {
-                converted(layout::autoencoder(&parameters)?, path)
+                Ok(converted(layout::autoencoder(&parameters)?, path))
             }
         }
     }
 }
 
-fn converted(converted: layout::Converted, path: &Path) -> Result<Parameters> {
+fn converted(converted: layout::Converted, path: &Path) -> Parameters {
     for name in &converted.unknown {
         tracing::warn!(
             "{}: tensor `{name}` is not part of the model",
             path.display()
         );
     }
-    Ok(converted.parameters)
+    converted.parameters
 }
 
 /// The largest side of a picture over the pixels of a latent.
