@@ -1,7 +1,7 @@
 //! Every recorded case, end to end, on the CPU in f32: one test each.
 #![allow(clippy::unwrap_used, reason = "a failing test panics")]
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use libtest_mimic::{Arguments, Failed, Trial};
@@ -21,7 +21,7 @@ fn main() {
     libtest_mimic::run(&arguments, trials.collect()).exit();
 }
 
-fn check(fixtures: &PathBuf, case: &Case) -> Result<(), Failed> {
+fn check(fixtures: &Path, case: &Case) -> Result<(), Failed> {
     let backend: Arc<dyn Backend> = Arc::new(CpuBackend::new());
     let errors = run_case(fixtures, case, &backend, DType::F32)?;
     println!(

@@ -331,6 +331,7 @@ fn joined_kernels_drop_one_rounding_and_add_none() {
 }
 
 #[test]
+#[allow(clippy::too_many_lines, reason = "a table of cases")]
 fn sizes_of_zero_run() {
     let cases: &[(&str, &str, &[f32])] = &[
         (

@@ -83,7 +83,7 @@ fn only_what_changed_is_computed_and_it_equals_a_full_refit() {
     let executable = compile(&parse(LAYERS).unwrap());
     let report = executable.refit(&Changes::all(&parameters(1, 2))).unwrap();
     assert_eq!((report.weights, report.bytes), (3, 3 * 32));
-    let mut report = |a, b, name| {
+    let report = |a, b, name| {
         let report = executable
             .refit(&Changes::all(&parameters(a, b)).only_names([name]))
             .unwrap();

@@ -166,9 +166,10 @@ impl Observer for Loads {
 fn a_replacement_of_another_shape_is_refused() {
     let mut pipeline = pipeline().low_memory(true);
     let before = made(&mut pipeline);
-    let wrong: [(&str, fn(&mut StepEnd)); 4] = [
+    type Change = fn(&mut StepEnd);
+    let wrong: [(&str, Change); 4] = [
         ("latents: expected floats of shape [1, 6, 64]", |step| {
-            step.latents = Tensor::scalar(1.0f32)
+            step.latents = Tensor::scalar(1.0f32);
         }),
         ("latents: expected floats of shape [1, 6, 64]", |step| {
             step.latents = Tensor::new([1, 6, 64], vec![1i64; 384]).unwrap();

@@ -40,7 +40,7 @@ pub const ENTRIES: &[Entry] = &[
     },
     Entry {
         name: "cpu",
-        probe: cpu,
+        probe: || Ok(cpu()),
     },
 ];
 
@@ -57,29 +57,27 @@ pub fn choose(name: &str) -> Result<Arc<dyn Backend>> {
         let mut found = ENTRIES.iter().filter_map(|entry| entry.probe().ok());
         return Ok(found.next().expect("the CPU is always available").backend);
     }
-    match ENTRIES.iter().find(|entry| entry.name == name) {
-        Some(entry) => Ok(entry.probe()?.backend),
-        None => {
-            let names: Vec<_> = ENTRIES.iter().map(|entry| entry.name).collect();
-            Err(Error::Unsupported {
-                backend: "auto",
-                what: format!("`{name}`; known are {}", names.join(", ")),
-            })
-        }
+    if let Some(entry) = ENTRIES.iter().find(|entry| entry.name == name) {
+        return Ok(entry.probe()?.backend);
     }
+    let names: Vec<_> = ENTRIES.iter().map(|entry| entry.name).collect();
+    Err(Error::Unsupported {
+        backend: "auto",
+        what: format!("`{name}`; known are {}", names.join(", ")),
+    })
 }
 
-fn cpu() -> Result<Found> {
+fn cpu() -> Found {
     let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let description = format!(
         "{} {}, {threads} threads",
         std::env::consts::ARCH,
         vector_width()
     );
-    Ok(Found {
+    Found {
         backend: Arc::new(CpuBackend::new()),
         description,
-    })
+    }
 }
 
 #[cfg(target_arch = "x86_64")]

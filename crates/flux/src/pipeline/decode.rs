@@ -80,7 +80,7 @@ impl TileGrid {
     /// Tiles along a side of `size` latents; the last ones may be cut short.
     fn ranges(&self, size: usize) -> Vec<Range<usize>> {
         match self.tile {
-            None => vec![0..size],
+            None => std::iter::once(0..size).collect(),
             Some(tile) => {
                 let stride = ((tile as f64 * (1.0 - OVERLAP)) as usize).max(1);
                 (0..size)

@@ -1,4 +1,5 @@
 //! What the command line says. The help texts here are the reference.
+#![allow(clippy::doc_markdown, reason = "these texts are read on a terminal")]
 
 use std::path::PathBuf;
 
