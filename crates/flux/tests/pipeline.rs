@@ -9,6 +9,9 @@ use tintype_cpu::CpuBackend;
 use tintype_flux::{Error, FluxPipeline, Observer, Output, Part, Request, Seed, StepEnd};
 use tintype_tensor::{DType, Tensor};
 
+/// What a callback does.
+type Change = fn(&mut StepEnd);
+
 fn fixture(path: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
         .join("../conformance/fixtures")
@@ -166,7 +169,6 @@ impl Observer for Loads {
 fn a_replacement_of_another_shape_is_refused() {
     let mut pipeline = pipeline().low_memory(true);
     let before = made(&mut pipeline);
-    type Change = fn(&mut StepEnd);
     let wrong: [(&str, Change); 4] = [
         ("latents: expected floats of shape [1, 6, 64]", |step| {
             step.latents = Tensor::scalar(1.0f32);
