@@ -5,9 +5,12 @@
 #![no_main]
 
 use std::io::Write;
+use std::sync::OnceLock;
 
 use libfuzzer_sys::fuzz_target;
-use tintype_lora::{Component, LoraFile};
+use tintype_ir::{Graph, Overlay};
+use tintype_lora::{Adapter, Component, LoraFile, overlays};
+use tintype_models::{FluxTransformerConfig, FluxTransformerOptions};
 use tintype_tensor::Tensor;
 use tintype_weights::Parameters;
 
@@ -36,7 +39,7 @@ fuzz_target!(|input: &[u8]| {
 /// `name 4 8` in each line; zeros, as only names and shapes matter.
 fn parameters_of(text: &str) -> Option<Parameters> {
     let mut builder = Parameters::builder();
-    let mut values = 0;
+    let mut values = 0usize;
     for line in text.lines() {
         let mut words = line.split(' ');
         let name = words.next()?;
@@ -44,7 +47,7 @@ fn parameters_of(text: &str) -> Option<Parameters> {
         let count = sizes
             .iter()
             .try_fold(1, |count: usize, size| count.checked_mul(*size))?;
-        values += count;
+        values = count.saturating_add(values);
         if values > MOST_VALUES {
             return None;
         }
@@ -53,7 +56,33 @@ fn parameters_of(text: &str) -> Option<Parameters> {
     builder.build().ok()
 }
 
+/// The parameters of a small transformer: whatever the file says, binding gives overlays
+/// that attach, or an error.
+fn bind(lora: &LoraFile) {
+    static GRAPH: OnceLock<Graph> = OnceLock::new();
+    let graph = GRAPH.get_or_init(|| {
+        let config = FluxTransformerConfig {
+            num_layers: 1,
+            num_single_layers: 1,
+            num_attention_heads: 2,
+            attention_head_dim: 6,
+            axes_dims_rope: vec![2, 2, 2],
+            in_channels: 4,
+            out_channels: 4,
+            joint_attention_dim: 8,
+            pooled_projection_dim: 8,
+            ..FluxTransformerConfig::dev()
+        };
+        config.graph(&FluxTransformerOptions::default()).expect("a small transformer")
+    });
+    let adapter = Adapter::new("fuzzed", lora.clone(), 0.5);
+    if let Ok(bound) = overlays(Component::Transformer, graph, &[adapter]) {
+        Overlay::attach(graph, &bound.overlays).expect("overlays fit the graph they were bound to");
+    }
+}
+
 fn look_at(lora: &LoraFile) {
+    bind(lora);
     let _ = lora.check_finite();
     let _ = lora.keys_outside(&[Component::Transformer]);
     for target in lora.targets() {
