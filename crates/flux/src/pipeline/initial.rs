@@ -7,8 +7,8 @@ use tintype_tensor::{Shape, Tensor};
 
 use super::FluxPipeline;
 use super::check::{Generators, Run, expect_shape};
-use super::decode::{TileGrid, blended};
 use super::model::{ModelKind, in_dtype};
+use super::tiles::{TileGrid, blended, crop};
 use crate::latents::pack;
 use crate::scheduler::scale_noise;
 use crate::{ImageSource, Observer, Part, Result};
@@ -156,22 +156,4 @@ impl Run {
             Generators::PerImage(generators) => Ok(generators[0].randn(shape)?),
         }
     }
-}
-
-/// A part of `[channels, height, width]`: rows and columns as start and length.
-pub(super) fn crop(
-    values: &[f32],
-    channels: usize,
-    [height, width]: [usize; 2],
-    (top, rows): (usize, usize),
-    (left, columns): (usize, usize),
-) -> Vec<f32> {
-    let mut part = Vec::with_capacity(channels * rows * columns);
-    for channel in 0..channels {
-        for row in top..top + rows {
-            let start = (channel * height + row) * width + left;
-            part.extend_from_slice(&values[start..start + columns]);
-        }
-    }
-    part
 }

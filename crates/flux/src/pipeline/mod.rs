@@ -12,6 +12,7 @@ mod encode;
 mod initial;
 mod model;
 mod open;
+mod tiles;
 
 use std::path::PathBuf;
 use std::sync::Arc;
