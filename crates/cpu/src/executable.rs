@@ -8,7 +8,7 @@ use std::time::Instant;
 use tintype_backend::{
     Changes, Error, Executable, RefitReport, RequestState, Result, Scope, Session, Tensors,
 };
-use tintype_ir::{Binding, Graph, Stage, StagedGraph, Value as Reference};
+use tintype_ir::{Binding, Graph, Input, Stage, StagedGraph, Value as Reference};
 use tintype_tensor::Tensor;
 use tintype_weights::Parameters;
 
@@ -239,26 +239,13 @@ impl CpuSession {
         binding: &mut Binding,
     ) -> Result<HashMap<String, Value>> {
         let graph = &self.shared.graph;
-        let mut values = HashMap::new();
+        let mut given = Vec::new();
         for (name, tensor) in inputs.iter() {
             graph.expect_input(stage, name)?;
-            binding.bind_input(&graph.source, name, tensor.dtype(), tensor.shape())?;
-            values.insert(
-                name.to_owned(),
-                Value::widened(&tensor.to_host()?, &self.pool)?,
-            );
+            given.push((name, tensor.to_host()?));
         }
-        // Once all symbols are bound, sizes that follow from several are checked too.
-        for (name, tensor) in inputs.iter() {
-            binding.bind_input(&graph.source, name, tensor.dtype(), tensor.shape())?;
-        }
-        match graph
-            .inputs_of(stage)
-            .find(|input| !values.contains_key(&input.name))
-        {
-            Some(missing) => Err(Error::MissingInput(missing.name.clone())),
-            None => Ok(values),
-        }
+        let expected = graph.inputs_of(stage);
+        input_values(&graph.source, expected, &given, binding, &self.pool)
     }
 
     /// Sizes of request inputs may follow from symbols that only step inputs bind.
@@ -299,13 +286,15 @@ impl CpuSession {
     }
 }
 
-/// Inputs of a whole graph for [`crate::run`].
-pub(crate) fn input_values(
+/// Values of inputs of `graph`, widened, with the symbols they bind; each of `expected`
+/// must be given.
+pub(crate) fn input_values<'i>(
     graph: &Graph,
+    mut expected: impl Iterator<Item = &'i Input>,
     inputs: &[(&str, Tensor)],
+    binding: &mut Binding,
     pool: &Arc<Pool>,
-) -> Result<(Binding, HashMap<String, Value>)> {
-    let mut binding = Binding::new();
+) -> Result<HashMap<String, Value>> {
     let mut values = HashMap::new();
     for (name, tensor) in inputs {
         binding.bind_input(graph, name, tensor.dtype(), tensor.shape())?;
@@ -315,12 +304,8 @@ pub(crate) fn input_values(
     for (name, tensor) in inputs {
         binding.bind_input(graph, name, tensor.dtype(), tensor.shape())?;
     }
-    match graph
-        .inputs()
-        .iter()
-        .find(|input| !values.contains_key(&input.name))
-    {
+    match expected.find(|input| !values.contains_key(&input.name)) {
         Some(missing) => Err(Error::MissingInput(missing.name.clone())),
-        None => Ok((binding, values)),
+        None => Ok(values),
     }
 }

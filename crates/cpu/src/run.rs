@@ -21,7 +21,8 @@ use crate::value::Value;
 pub fn run(graph: &Graph, parameters: &Parameters, inputs: &[(&str, Tensor)]) -> Result<Tensors> {
     verify(graph)?;
     let pool = Arc::new(Pool::default());
-    let (binding, values) = input_values(graph, inputs, &pool)?;
+    let mut binding = Binding::new();
+    let values = input_values(graph, graph.inputs().iter(), inputs, &mut binding, &pool)?;
     let leaf = |reference: Reference| match reference {
         Reference::Input(index) => Ok(values[&graph.inputs()[index].name].clone()),
         other => parameter_value(graph, parameters, other),

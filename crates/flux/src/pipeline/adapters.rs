@@ -50,6 +50,16 @@ pub struct AdapterReport {
 const KINDS: [ModelKind; 3] = [ModelKind::Transformer, ModelKind::Clip, ModelKind::T5];
 
 impl Adapters {
+    /// An error that lists the names there are, unless `name` is one of them.
+    fn expect_loaded(&self, argument: &str, name: &str) -> Result<()> {
+        let loaded: Vec<&str> = self.list.iter().map(Adapter::name).collect();
+        if loaded.contains(&name) {
+            return Ok(());
+        }
+        let expected = format!("one of {}", loaded.join(", "));
+        Err(Error::argument(argument, expected, name))
+    }
+
     /// The overlays on the model of a component, and the parameters they bring.
     pub(super) fn overlays(
         &self,
@@ -103,14 +113,7 @@ impl FluxPipeline {
     pub fn set_adapters(&mut self, scales: &[(&str, f32)]) -> Result<()> {
         let mut adapters = self.adapters.clone();
         for (name, scale) in scales {
-            let loaded: Vec<&str> = adapters.list.iter().map(Adapter::name).collect();
-            if !loaded.contains(name) {
-                return Err(Error::argument(
-                    "adapter",
-                    format!("one of {}", loaded.join(", ")),
-                    name,
-                ));
-            }
+            adapters.expect_loaded("adapter", name)?;
             if !scale.is_finite() {
                 return Err(Error::argument("scale", "a finite number", scale));
             }
@@ -130,16 +133,8 @@ impl FluxPipeline {
     /// Takes a LoRA off; the weights are those before it, bit for bit.
     pub fn unload_lora(&mut self, name: &str) -> Result<()> {
         let mut adapters = self.adapters.clone();
-        let before = adapters.list.len();
+        adapters.expect_loaded("name", name)?;
         adapters.list.retain(|one| one.name() != name);
-        if adapters.list.len() == before {
-            let loaded: Vec<&str> = adapters.list.iter().map(Adapter::name).collect();
-            return Err(Error::argument(
-                "name",
-                format!("one of {}", loaded.join(", ")),
-                name,
-            ));
-        }
         self.change_adapters(adapters)
     }
 

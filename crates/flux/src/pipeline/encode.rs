@@ -8,7 +8,7 @@ use tintype_tensor::Tensor;
 
 use super::FluxPipeline;
 use super::check::Run;
-use super::model::{ModelKind, in_dtype};
+use super::model::ModelKind;
 use crate::model_index::Component;
 use crate::tokenizer::Encoding;
 use crate::{Error, Observer, Part, Result};
@@ -110,10 +110,8 @@ impl FluxPipeline {
 
     /// A row for each picture, in the pipeline's dtype.
     fn for_pictures(&self, run: &Run, tensor: &Tensor) -> Result<Tensor> {
-        in_dtype(
-            &repeat_rows(tensor, run.prompts, run.num_images)?,
-            self.dtype,
-        )
+        let rows = repeat_rows(tensor, run.prompts, run.num_images)?;
+        Ok(rows.to_dtype(self.dtype)?)
     }
 
     fn clip(

@@ -7,7 +7,7 @@ use tintype_tensor::{Shape, Tensor};
 
 use super::FluxPipeline;
 use super::check::{Generators, Run, expect_shape};
-use super::model::{ModelKind, in_dtype};
+use super::model::ModelKind;
 use super::tiles::{TileGrid, blended, crop};
 use crate::latents::pack;
 use crate::scheduler::scale_noise;
@@ -21,7 +21,7 @@ impl FluxPipeline {
         observer: &mut dyn Observer,
     ) -> Result<Tensor> {
         if let Some(latents) = &run.request.tensors.latents {
-            return in_dtype(latents, self.dtype);
+            return Ok(latents.to_dtype(self.dtype)?);
         }
         let channels = self.configs.vae.latent_channels;
         let batch = run.batch();
@@ -45,7 +45,7 @@ impl FluxPipeline {
     }
 
     fn dtype_rounded(&self, tensor: &Tensor) -> Result<Vec<f32>> {
-        Ok(in_dtype(tensor, self.dtype)?.to_f32_vec()?)
+        Ok(tensor.to_dtype(self.dtype)?.to_f32_vec()?)
     }
 
     /// The latents of the request's picture, `[1, channels, height, width]`, scaled for

@@ -13,7 +13,6 @@ use tintype_models::{
     ClipTextConfig, ClipTextOptions, DecoderOptions, EncoderOptions, FluxTransformerOptions,
     T5EncoderConfig, T5EncoderOptions,
 };
-use tintype_tensor::DType;
 use tintype_weights::{Checkpoint, Parameters, layout};
 
 use super::check::Run;
@@ -253,12 +252,4 @@ fn encoder_sizes() -> EncoderOptions {
         latent_width: side,
         ..EncoderOptions::default()
     }
-}
-
-/// Floats as the pipeline computes them.
-pub(super) fn in_dtype(
-    tensor: &tintype_tensor::Tensor,
-    dtype: DType,
-) -> Result<tintype_tensor::Tensor> {
-    Ok(tensor.to_dtype(dtype)?)
 }
