@@ -1,44 +1,57 @@
-//! Reading of small files with a limit on their size.
+//! Reading of small files with a limit on their size, from a folder or from the program.
 //!
 //! Knows nothing of what the files hold beyond JSON's syntax.
 
-use std::fs::File;
-use std::io::{ErrorKind, Read};
+use std::borrow::Cow;
+use std::io::ErrorKind;
 use std::path::Path;
+
+use tintype_weights::ModelFiles;
 
 use crate::{Error, Result};
 
 /// Reads a file of at most `limit` bytes.
-pub(crate) fn read(path: &Path, limit: u64) -> Result<Vec<u8>> {
+pub(crate) fn read(
+    files: &ModelFiles,
+    name: impl AsRef<Path>,
+    limit: u64,
+) -> Result<Cow<'static, [u8]>> {
+    let name = name.as_ref();
+    let path = &files.path(name);
     let failed = |source: std::io::Error| match source.kind() {
         ErrorKind::NotFound => Error::Missing {
-            path: path.to_owned(),
+            path: path.clone(),
             expected: "a file".into(),
         },
         _ => Error::Read {
-            path: path.to_owned(),
+            path: path.clone(),
             source,
         },
     };
-    let file = File::open(path).map_err(failed)?;
-    let found = file.metadata().map_err(failed)?.len();
+    let found = files.size(name).map_err(failed)?;
     if found > limit {
         return Err(too_large(path, limit, found));
     }
-    let mut bytes = Vec::new();
-    // The limit holds too where the file grows meanwhile, or is no plain file.
-    file.take(limit + 1)
-        .read_to_end(&mut bytes)
-        .map_err(failed)?;
+    let bytes = files.read(name, limit + 1).map_err(failed)?;
+    // A file may grow meanwhile.
     if bytes.len() as u64 > limit {
         return Err(too_large(path, limit, bytes.len() as u64));
     }
     Ok(bytes)
 }
 
+/// Reads a file that belongs to no model as [`read`] does.
+pub(crate) fn read_path(path: &Path, limit: u64) -> Result<Cow<'static, [u8]>> {
+    read(&ModelFiles::folder(""), path, limit)
+}
+
 /// Reads a file as [`read`] does; `None` if there is none.
-pub(crate) fn read_optional(path: &Path, limit: u64) -> Result<Option<Vec<u8>>> {
-    match read(path, limit) {
+pub(crate) fn read_optional(
+    files: &ModelFiles,
+    name: &str,
+    limit: u64,
+) -> Result<Option<Cow<'static, [u8]>>> {
+    match read(files, name, limit) {
         Ok(bytes) => Ok(Some(bytes)),
         Err(Error::Missing { .. }) => Ok(None),
         Err(error) => Err(error),

@@ -170,7 +170,7 @@ fn check_len(found: usize, batch: usize, channels: usize, size: LatentSize) -> R
 pub const MAX_SIDE: usize = 16384;
 
 const PIXELS_PER_LATENT: usize = 8;
-const PIXELS_PER_TOKEN: usize = 16;
+pub(crate) const PIXELS_PER_TOKEN: usize = 16;
 
 #[cfg(test)]
 mod tests {

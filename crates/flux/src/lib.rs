@@ -1,6 +1,7 @@
 //! FLUX pipelines: tokenizers, scheduler, pipeline, images.
 //!
-//! [`FluxPipeline`] reads a folder in diffusers' layout and makes the pictures that
+//! [`FluxPipeline`] reads a model in diffusers' layout, in a folder or inside the
+//! program ([`ModelFiles`]), and makes the pictures that
 //! diffusers makes with the same seed, on any [`Backend`](tintype_backend::Backend).
 //!
 //! ```no_run
@@ -20,6 +21,7 @@
 #![forbid(unsafe_code)]
 
 mod callback;
+mod defaults;
 mod error;
 mod files;
 pub mod image;
@@ -32,10 +34,12 @@ pub mod scheduler;
 pub mod tokenizer;
 
 pub use callback::{Observer, Part, StepEnd};
+pub use defaults::ModelDefaults;
 pub use error::Error;
 pub use output::{Output, Timings, picture_paths};
 pub use pipeline::{AdapterReport, FluxPipeline, ModelKind};
 pub use request::{ImageSource, InitialImage, Request, RequestTensors, Seed};
+pub use tintype_weights::{EmbeddedFile, ModelFiles};
 
 /// The result of every fallible function of this crate.
 pub type Result<T> = std::result::Result<T, Error>;

@@ -22,9 +22,10 @@
 //! # Ok::<(), tintype_flux::Error>(())
 //! ```
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde_json::{Map, Value};
+use tintype_weights::ModelFiles;
 
 use crate::files::{self, CONFIG_LIMIT};
 use crate::{Error, Result};
@@ -69,17 +70,17 @@ pub enum Component {
 }
 
 impl ModelIndex {
-    /// Reads `model_index.json` in `folder`, and checks that the parts have folders.
+    /// Reads `model_index.json`, and checks that the parts have folders.
     ///
     /// # Errors
     /// Those of [`Self::parse`], [`Error::Read`], and [`Error::Missing`] for the
     /// file or the folder of a part.
-    pub fn from_dir(folder: &Path) -> Result<Self> {
-        let path = folder.join("model_index.json");
-        let index = Self::parse(&files::read(&path, CONFIG_LIMIT)?, &path)?;
+    pub fn from_files(files: &ModelFiles) -> Result<Self> {
+        let bytes = files::read(files, FILE, CONFIG_LIMIT)?;
+        let index = Self::parse(&bytes, &files.path(FILE))?;
         for (component, class) in &index.components {
-            let path = component.folder(folder);
-            if !path.is_dir() {
+            if !files.subfolder(component.name()).exists() {
+                let path = files.path(component.name());
                 let expected = format!("the folder of a {class}");
                 return Err(Error::Missing { path, expected });
             }
@@ -155,11 +156,6 @@ impl Component {
             Self::Vae => &["AutoencoderKL"],
         }
     }
-
-    /// The folder of the part in a pipeline's folder.
-    pub fn folder(self, pipeline: &Path) -> PathBuf {
-        pipeline.join(self.name())
-    }
 }
 
 fn pipeline_kind(fields: &Map<String, Value>, path: &Path) -> Result<PipelineKind> {
@@ -234,6 +230,7 @@ fn warn_of_others(fields: &Map<String, Value>, path: &Path) {
     }
 }
 
+const FILE: &str = "model_index.json";
 const PIPELINES: [(&str, PipelineKind); 2] = [
     ("FluxPipeline", PipelineKind::TextToImage),
     ("FluxImg2ImgPipeline", PipelineKind::ImageToImage),
@@ -322,16 +319,16 @@ mod tests {
     fn folders_must_be_there() {
         let folder = tempfile::tempdir().unwrap();
         assert!(matches!(
-            ModelIndex::from_dir(folder.path()),
+            ModelIndex::from_files(&ModelFiles::folder(folder.path())),
             Err(Error::Missing { .. })
         ));
         let text = Value::from(fields()).to_string();
         std::fs::write(folder.path().join("model_index.json"), text).unwrap();
         for component in Component::ALL {
-            let error = ModelIndex::from_dir(folder.path()).unwrap_err();
+            let error = ModelIndex::from_files(&ModelFiles::folder(folder.path())).unwrap_err();
             assert!(error.to_string().contains(component.name()), "{error}");
-            std::fs::create_dir(component.folder(folder.path())).unwrap();
+            std::fs::create_dir(folder.path().join(component.name())).unwrap();
         }
-        ModelIndex::from_dir(folder.path()).unwrap();
+        ModelIndex::from_files(&ModelFiles::folder(folder.path())).unwrap();
     }
 }

@@ -5,7 +5,10 @@ use tintype_tensor::Tensor;
 
 use crate::image::Image;
 
-/// A request. Every field has the default of diffusers' pipelines.
+/// A request. What is left unset gets the model's own default
+/// ([`FluxPipeline::defaults`](crate::FluxPipeline::defaults)), or that of diffusers'
+/// pipelines where a model has none; the request in an [`Output`](crate::Output) says
+/// what was used.
 ///
 /// ```
 /// use tintype_flux::Request;
@@ -32,23 +35,24 @@ pub struct Request {
     /// negative prompt (or embeddings), and costs a second forward per step.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub true_cfg_scale: Option<f32>,
-    /// Height in pixels, floored to a multiple of 16. Default 1024.
+    /// Height in pixels, floored to a multiple of 16. Default: the model's; FLUX's is 1024.
     pub height: Option<usize>,
-    /// Width in pixels, floored to a multiple of 16. Default 1024.
+    /// Width in pixels, floored to a multiple of 16. Default: the model's; FLUX's is 1024.
     pub width: Option<usize>,
-    /// Number of steps. Default 28.
+    /// Number of steps. Default: the model's; FLUX's is 28.
     pub steps: Option<usize>,
     /// Noise levels before shifting, in place of evenly spaced ones; they set the number of steps.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sigmas: Option<Vec<f64>>,
     /// The guidance that the model was distilled with; ignored by models without.
-    /// Default 3.5, and 7 with an image.
+    /// Default: the model's; FLUX's is 3.5, and 7 with an image.
     pub guidance_scale: Option<f32>,
     /// Pictures for each prompt. Default 1.
     pub num_images: Option<usize>,
     /// Where noise comes from.
     pub seed: Seed,
-    /// The number of tokens that T5 sees, at most 512. Default 512.
+    /// The number of tokens that T5 sees, at most 512. Default: the model's; FLUX's is 512.
+    /// More than the model was made for is taken, with a warning.
     pub max_sequence_length: Option<usize>,
     /// A common factor of all LoRAs. Default 1.
     #[serde(skip_serializing_if = "Option::is_none")]

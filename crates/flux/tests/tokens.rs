@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
+use tintype_flux::ModelFiles;
 use tintype_flux::tokenizer::{ClipFiles, ClipTokenizer, Encoding, T5Tokenizer};
 
 #[derive(Deserialize)]
@@ -28,6 +29,10 @@ fn folder(pipeline: &str, name: &str) -> PathBuf {
     fixtures().join("pipelines").join(pipeline).join(name)
 }
 
+fn files(pipeline: &str, name: &str) -> ModelFiles {
+    ModelFiles::folder(folder(pipeline, name))
+}
+
 fn check(encode: impl Fn(usize) -> Encoding, whole: &[i64], cut: &[i64], case: &Case) {
     let encoding = encode(whole.len());
     assert_eq!(encoding.ids, whole, "{:?}", case.prompt);
@@ -41,7 +46,7 @@ fn check(encode: impl Fn(usize) -> Encoding, whole: &[i64], cut: &[i64], case: &
 #[test]
 fn clip_ids_are_those_of_transformers() {
     for pipeline in ["dev", "schnell"] {
-        let tokenizer = ClipTokenizer::from_dir(&folder(pipeline, "tokenizer")).unwrap();
+        let tokenizer = ClipTokenizer::from_files(&files(pipeline, "tokenizer")).unwrap();
         assert_eq!(tokenizer.model_max_length(), 77);
         for case in cases() {
             let encode = |length| tokenizer.encode(&case.prompt, length).unwrap();
@@ -54,7 +59,7 @@ fn clip_ids_are_those_of_transformers() {
 fn t5_ids_are_those_of_transformers() {
     // One pipeline has a tokenizer.json, the other spiece.model alone.
     for pipeline in ["dev", "schnell"] {
-        let tokenizer = T5Tokenizer::from_dir(&folder(pipeline, "tokenizer_2")).unwrap();
+        let tokenizer = T5Tokenizer::from_files(&files(pipeline, "tokenizer_2")).unwrap();
         for case in cases() {
             let encode = |length| tokenizer.encode(&case.prompt, length).unwrap();
             check(encode, &case.t5, &case.t5_64, &case);
@@ -64,13 +69,13 @@ fn t5_ids_are_those_of_transformers() {
 
 #[test]
 fn the_cut_text_is_named() {
-    let tokenizer = ClipTokenizer::from_dir(&folder("dev", "tokenizer")).unwrap();
+    let tokenizer = ClipTokenizer::from_files(&files("dev", "tokenizer")).unwrap();
     let long = format!("{}lighthouse", "fox ".repeat(80));
     let encoding = tokenizer.encode(&long, 77).unwrap();
     let truncated = encoding.truncated.unwrap();
     assert!(truncated.ends_with("fox lighthouse"), "{truncated}");
     assert_eq!(encoding.eos_index, 76);
-    let tokenizer = T5Tokenizer::from_dir(&folder("schnell", "tokenizer_2")).unwrap();
+    let tokenizer = T5Tokenizer::from_files(&files("schnell", "tokenizer_2")).unwrap();
     let truncated = tokenizer.encode(&long, 32).unwrap().truncated.unwrap();
     assert!(truncated.ends_with("fox lighthouse"), "{truncated}");
 }

@@ -56,10 +56,16 @@ impl LoraFile {
         } else {
             path.to_owned()
         };
-        let file = SafetensorsFile::open(&file_path)?;
+        Self::from_file(SafetensorsFile::open(file_path)?)
+    }
+
+    /// The LoRA in a file that is open, for example one inside the program. Settings are
+    /// those of its metadata, or of the `adapter_config.json` that PEFT writes beside it.
+    pub fn from_file(file: SafetensorsFile) -> Result<Self> {
+        let origin = file.path().display().to_string();
         let settings = settings_of(&file)?;
         let tensors = Parameters::from_checkpoint(&Checkpoint::from_file(file))?;
-        Self::read(file_path.display().to_string(), &tensors, &settings)
+        Self::read(origin, &tensors, &settings)
     }
 
     /// The LoRA that `parameters` hold under the names of any format.

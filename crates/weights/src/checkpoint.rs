@@ -19,7 +19,7 @@ use std::time::UNIX_EPOCH;
 use crate::entry::ContentHash;
 use crate::error::shown_list;
 use crate::index::ShardIndex;
-use crate::{Error, FileIdentity, Result, SafetensorsFile};
+use crate::{Error, FileIdentity, ModelFiles, Result, SafetensorsFile};
 
 /// The open files of one checkpoint.
 #[derive(Debug, Clone)]
@@ -45,38 +45,48 @@ impl Checkpoint {
     pub fn open_variant(path: impl AsRef<Path>, variant: Option<&str>) -> Result<Self> {
         let path = path.as_ref();
         if path.is_dir() {
-            return Self::open_path(&find_in_folder(path, variant)?);
+            let files = ModelFiles::folder(path);
+            return Self::open_file(&files, &find_in(&files, variant)?);
         }
-        Self::open_path(path)
+        let (files, name) = beside(path);
+        Self::open_file(&files, name)
     }
 
-    fn open_path(path: &Path) -> Result<Self> {
-        if path
-            .extension()
-            .is_some_and(|extension| extension == "json")
-        {
-            return Self::open_index(path);
-        }
-        let files = vec![SafetensorsFile::open(path)?];
-        Ok(Self { files })
+    /// Opens what `files` hold under the names of diffusers or transformers.
+    pub fn from_files(files: &ModelFiles) -> Result<Self> {
+        Self::open_file(files, &find_in(files, None)?)
     }
 
     /// Opens all shards of an index.
     pub fn open_index(path: impl AsRef<Path>) -> Result<Self> {
-        let index = ShardIndex::read(path.as_ref())?;
-        let mut files = Vec::new();
+        let (files, name) = beside(path.as_ref());
+        Self::open_shards(&files, name)
+    }
+
+    fn open_file(files: &ModelFiles, name: &Path) -> Result<Self> {
+        if name
+            .extension()
+            .is_some_and(|extension| extension == "json")
+        {
+            return Self::open_shards(files, name);
+        }
+        Ok(Self::from_file(files.safetensors(name)?))
+    }
+
+    fn open_shards(files: &ModelFiles, name: &Path) -> Result<Self> {
+        let index = ShardIndex::read(files, name)?;
+        let mut open = Vec::new();
         for shard in index.shards() {
-            let file = index.folder().join(shard);
-            if !file.exists() {
+            if !files.contains(shard) {
                 let expected = format!("a shard `{shard}`");
                 return Err(Error::file(&index.path, expected, "no such file"));
             }
-            let file = SafetensorsFile::open(file)?;
+            let file = files.safetensors(shard)?;
             check_shard(&index, shard, &file)?;
-            files.push(file);
+            open.push(file);
         }
-        index.check_extra_shards()?;
-        Ok(Self { files })
+        index.check_extra_shards(files)?;
+        Ok(Self { files: open })
     }
 
     /// A checkpoint of one file that is open, for example one in memory.
@@ -120,6 +130,14 @@ impl CheckpointIdentity {
     }
 }
 
+/// The folder that a file lies in, and its name there.
+fn beside(path: &Path) -> (ModelFiles, &Path) {
+    match (path.parent(), path.file_name()) {
+        (Some(folder), Some(name)) => (ModelFiles::folder(folder), Path::new(name)),
+        _ => (ModelFiles::folder(""), path),
+    }
+}
+
 /// Index and shard must agree on which tensors the shard holds.
 fn check_shard(index: &ShardIndex, shard: &str, file: &SafetensorsFile) -> Result<()> {
     let expected = || index.weight_map.iter().filter(|entry| entry.1 == shard);
@@ -154,7 +172,7 @@ fn check_shard(index: &ShardIndex, shard: &str, file: &SafetensorsFile) -> Resul
 }
 
 /// diffusers prefers an index, transformers the single file; each is followed.
-fn find_in_folder(folder: &Path, variant: Option<&str>) -> Result<PathBuf> {
+fn find_in(files: &ModelFiles, variant: Option<&str>) -> Result<PathBuf> {
     let mut names = Vec::new();
     match variant {
         None => names.extend(
@@ -175,19 +193,14 @@ fn find_in_folder(folder: &Path, variant: Option<&str>) -> Result<PathBuf> {
             format!("model.{variant}.safetensors.index.json"),
         ]),
     }
-    if let Some(found) = names
-        .iter()
-        .map(|name| folder.join(name))
-        .find(|path| path.is_file())
-    {
-        return Ok(found);
+    if let Some(found) = names.iter().find(|name| files.contains(name)) {
+        return Ok(PathBuf::from(found));
     }
-    let entries = std::fs::read_dir(folder).map_err(|error| Error::io(folder, "listing", error))?;
-    let mut others: Vec<String> = entries
-        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
-        .filter(|name| name.contains("safetensors"))
-        .collect();
-    others.sort();
+    let folder = files.root();
+    let mut others = files
+        .names()
+        .map_err(|error| Error::io(folder, "listing", error))?;
+    others.retain(|name| name.contains("safetensors"));
     let expected = shown_list(names.iter().map(String::as_str)).replace(", ", " or ");
     Err(Error::file(
         folder,

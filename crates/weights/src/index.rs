@@ -15,7 +15,7 @@ use serde::Deserialize;
 use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
 
 use crate::error::{shown, shown_list};
-use crate::{Error, Result};
+use crate::{Error, ModelFiles, Result};
 
 /// A parsed index: tensor name → name of the shard.
 #[derive(Debug)]
@@ -25,18 +25,18 @@ pub(crate) struct ShardIndex {
 }
 
 impl ShardIndex {
-    pub(crate) fn read(path: &Path) -> Result<Self> {
-        let metadata = std::fs::metadata(path);
-        let metadata = metadata.map_err(|error| Error::io(path, "opening", error))?;
-        if !metadata.is_file() {
+    pub(crate) fn read(files: &ModelFiles, name: &Path) -> Result<Self> {
+        let path = &files.path(name);
+        let failed = |action| move |error| Error::io(path, action, error);
+        let size = files.size(name).map_err(failed("opening"))?;
+        if !files.contains(name) {
             return Err(Error::file(path, "a file", "something else"));
         }
-        let size = metadata.len();
         if size > LARGEST_INDEX {
             let expected = format!("an index of at most {LARGEST_INDEX} bytes");
             return Err(Error::file(path, expected, format!("{size}")));
         }
-        let text = std::fs::read(path).map_err(|error| Error::io(path, "reading", error))?;
+        let text = files.read(name, LARGEST_INDEX).map_err(failed("reading"))?;
         let raw: RawIndex = serde_json::from_slice(&text).map_err(|error| {
             Error::file(
                 path,
@@ -70,27 +70,15 @@ impl ShardIndex {
         self.weight_map.values().map(String::as_str).collect()
     }
 
-    pub(crate) fn folder(&self) -> &Path {
-        self.path.parent().unwrap_or(Path::new(""))
-    }
-
     /// An error if the folder holds further shards of the same series.
-    pub(crate) fn check_extra_shards(&self) -> Result<()> {
+    pub(crate) fn check_extra_shards(&self, files: &ModelFiles) -> Result<()> {
         let shards = self.shards();
         let series: BTreeSet<_> = shards.iter().filter_map(|name| series_of(name)).collect();
-        let folder = if self.folder().as_os_str().is_empty() {
-            Path::new(".")
-        } else {
-            self.folder()
-        };
-        let entries =
-            std::fs::read_dir(folder).map_err(|error| Error::io(folder, "listing", error))?;
+        let names = files
+            .names()
+            .map_err(|error| Error::io(files.root(), "listing", error))?;
         let mut extra = BTreeSet::new();
-        for entry in entries {
-            let entry = entry.map_err(|error| Error::io(folder, "listing", error))?;
-            let Ok(name) = entry.file_name().into_string() else {
-                continue;
-            };
+        for name in names {
             let same_series = series_of(&name).is_some_and(|key| series.contains(&key));
             if same_series && !shards.contains(name.as_str()) {
                 extra.insert(name);

@@ -37,6 +37,7 @@ mod header;
 mod index;
 pub mod layout;
 mod mapping;
+mod model_files;
 mod parameters;
 mod scaled;
 mod source;
@@ -50,6 +51,7 @@ pub use entry::ContentHash;
 pub use error::Error;
 pub use file::{FileIdentity, SafetensorsFile};
 pub use header::{StorageDType, TensorEntry};
+pub use model_files::{EmbeddedFile, ModelFiles};
 pub use parameters::{ParameterInfo, Parameters};
 pub use view::View;
 

@@ -50,7 +50,7 @@ impl Image {
     /// [`Error::Missing`], [`Error::Read`], [`Error::TooLarge`], and those of
     /// [`Self::parse_png`].
     pub fn read_png(path: &Path) -> Result<Self> {
-        Self::parse_png(&files::read(path, FILE_LIMIT)?, path)
+        Self::parse_png(&files::read_path(path, FILE_LIMIT)?, path)
     }
 
     /// Reads the bytes of a PNG as [`Self::read_png`] does; `path` is for messages only.

@@ -96,17 +96,34 @@ fn lora_component(component: Component) -> Option<tintype_lora::Component> {
 impl FluxPipeline {
     /// Loads a LoRA file under a name, with scale 1. Models that are loaded are refitted.
     ///
+    /// Where nothing lies at `path`, it may be the name of one of the LoRAs that come with
+    /// the model, [`ModelDefaults::loras`](crate::ModelDefaults::loras).
     /// The report names tensors that were not understood. After an error nothing has changed.
     pub fn load_lora(&mut self, path: impl AsRef<Path>, name: &str) -> Result<AdapterReport> {
         if self.adapters.list.iter().any(|one| one.name() == name) {
             return Err(Error::argument("name", "a name that no LoRA has yet", name));
         }
-        let file = LoraFile::open(path)?;
+        let file = self.lora_file(path.as_ref())?;
         let mut adapters = self.adapters.clone();
         adapters.list.push(Adapter::new(name, file, 1.0));
         let report = self.report(adapters.list.last().expect("pushed just now"))?;
         self.change_adapters(adapters)?;
         Ok(report)
+    }
+
+    /// What lies at `path`, or else the model's own LoRA of this name.
+    fn lora_file(&self, path: &Path) -> Result<LoraFile> {
+        let loras = &self.defaults.loras;
+        if path.exists() || loras.is_empty() {
+            return Ok(LoraFile::open(path)?);
+        }
+        let own = path.to_str().and_then(|name| loras.get(name));
+        let Some(own) = own else {
+            let names = self.defaults.lora_names();
+            let expected = format!("a file, or one of the model's own: {names}");
+            return Err(Error::argument("lora", expected, path.display()));
+        };
+        Ok(LoraFile::from_file(self.source.safetensors(own)?)?)
     }
 
     /// Gives LoRAs these scales; those that are not named get scale 0.

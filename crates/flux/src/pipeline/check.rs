@@ -3,10 +3,11 @@
 use tintype_tensor::{DType, Tensor, TorchGenerator};
 
 use super::FluxPipeline;
+use crate::defaults::MAX_SEQUENCE_LENGTH;
 use crate::latents::LatentSize;
 use crate::output::Timings;
 use crate::scheduler::{Schedule, ScheduleRequest};
-use crate::{Error, Request, Result, Seed};
+use crate::{Error, ModelDefaults, Request, Result, Seed};
 
 /// A checked request while it runs.
 pub(super) struct Run {
@@ -38,15 +39,19 @@ impl Run {
         let mut request = request.clone();
         let prompts = check_prompts(&request)?;
         check_negative(&request, prompts)?;
-        let max_sequence_length = max_sequence_length(&request)?;
-        let size = check_size(&mut request)?;
+        let defaults = &pipeline.defaults;
+        let max_sequence_length = max_sequence_length(&request, defaults)?;
+        let size = check_size(&mut request, defaults)?;
         let num_images = request.num_images.unwrap_or(1);
         let batch = prompts.saturating_mul(num_images);
         if !(1..=MAX_BATCH).contains(&batch) {
             let expected = format!("1 to {MAX_BATCH} pictures in all");
             return Err(Error::argument("num_images", expected, num_images));
         }
-        let guidance_default = if request.image.is_some() { 7.0 } else { 3.5 };
+        let guidance_default = match request.image {
+            Some(_) => defaults.guidance_scale_with_image,
+            None => defaults.guidance_scale,
+        };
         let guidance_scale = finite(
             "guidance_scale",
             request.guidance_scale.unwrap_or(guidance_default),
@@ -122,12 +127,8 @@ impl Run {
     }
 }
 
-/// The sequence length up to which the models were trained, and diffusers allows.
-const MAX_SEQUENCE_LENGTH: usize = 512;
 /// The greatest batch that the graphs are built for.
 const MAX_BATCH: usize = 64;
-/// diffusers' default: 128 latents of 8 pixels.
-const DEFAULT_SIDE: usize = 1024;
 
 fn check_prompts(request: &Request) -> Result<usize> {
     let tensors = &request.tensors;
@@ -254,18 +255,24 @@ fn check_dtype(dtype: DType) -> Result<()> {
     }
 }
 
-fn max_sequence_length(request: &Request) -> Result<usize> {
-    let tokens = request.max_sequence_length.unwrap_or(MAX_SEQUENCE_LENGTH);
+fn max_sequence_length(request: &Request, defaults: &ModelDefaults) -> Result<usize> {
+    let usual = defaults.max_sequence_length;
+    let tokens = request.max_sequence_length.unwrap_or(usual);
     if (1..=MAX_SEQUENCE_LENGTH).contains(&tokens) {
+        if tokens > usual {
+            tracing::warn!(
+                "max_sequence_length {tokens}: the model is made for {usual}, more may draw worse"
+            );
+        }
         return Ok(tokens);
     }
     let expected = format!("1 to {MAX_SEQUENCE_LENGTH}");
     Err(Error::argument("max_sequence_length", expected, tokens))
 }
 
-fn check_size(request: &mut Request) -> Result<LatentSize> {
-    let height = *request.height.get_or_insert(DEFAULT_SIDE);
-    let width = *request.width.get_or_insert(DEFAULT_SIDE);
+fn check_size(request: &mut Request, defaults: &ModelDefaults) -> Result<LatentSize> {
+    let height = *request.height.get_or_insert(defaults.height);
+    let width = *request.width.get_or_insert(defaults.width);
     let size = LatentSize::from_pixels(height, width)?;
     if let Some((height, width)) = size.floored_from {
         let (floored_height, floored_width) = (size.pixel_height(), size.pixel_width());
@@ -278,9 +285,10 @@ fn check_size(request: &mut Request) -> Result<LatentSize> {
 }
 
 fn schedule(pipeline: &FluxPipeline, request: &Request, size: LatentSize) -> Result<Schedule> {
+    let steps = request.steps.unwrap_or(pipeline.defaults.steps);
     let schedule_request = ScheduleRequest {
         sigmas: request.sigmas.clone(),
-        ..ScheduleRequest::with_steps(request.steps.unwrap_or(28), size.image_tokens())
+        ..ScheduleRequest::with_steps(steps, size.image_tokens())
     };
     if let (Some(sigmas), Some(steps)) = (&request.sigmas, request.steps)
         && sigmas.len() != steps

@@ -20,6 +20,7 @@ use std::sync::Arc;
 use tintype_backend::Backend;
 use tintype_models::{AutoencoderKlConfig, ClipTextConfig, FluxTransformerConfig, T5EncoderConfig};
 use tintype_tensor::{DType, Tensor};
+use tintype_weights::ModelFiles;
 
 pub use adapters::AdapterReport;
 use adapters::Adapters;
@@ -29,7 +30,7 @@ pub use model::ModelKind;
 use crate::model_index::Component;
 use crate::scheduler::FlowMatchEulerConfig;
 use crate::tokenizer::{ClipTokenizer, T5Tokenizer};
-use crate::{Error, Observer, Output, Request, Result};
+use crate::{Error, ModelDefaults, Observer, Output, Request, Result};
 
 /// FLUX.1 as diffusers' FluxPipeline and FluxImg2ImgPipeline run it.
 ///
@@ -43,8 +44,9 @@ use crate::{Error, Observer, Output, Request, Result};
 /// # Ok(()) }
 /// ```
 pub struct FluxPipeline {
-    folder: PathBuf,
-    files: Files,
+    source: ModelFiles,
+    weight_files: WeightFiles,
+    defaults: ModelDefaults,
     configs: Configs,
     tokenizers: Tokenizers,
     backend: Option<Arc<dyn Backend>>,
@@ -54,9 +56,9 @@ pub struct FluxPipeline {
     models: Models,
 }
 
-/// Where the weights of models lie, if not in the pipeline's folder.
+/// Where the weights of models lie, if not among the model's own files.
 #[derive(Debug, Clone, Default)]
-struct Files {
+struct WeightFiles {
     transformer: Option<PathBuf>,
     vae: Option<PathBuf>,
 }
@@ -117,6 +119,16 @@ impl FluxPipeline {
     pub fn low_memory(mut self, low_memory: bool) -> Self {
         self.low_memory = low_memory;
         self
+    }
+
+    /// What a request gets for what it leaves unset, and the LoRAs that come with the model.
+    pub fn defaults(&self) -> &ModelDefaults {
+        &self.defaults
+    }
+
+    /// The files that the model was opened from.
+    pub fn files(&self) -> &ModelFiles {
+        &self.source
     }
 
     /// What the transformer computes.
@@ -184,7 +196,7 @@ impl FluxPipeline {
 
     /// The configuration of a component, for messages.
     fn config_path(&self, component: Component) -> PathBuf {
-        component.folder(&self.folder).join("config.json")
+        self.source.subfolder(component.name()).path("config.json")
     }
 
     fn chosen_backend(&self) -> Result<&Arc<dyn Backend>> {

@@ -202,13 +202,16 @@ impl FluxPipeline {
     fn parameters(&self, kind: ModelKind) -> Result<Parameters> {
         let component = kind.component();
         let own_file = match kind {
-            ModelKind::Transformer => self.files.transformer.as_deref(),
-            ModelKind::Decoder | ModelKind::Encoder => self.files.vae.as_deref(),
+            ModelKind::Transformer => self.weight_files.transformer.as_deref(),
+            ModelKind::Decoder | ModelKind::Encoder => self.weight_files.vae.as_deref(),
             ModelKind::Clip | ModelKind::T5 => None,
         };
-        let folder = component.folder(&self.folder);
-        let path = own_file.unwrap_or(&folder);
-        let parameters = Parameters::from_checkpoint(&Checkpoint::open(path)?)?;
+        let own = self.source.subfolder(component.name());
+        let (path, checkpoint) = match own_file {
+            Some(path) => (path, Checkpoint::open(path)?),
+            None => (own.root(), Checkpoint::from_files(&own)?),
+        };
+        let parameters = Parameters::from_checkpoint(&checkpoint)?;
         match kind {
             ModelKind::Clip => Ok(parameters.renamed(ClipTextConfig::canonical_name)?),
             ModelKind::T5 => {

@@ -1,31 +1,47 @@
 //! Opening a pipeline: configurations and tokenizers are read and checked, weights are not.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use tintype_models::{AutoencoderKlConfig, ClipTextConfig, FluxTransformerConfig, T5EncoderConfig};
 use tintype_tensor::DType;
+use tintype_weights::ModelFiles;
 
-use super::{Adapters, Configs, Files, FluxPipeline, Models, Tokenizers};
+use super::{Adapters, Configs, FluxPipeline, Models, Tokenizers, WeightFiles};
 use crate::files::{self, CONFIG_LIMIT};
 use crate::model_index::{Component, ModelIndex};
 use crate::scheduler::FlowMatchEulerConfig;
 use crate::tokenizer::{ClipTokenizer, T5Tokenizer};
-use crate::{Error, Result};
+use crate::{Error, ModelDefaults, Result};
 
 impl FluxPipeline {
     /// Opens a folder in diffusers' layout.
+    ///
+    /// # Errors
+    /// As [`FluxPipeline::from_files`].
     pub fn from_pretrained(folder: impl Into<PathBuf>) -> Result<Self> {
-        let folder = folder.into();
-        ModelIndex::from_dir(&folder)?;
-        let configs = Configs::read(&folder)?;
+        Self::from_files(ModelFiles::folder(folder))
+    }
+
+    /// Opens a model in diffusers' layout, in a folder or inside the program.
+    ///
+    /// # Errors
+    /// [`Error::Missing`], [`Error::Read`], [`Error::TooLarge`] for a file that is not
+    /// there or cannot be read; [`Error::Json`], [`Error::Invalid`],
+    /// [`Error::UnknownClass`], [`Error::Model`] for one that is wrong. Weights are not
+    /// looked at before they are needed.
+    pub fn from_files(source: ModelFiles) -> Result<Self> {
+        ModelIndex::from_files(&source)?;
+        let part = |component: Component| source.subfolder(component.name());
+        let configs = Configs::read(part)?;
         let tokenizers = Tokenizers {
-            clip: ClipTokenizer::from_dir(&Component::Tokenizer.folder(&folder))?,
-            t5: T5Tokenizer::from_dir(&Component::Tokenizer2.folder(&folder))?,
+            clip: ClipTokenizer::from_files(&part(Component::Tokenizer))?,
+            t5: T5Tokenizer::from_files(&part(Component::Tokenizer2))?,
         };
-        configs.check(&folder)?;
+        configs.check(part)?;
         Ok(Self {
-            folder,
-            files: Files::default(),
+            defaults: ModelDefaults::from_files(&source)?,
+            source,
+            weight_files: WeightFiles::default(),
             configs,
             tokenizers,
             backend: None,
@@ -40,7 +56,7 @@ impl FluxPipeline {
     /// the original layout (`flux1-dev.safetensors`).
     #[must_use]
     pub fn transformer_file(mut self, path: impl Into<PathBuf>) -> Self {
-        self.files.transformer = Some(path.into());
+        self.weight_files.transformer = Some(path.into());
         self.models.transformer = None;
         self
     }
@@ -49,7 +65,7 @@ impl FluxPipeline {
     /// the original layout (`ae.safetensors`).
     #[must_use]
     pub fn vae_file(mut self, path: impl Into<PathBuf>) -> Self {
-        self.files.vae = Some(path.into());
+        self.weight_files.vae = Some(path.into());
         self.models.decoder = None;
         self.models.encoder = None;
         self
@@ -57,25 +73,24 @@ impl FluxPipeline {
 }
 
 impl Configs {
-    fn read(folder: &Path) -> Result<Self> {
-        let config = |component: Component| component.folder(folder).join("config.json");
-        let (clip_name, clip_text) = read_text(&config(Component::TextEncoder))?;
-        let (t5_name, t5_text) = read_text(&config(Component::TextEncoder2))?;
-        let (transformer_name, transformer_text) = read_text(&config(Component::Transformer))?;
-        let (vae_name, vae_text) = read_text(&config(Component::Vae))?;
+    fn read(part: impl Fn(Component) -> ModelFiles) -> Result<Self> {
+        let (clip_name, clip_text) = read_text(&part(Component::TextEncoder))?;
+        let (t5_name, t5_text) = read_text(&part(Component::TextEncoder2))?;
+        let (transformer_name, transformer_text) = read_text(&part(Component::Transformer))?;
+        let (vae_name, vae_text) = read_text(&part(Component::Vae))?;
         Ok(Self {
             clip: ClipTextConfig::from_json(&clip_name, &clip_text)?,
             t5: T5EncoderConfig::from_json(&t5_name, &t5_text)?,
             transformer: FluxTransformerConfig::from_json(&transformer_name, &transformer_text)?,
             vae_sample_size: sample_size(&vae_text),
             vae: AutoencoderKlConfig::from_json(&vae_name, &vae_text)?,
-            scheduler: FlowMatchEulerConfig::from_dir(&Component::Scheduler.folder(folder))?,
+            scheduler: FlowMatchEulerConfig::from_files(&part(Component::Scheduler))?,
         })
     }
 
     /// Widths that models hand to each other fit.
-    fn check(&self, folder: &Path) -> Result<()> {
-        let path = Component::Transformer.folder(folder).join("config.json");
+    fn check(&self, part: impl Fn(Component) -> ModelFiles) -> Result<()> {
+        let path = part(Component::Transformer).path(CONFIG);
         let transformer = &self.transformer;
         let expect = |field: &str, expected: usize, found: usize| {
             if expected == found {
@@ -105,7 +120,7 @@ impl Configs {
             transformer.out_channels,
         )?;
         expect("axes_dims_rope", 3, transformer.axes_dims_rope.len())?;
-        let path = Component::Vae.folder(folder).join("config.json");
+        let path = part(Component::Vae).path(CONFIG);
         if self.vae.pixels_per_latent() != 8
             || self.vae.in_channels != 3
             || self.vae.out_channels != 3
@@ -122,11 +137,12 @@ impl Configs {
     }
 }
 
-fn read_text(path: &Path) -> Result<(String, String)> {
-    let bytes = files::read(path, CONFIG_LIMIT)?;
-    let text = String::from_utf8(bytes)
-        .map_err(|error| Error::invalid(path, "the text", "UTF-8", error.utf8_error()))?;
-    Ok((path.display().to_string(), text))
+fn read_text(part: &ModelFiles) -> Result<(String, String)> {
+    let path = part.path(CONFIG);
+    let bytes = files::read(part, CONFIG, CONFIG_LIMIT)?;
+    let text = std::str::from_utf8(&bytes)
+        .map_err(|error| Error::invalid(&path, "the text", "UTF-8", error))?;
+    Ok((path.display().to_string(), text.to_owned()))
 }
 
 /// `sample_size` of the autoencoder, which sets the size of tiles: a number or a list.
@@ -139,3 +155,5 @@ fn sample_size(text: &str) -> usize {
         .filter(|size| (8..=16384).contains(size))
         .unwrap_or(32)
 }
+
+const CONFIG: &str = "config.json";

@@ -16,6 +16,7 @@
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
+use tintype_weights::ModelFiles;
 
 use crate::files::{self, CONFIG_LIMIT};
 use crate::{Error, Result};
@@ -109,9 +110,9 @@ impl FlowMatchEulerConfig {
     ///
     /// # Errors
     /// Those of [`Self::parse`], and [`Error::Missing`] or [`Error::Read`].
-    pub fn from_dir(folder: &Path) -> Result<Self> {
-        let path = folder.join("scheduler_config.json");
-        Self::parse(&files::read(&path, CONFIG_LIMIT)?, &path)
+    pub fn from_files(folder: &ModelFiles) -> Result<Self> {
+        let bytes = files::read(folder, FILE, CONFIG_LIMIT)?;
+        Self::parse(&bytes, &folder.path(FILE))
     }
 
     /// Reads the bytes of a `scheduler_config.json`; `path` is for messages only.
@@ -214,6 +215,7 @@ fn or_max_shift<'de, D: serde::Deserializer<'de>>(
 }
 
 /// The class that this module reads.
+const FILE: &str = "scheduler_config.json";
 const CLASS: &str = "FlowMatchEulerDiscreteScheduler";
 const BASE_SHIFT: f64 = 0.5;
 const MAX_SHIFT: f64 = 1.15;

@@ -22,5 +22,6 @@ mod schedule;
 mod step;
 
 pub use config::{FlowMatchEulerConfig, TimeShift};
+pub(crate) use schedule::MAX_STEPS;
 pub use schedule::{Schedule, ScheduleRequest};
 pub use step::{euler_step, scale_noise, stochastic_step};

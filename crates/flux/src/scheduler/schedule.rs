@@ -305,7 +305,7 @@ fn linspace(start: f64, stop: f64, count: usize) -> Vec<f64> {
 }
 
 /// More steps than anyone runs; a bound on what a request can allocate.
-const MAX_STEPS: usize = 100_000;
+pub(crate) const MAX_STEPS: usize = 100_000;
 /// The exponent of Karras et al., arXiv 2206.00364.
 const RHO: f64 = 7.0;
 /// Both parameters of the beta spacing, arXiv 2407.12173.

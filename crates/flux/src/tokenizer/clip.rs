@@ -20,6 +20,7 @@
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
+use tintype_weights::ModelFiles;
 use tokenizers::models::bpe::{BPE, Merges, Vocab};
 use tokenizers::normalizers::replace::ReplacePattern;
 use tokenizers::normalizers::{Lowercase, NFC, Replace, Sequence as Normalizers};
@@ -62,8 +63,8 @@ impl ClipTokenizer {
     ///
     /// # Errors
     /// Those of [`Self::parse`], and [`Error::Read`], [`Error::TooLarge`].
-    pub fn from_dir(folder: &Path) -> Result<Self> {
-        let optional = |name: &str, limit| files::read_optional(&folder.join(name), limit);
+    pub fn from_files(folder: &ModelFiles) -> Result<Self> {
+        let optional = |name: &str, limit| files::read_optional(folder, name, limit);
         let tokenizer = optional("tokenizer.json", TOKENIZER_LIMIT)?;
         let vocab = optional("vocab.json", TOKENIZER_LIMIT)?;
         let merges = optional("merges.txt", TOKENIZER_LIMIT)?;
@@ -78,7 +79,7 @@ impl ClipTokenizer {
             special_tokens_map: special_tokens_map.as_deref(),
             added_tokens: added_tokens.as_deref(),
         };
-        Self::parse(files, folder)
+        Self::parse(files, folder.root())
     }
 
     /// Builds the tokenizer from its files; `folder` is for messages only.

@@ -7,10 +7,10 @@
 //! `tokenizers` crate before it is checked, so a bad one is an error and no panic.
 //!
 //! ```no_run
-//! use std::path::Path;
+//! use tintype_flux::ModelFiles;
 //! use tintype_flux::tokenizer::ClipTokenizer;
 //!
-//! let tokenizer = ClipTokenizer::from_dir(Path::new("flux/tokenizer"))?;
+//! let tokenizer = ClipTokenizer::from_files(&ModelFiles::folder("flux/tokenizer"))?;
 //! let encoding = tokenizer.encode("a red fox", tokenizer.model_max_length())?;
 //! assert_eq!(encoding.ids.len(), 77);
 //! assert!(encoding.truncated.is_none());

@@ -5,10 +5,10 @@
 //! model says of it, and unknown characters get id 2.
 //!
 //! ```no_run
-//! use std::path::Path;
+//! use tintype_flux::ModelFiles;
 //! use tintype_flux::tokenizer::T5Tokenizer;
 //!
-//! let tokenizer = T5Tokenizer::from_dir(Path::new("flux/tokenizer_2"))?;
+//! let tokenizer = T5Tokenizer::from_files(&ModelFiles::folder("flux/tokenizer_2"))?;
 //! let encoding = tokenizer.encode("a red fox", 512)?;
 //! assert_eq!(encoding.ids[encoding.eos_index], 1);
 //! # Ok::<(), tintype_flux::Error>(())
@@ -17,6 +17,7 @@
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
+use tintype_weights::ModelFiles;
 use tokenizers::models::unigram::Unigram;
 use tokenizers::pre_tokenizers::metaspace::{Metaspace, PrependScheme};
 use tokenizers::pre_tokenizers::sequence::Sequence as PreTokenizers;
@@ -55,8 +56,8 @@ impl T5Tokenizer {
     ///
     /// # Errors
     /// Those of [`Self::parse`], and [`Error::Read`], [`Error::TooLarge`].
-    pub fn from_dir(folder: &Path) -> Result<Self> {
-        let optional = |name: &str, limit| files::read_optional(&folder.join(name), limit);
+    pub fn from_files(folder: &ModelFiles) -> Result<Self> {
+        let optional = |name: &str, limit| files::read_optional(folder, name, limit);
         let tokenizer = optional("tokenizer.json", TOKENIZER_LIMIT)?;
         let spiece = match tokenizer {
             Some(_) => None,
@@ -72,7 +73,7 @@ impl T5Tokenizer {
             special_tokens_map: special_tokens_map.as_deref(),
             added_tokens: added_tokens.as_deref(),
         };
-        Self::parse(files, folder)
+        Self::parse(files, folder.root())
     }
 
     /// Builds the tokenizer from its files; `folder` is for messages only.
