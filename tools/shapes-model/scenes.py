@@ -12,6 +12,7 @@ from pathlib import Path
 
 SPEC = json.loads(Path(__file__).with_name("spec.json").read_text(encoding="utf-8"))
 CANVAS = SPEC["canvas"]
+CAPTION_TOKENS = SPEC["caption_tokens"]
 KINDS = SPEC["kinds"]
 SHAPE_COLOURS = list(SPEC["colours"])
 RGB = {**SPEC["colours"], **SPEC["background_only_colours"]}

@@ -1,0 +1,312 @@
+"""The training steps, each bounded by a time and resumable from what the one before left.
+
+    python train.py vae    OUT --minutes 2.5
+    python train.py base   OUT --minutes 8
+    python train.py guide  OUT --minutes 3.5
+    python train.py lora   OUT --style neon --minutes 2
+
+``base`` learns the rectified flow from captions to pictures, dropping one caption in ten.
+``guide`` lets that teacher draw with classifier-free guidance of a random strength, and teaches
+the model those very noise-picture pairs with the strength as its input: guidance is distilled, and
+the paths from noise to picture become straight, so that few steps suffice.
+``lora`` learns a style by low-rank changes of the transformer. Each step reads and writes f32
+safetensors in OUT; starting again from averaged weights needs no optimizer state.
+"""
+
+import argparse
+import copy
+import json
+import random
+import time
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+
+import lora as lora_files
+from data import Tokenizers, build_scenes, encode
+from model import Flow, flow_parts, generate, load_parts, new_vae, save_parts
+from optimizer import Average, Optimizer
+from render import Renderer
+
+DROPPED = 0.1
+GUIDANCE = (1.0, 5.0)
+
+
+class Run:
+    """What all steps share: device, clock, log, folder."""
+
+    def __init__(self, arguments):
+        self.out = Path(arguments.out)
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.minutes, self.batch, self.smoke = arguments.minutes, arguments.batch, arguments.smoke
+        self.scenes = arguments.scenes
+        self.compile = arguments.compile and not arguments.smoke
+        self.log = open(self.out / f"{arguments.step}{arguments.style or ''}.log", "a", encoding="utf-8")
+        self.born = time.time()
+        torch.manual_seed(arguments.seed)
+        torch.set_float32_matmul_precision("high")
+
+    def say(self, **fields):
+        line = json.dumps({"seconds": round(time.time() - self.born, 1), **fields})
+        print(line, flush=True)
+        print(line, file=self.log, flush=True)
+
+    def autocast(self):
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda")
+
+    def loop(self, one_step, every=200):
+        """Runs ``one_step(progress)`` until the minutes are over; progress follows the clock."""
+        start, count, total = time.time(), 0, 0.0
+        while True:
+            progress = (time.time() - start) / (60 * self.minutes)
+            if progress >= 1 or (self.smoke and count >= self.smoke):
+                break
+            loss = one_step(progress)
+            total = total + loss.detach()
+            count += 1
+            if count % every == 0 or self.smoke:
+                self.say(step=count, loss=round(float(total) / (1 if self.smoke else every), 5))
+                total = 0.0
+        self.say(steps=count, training_seconds=round(time.time() - start, 1))
+
+    def pool(self, count, seed):
+        """Scenes on the device (rows, CLIP's ids, T5's ids), and the ids of an empty caption."""
+        count = self.smoke * 8 if self.smoke else self.scenes or count
+        scenes = [part.to(self.device) for part in build_scenes(count, seed, self.out)]
+        self.say(scenes=count)
+        return scenes, [ids.to(self.device) for ids in Tokenizers(self.out)([""])]
+
+    def vae(self):
+        vae = new_vae()
+        load_parts(self.out, vae=vae)
+        scale = json.loads((self.out / "scale.json").read_text())
+        vae.register_to_config(**scale)
+        return vae.to(self.device).eval()
+
+
+def sample_times(n, device):
+    """Times in 0..1: mostly logit-normal about the middle, some uniform."""
+    normal = torch.sigmoid(0.3 + torch.randn(n, device=device))
+    return torch.where(torch.rand(n, device=device) < 0.25, torch.rand(n, device=device), normal)
+
+
+def train_vae(run):
+    """Reconstruction of plain, neon and chalk pictures; a little noise in the latents makes the decoder sturdy."""
+    (rows, _, _), _ = run.pool(200_000, seed=21)
+    renderer, generator = Renderer(run.device), torch.Generator(run.device).manual_seed(2)
+    vae = new_vae().to(run.device, memory_format=torch.channels_last)
+    optimizer = Optimizer(vae, adam_rate=2e-3, muon=False, fall=0.7)
+    average = Average(vae, 0.999)
+    encode_decode = torch.compile(lambda x, noise: reconstruct(vae, x, noise)) if run.compile else (
+        lambda x, noise: reconstruct(vae, x, noise)
+    )
+
+    def step(progress):
+        picks = torch.randint(len(rows), (run.batch,), device=run.device)
+        third = run.batch // 4
+        parts = (picks[: 2 * third], picks[2 * third : 3 * third], picks[3 * third :])
+        pictures = torch.cat([renderer(rows[part], style, generator) for part, style in zip(parts, STYLES)])
+        pictures = pictures.to(memory_format=torch.channels_last)
+        noise = torch.randn(run.batch, 16, 16, 16, device=run.device) * 0.1
+        with run.autocast():
+            back, divergence = encode_decode(pictures, noise)
+        error = back.float() - pictures
+        loss = error.abs().mean() + 2.0 * error.square().mean() + 0.5 * edges(error) + 1e-3 * divergence.float()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
+        optimizer.step(progress)
+        average.update()
+        return loss
+
+    run.loop(step)
+    average.copy_to(vae)
+    vae.eval()
+    measure_vae(run, vae, rows, renderer, generator)
+    save_parts(run.out, vae=vae)
+
+
+STYLES = ("plain", "neon", "chalk")
+
+
+def reconstruct(vae, pictures, noise):
+    """Decoded pictures and the divergence of latents from the unit normal, per value."""
+    latents = vae.encode(pictures).latent_dist
+    divergence = 0.5 * (latents.mean.square() + latents.var - 1 - latents.logvar).mean()
+    sampled = latents.mean + latents.std * torch.randn_like(latents.mean) + noise
+    return vae.decode(sampled).sample, divergence
+
+
+def edges(error):
+    """The mean absolute difference between neighbouring errors: blurred edges cost more than flat ones."""
+    return error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()
+
+
+@torch.no_grad()
+def measure_vae(run, vae, rows, renderer, generator):
+    """Scale and shift of the latents, and how well each style comes back."""
+    count = min(2048, len(rows))
+    latents, report = [], {}
+    for style in STYLES:
+        errors = []
+        for start in range(0, count, 256):
+            pictures = renderer(rows[start : min(start + 256, count)], style, generator)
+            mean = vae.encode(pictures).latent_dist.mean
+            if style == "plain":
+                latents.append(mean)
+            errors.append((vae.decode(mean).sample.clamp(-1, 1) - pictures).square().mean(dim=(1, 2, 3)) / 4)
+        report[f"psnr_{style}"] = round(float((-10 * torch.cat(errors).log10()).mean()), 2)
+    latents = torch.cat(latents)
+    deviations = latents.std(dim=(0, 2, 3))
+    scale = {"shift_factor": float(latents.mean()), "scaling_factor": float(1 / latents.std())}
+    (run.out / "scale.json").write_text(json.dumps(scale) + "\n")
+    run.say(**report, **scale, deviations=[round(float(d), 2) for d in deviations])
+
+
+def flow_loss(flow, clean, noise, t, guidance, clip_ids, t5_ids):
+    """The mean squared error of the velocity, noise - clean."""
+    mixed = torch.lerp(clean, noise, t[:, None, None])
+    states, pooled = flow.embed(clip_ids, t5_ids)
+    velocity = flow(mixed, t, guidance, states, pooled)
+    return F.mse_loss(velocity.float(), noise - clean)
+
+
+def compile_flow(run, flow):
+    if run.compile:
+        flow.transformer.compile(dynamic=False)
+
+
+def train_base(run):
+    scenes, empty = run.pool(1_000_000, seed=31)
+    rows, clip_ids, t5_ids = scenes
+    latents = encode(rows, run.vae(), run.device)
+    run.say(encoded=len(latents), mean=float(latents.float().mean()), std=float(latents.float().std()))
+    flow = Flow().to(run.device)
+    if (run.out / "transformer.safetensors").exists():
+        load_parts(run.out, **flow_parts(flow))
+        run.say(resumed=True)
+    compile_flow(run, flow)
+    optimizer, average = Optimizer(flow), Average(flow)
+    ones = torch.ones(run.batch, device=run.device)
+
+    def step(progress):
+        picks = torch.randint(len(latents), (run.batch,), device=run.device)
+        dropped = torch.rand(run.batch, 1, device=run.device) < DROPPED
+        clip, t5 = (torch.where(dropped, none, ids[picks]) for none, ids in zip(empty, (clip_ids, t5_ids)))
+        clean = latents[picks].float()
+        noise = torch.randn_like(clean)
+        with run.autocast():
+            loss = flow_loss(flow, clean, noise, sample_times(run.batch, run.device), ones, clip, t5)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(optimizer.adam.param_groups[0]["params"], 1.0)
+        optimizer.step(progress)
+        average.update()
+        return loss
+
+    run.loop(step)
+    average.copy_to(flow)
+    save_parts(run.out / "base", **flow_parts(flow))
+    save_parts(run.out, **flow_parts(flow))
+
+
+def draw_pairs(run, teacher, clip_ids, t5_ids, empty, batch):
+    """The teacher's pictures for given captions, with the noise and guidance that gave them."""
+    noise = torch.randn(len(clip_ids), 64, 64, device=run.device, dtype=torch.bfloat16)
+    guidance = torch.empty(len(clip_ids), device=run.device).uniform_(*GUIDANCE)
+    clean = torch.empty_like(noise)
+    for start in range(0, len(noise), batch):
+        part = slice(start, start + batch)
+        with run.autocast():
+            clean[part] = generate(
+                teacher, noise[part].float(), clip_ids[part], t5_ids[part], guidance[part], 4 if run.smoke else 24, empty
+            )
+    return noise, guidance, clean
+
+
+def train_guide(run, seconds_for_pairs=55):
+    (_, clip_ids, t5_ids), empty = run.pool(400_000, seed=41)
+    flow = Flow().to(run.device)
+    load_parts(run.out / "base", **flow_parts(flow))
+    teacher = copy.deepcopy(flow).eval()
+    compile_flow(run, teacher)
+    pairs, start, batch = [], time.time(), 16 if run.smoke else 4096
+    for first in range(0, len(clip_ids) - batch + 1, batch):
+        part = slice(first, first + batch)
+        pairs.append(draw_pairs(run, teacher, clip_ids[part], t5_ids[part], empty, batch))
+        torch.cuda.synchronize() if run.device.type == "cuda" else None
+        if time.time() - start > seconds_for_pairs or (run.smoke and len(pairs) == 2):
+            break
+    noises, guidances, cleans = (torch.cat(part) for part in zip(*pairs))
+    run.say(pairs=len(noises), std=float(cleans.float().std()))
+    compile_flow(run, flow)
+    optimizer, average = Optimizer(flow, muon_rate=0.004, adam_rate=6e-4), Average(flow)
+
+    def step(progress):
+        picks = torch.randint(len(noises), (run.batch,), device=run.device)
+        t = torch.rand(run.batch, device=run.device)
+        with run.autocast():
+            loss = flow_loss(
+                flow, cleans[picks].float(), noises[picks].float(), t, guidances[picks], clip_ids[picks], t5_ids[picks]
+            )
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(optimizer.adam.param_groups[0]["params"], 1.0)
+        optimizer.step(progress)
+        average.update()
+        return loss
+
+    run.loop(step)
+    average.copy_to(flow)
+    save_parts(run.out / "guided", **flow_parts(flow))
+
+
+def train_lora(run, style):
+    scenes, _ = run.pool(100_000, seed=51)
+    rows, clip_ids, t5_ids = scenes
+    latents = encode(rows, run.vae(), run.device, style)
+    flow = Flow().to(run.device).requires_grad_(False)
+    load_parts(run.out / "guided", **flow_parts(flow))
+    factors = lora_files.attach(flow.transformer)
+    optimizer = torch.optim.AdamW(factors, 2e-3, betas=(0.9, 0.99), weight_decay=0.0)
+    average = Average(torch.nn.ParameterList(factors), 0.998)
+
+    def step(progress):
+        optimizer.param_groups[0]["lr"] = 3e-3 * min(1.0, progress / 0.03, (1.0 - progress) / 0.6)
+        picks = torch.randint(len(latents), (run.batch,), device=run.device)
+        clean = latents[picks].float()
+        guidance = torch.empty(run.batch, device=run.device).uniform_(*GUIDANCE)
+        with run.autocast():
+            t = sample_times(run.batch, run.device)
+            loss = flow_loss(flow, clean, torch.randn_like(clean), t, guidance, clip_ids[picks], t5_ids[picks])
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        average.update()
+        return loss
+
+    run.loop(step)
+    average.copy_to(torch.nn.ParameterList(factors))
+    lora_files.save_factors(flow.transformer, run.out / f"{style}.safetensors")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("step", choices=["vae", "base", "guide", "lora"])
+    parser.add_argument("out")
+    parser.add_argument("--minutes", type=float, required=True)
+    parser.add_argument("--batch", type=int, default=1024)
+    parser.add_argument("--style", choices=STYLES[1:])
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--smoke", type=int, default=0, metavar="STEPS", help="few steps on little data, for a CPU")
+    parser.add_argument("--scenes", type=int, help="how many scenes to draw, in place of the step's own number")
+    parser.add_argument("--no-compile", dest="compile", action="store_false")
+    arguments = parser.parse_args()
+    random.seed(arguments.seed)
+    run = Run(arguments)
+    if arguments.step == "lora":
+        train_lora(run, arguments.style)
+    else:
+        {"vae": train_vae, "base": train_base, "guide": train_guide}[arguments.step](run)
+
+
+if __name__ == "__main__":
+    main()
