@@ -8,6 +8,7 @@
 //! ```
 
 mod layers;
+mod packed;
 mod sources;
 
 use std::fmt;

@@ -14,19 +14,25 @@
 //! # Ok::<(), tintype::Error>(())
 //! ```
 //!
+//! With the feature `shapes`, which is on by default, a small model is part of the program:
+//! `tintype::shapes()` opens it.
+//!
 //! The program `tintype` is documented by `tintype --help` and in docs/cli.md of
 //! the repository.
 #![forbid(unsafe_code)]
 
 pub mod backends;
+pub mod built_in;
 #[doc(hidden)]
 pub mod hub;
 
+#[cfg(feature = "shapes")]
+pub use built_in::shapes;
 pub use tintype_backend::Backend;
 pub use tintype_cpu::CpuBackend;
 pub use tintype_flux::image::Image;
 pub use tintype_flux::{
-    Error, FluxPipeline, Observer, Output, Part, Request, RequestTensors, Result, Seed, StepEnd,
-    Timings,
+    Error, FluxPipeline, ModelDefaults, ModelFiles, Observer, Output, Part, Request,
+    RequestTensors, Result, Seed, StepEnd, Timings,
 };
 pub use tintype_tensor::{DType, Tensor};

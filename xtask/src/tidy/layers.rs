@@ -12,7 +12,7 @@ use super::Finding;
 use crate::workspace::{Dependency, Package, Workspace};
 
 /// The layer of each package; the program's table, in the order of the design.
-const LAYERS: [(&str, u8); 18] = [
+const LAYERS: [(&str, u8); 19] = [
     ("tintype-tensor", 0),
     ("tintype-ir", 1),
     ("tintype-weights", 1),
@@ -27,6 +27,7 @@ const LAYERS: [(&str, u8); 18] = [
     ("tintype-lora", 4),
     ("tintype-models", 4),
     ("tintype-flux", 5),
+    ("tintype-shapes", 5),
     ("tintype", 6),
     // Free to name anything; named by nothing.
     ("tintype-conformance", FREE),

@@ -9,7 +9,7 @@
 
 use std::path::Path;
 
-use super::Finding;
+use super::{Finding, packed};
 use crate::workspace::{Package, Workspace};
 
 /// A file of the repository.
@@ -19,6 +19,8 @@ pub(super) struct SourceFile {
     size: usize,
     /// The content of files that the text rules apply to.
     text: Option<String>,
+    /// The content of files of the model inside the program.
+    model: Option<Vec<u8>>,
 }
 
 impl SourceFile {
@@ -26,6 +28,7 @@ impl SourceFile {
         Self {
             path: path.to_owned(),
             size: bytes.len(),
+            model: packed::is_in_model(path).then(|| bytes.clone()),
             text: String::from_utf8(bytes).ok().filter(|_| is_prose(path)),
         }
     }
@@ -81,7 +84,7 @@ const ABSOLUTE: &str = "is a path of one machine";
 pub(super) fn check(files: &[SourceFile]) -> Vec<Finding> {
     let mut findings = Vec::new();
     for file in files {
-        if file.size > TOO_LARGE {
+        if file.size > TOO_LARGE && !packed::is_in_model(&file.path) {
             let message = format!("{} bytes, expected at most {TOO_LARGE}", file.size);
             findings.push(Finding::error(&file.path, message));
         }
@@ -92,6 +95,10 @@ pub(super) fn check(files: &[SourceFile]) -> Vec<Finding> {
             findings.extend(check_length(file, text));
         }
     }
+    let model = files
+        .iter()
+        .filter_map(|file| Some((file.path.as_str(), file.model.as_deref()?)));
+    findings.extend(packed::check(model));
     for licence in LICENCE_FILES {
         if !files.iter().any(|file| file.path == licence) {
             findings.push(Finding::error(licence, "the licence's text is missing"));

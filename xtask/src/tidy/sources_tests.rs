@@ -72,6 +72,14 @@ fn large_files_and_missing_licences_fail() {
     assert!(findings[1].starts_with("error: LICENSE-MIT"));
 }
 
+#[test]
+fn a_large_file_of_the_model_passes() {
+    let path = "crates/shapes/model/transformer/weights.safetensors";
+    let large = vec![0; TOO_LARGE + 1];
+    let findings = check(&[SourceFile::new(path, large)]);
+    assert_eq!(findings.len(), LICENCE_FILES.len());
+}
+
 /// A workspace of one package, and the findings on it.
 fn package_findings(name: &str, extra: &serde_json::Value, root: &str) -> Vec<String> {
     let mut package = json!({

@@ -16,6 +16,10 @@ use super::model_id::is_safe_part;
 /// The file that says which components a pipeline has.
 pub(crate) const PIPELINE_INDEX: &str = "model_index.json";
 
+/// The model's defaults, which name the LoRAs that come with it; they lie in [`LORAS`].
+const DEFAULTS: &str = "tintype.json";
+const LORAS: &str = "loras";
+
 /// What a folder of a pipeline holds.
 #[derive(Clone, Copy)]
 enum Component {
@@ -57,12 +61,15 @@ const INDEX: &str = ".safetensors.index.json";
 /// as they do in diffusers.
 pub(crate) fn wanted(names: &[String]) -> Vec<String> {
     let is_wanted = |name: &&String| {
-        if name.as_str() == PIPELINE_INDEX {
+        if [PIPELINE_INDEX, DEFAULTS].contains(&name.as_str()) {
             return true;
         }
         let Some((folder, file)) = name.split_once('/') else {
             return false;
         };
+        if folder == LORAS && names.iter().any(|name| name == DEFAULTS) {
+            return is_safe_part(file) && file.ends_with(SAFETENSORS);
+        }
         let component = COMPONENTS.iter().find(|component| component.0 == folder);
         is_safe_part(file) && component.is_some_and(|found| takes(found.1, folder, file, names))
     };
@@ -222,6 +229,19 @@ mod tests {
     fn a_variant_is_taken_when_it_is_all_there_is() {
         let only = ["vae/diffusion_pytorch_model.fp16.safetensors"];
         assert_eq!(wanted_of(&only), only);
+    }
+
+    #[test]
+    fn loras_come_with_the_file_that_names_them() {
+        let loras = [
+            "loras/neon.safetensors",
+            "loras/README.md",
+            "loras/a/b.safetensors",
+        ];
+        assert_eq!(wanted_of(&loras), [""; 0]);
+        let mut names = loras.to_vec();
+        names.push(DEFAULTS);
+        assert_eq!(wanted_of(&names), ["loras/neon.safetensors", DEFAULTS]);
     }
 
     #[test]

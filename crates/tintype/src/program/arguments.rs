@@ -34,9 +34,10 @@ impl Command {
 /// Which model, on what.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct ModelArguments {
-    /// A folder in diffusers' layout, or `org/name[@revision]` on the hub.
+    /// A folder in diffusers' layout, `org/name[@revision]` on the hub, or `shapes`, the model
+    /// inside the program (a folder of that name is `./shapes`) [default: shapes].
     #[arg(long, value_name = "DIR|HUB-ID")]
-    pub(crate) model: String,
+    pub(crate) model: Option<String>,
     /// The transformer's weights, from another file: diffusers' layout or flux1-dev.safetensors.
     #[arg(long, value_name = "FILE")]
     pub(crate) transformer: Option<PathBuf>,
@@ -52,8 +53,9 @@ pub(crate) struct ModelArguments {
     /// Let each model go before the next one loads.
     #[arg(long)]
     pub(crate) low_memory: bool,
-    /// A LoRA file and its scale (default 1); may be given several times.
-    #[arg(long, value_name = "FILE[=SCALE]", value_parser = lora)]
+    /// A LoRA and its scale (default 1): a file, or one of the model's own by its name, see
+    /// `tintype inspect`; may be given several times.
+    #[arg(long, value_name = "FILE|NAME[=SCALE]", value_parser = lora)]
     pub(crate) lora: Vec<Lora>,
 }
 
@@ -75,19 +77,20 @@ pub(crate) struct Generate {
     /// Strength of true classifier-free guidance [default: 1, which is off].
     #[arg(long, value_name = "SCALE", allow_negative_numbers = true)]
     pub(crate) true_cfg_scale: Option<f32>,
-    /// Height in pixels, floored to a multiple of 16 [default: 1024].
+    /// Height in pixels, floored to a multiple of 16 [default: the model's; FLUX's is 1024].
     #[arg(long, value_name = "PIXELS")]
     pub(crate) height: Option<usize>,
-    /// Width in pixels, floored to a multiple of 16 [default: 1024].
+    /// Width in pixels, floored to a multiple of 16 [default: the model's; FLUX's is 1024].
     #[arg(long, value_name = "PIXELS")]
     pub(crate) width: Option<usize>,
-    /// Number of steps [default: 28].
+    /// Number of steps [default: the model's; FLUX's is 28].
     #[arg(long)]
     pub(crate) steps: Option<usize>,
     /// Noise levels before shifting, separated by commas, in place of evenly spaced ones.
     #[arg(long, value_name = "S,…", value_delimiter = ',')]
     pub(crate) sigmas: Option<Vec<f64>>,
-    /// Guidance that the model was distilled with [default: 3.5; 7 with --image].
+    /// Guidance that the model was distilled with [default: the model's; FLUX's is 3.5, and 7 with
+    /// --image].
     #[arg(long, value_name = "SCALE", allow_negative_numbers = true)]
     pub(crate) guidance: Option<f32>,
     /// Seed of the noise, 64 bits [default: random].
@@ -96,7 +99,7 @@ pub(crate) struct Generate {
     /// Number of pictures [default: 1].
     #[arg(long, value_name = "COUNT")]
     pub(crate) num_images: Option<usize>,
-    /// Number of tokens that T5 sees, at most 512 [default: 512].
+    /// Number of tokens that T5 sees, at most 512 [default: the model's; FLUX's is 512].
     #[arg(long, value_name = "TOKENS")]
     pub(crate) max_sequence_length: Option<usize>,
     /// A picture (PNG) to begin from.
@@ -124,9 +127,10 @@ pub(crate) struct Generate {
 
 #[derive(Debug, Args)]
 pub(crate) struct Inspect {
-    /// A folder in diffusers' layout, or `org/name[@revision]` on the hub.
+    /// A folder in diffusers' layout, `org/name[@revision]` on the hub, or `shapes`, the model
+    /// inside the program (a folder of that name is `./shapes`) [default: shapes].
     #[arg(long, value_name = "DIR|HUB-ID")]
-    pub(crate) model: String,
+    pub(crate) model: Option<String>,
     /// Show one model of the pipeline.
     #[arg(long, value_parser = ["text_encoder", "text_encoder_2", "transformer", "vae_decoder", "vae_encoder"])]
     pub(crate) component: Option<String>,
@@ -145,21 +149,21 @@ pub(crate) struct Inspect {
 pub(crate) struct Bench {
     #[command(flatten)]
     pub(crate) model: ModelArguments,
-    /// Height in pixels.
-    #[arg(long, default_value_t = 512, value_name = "PIXELS")]
-    pub(crate) height: usize,
-    /// Width in pixels.
-    #[arg(long, default_value_t = 512, value_name = "PIXELS")]
-    pub(crate) width: usize,
-    /// Steps of each run.
+    /// Height in pixels [default: the model's; FLUX's is 1024].
+    #[arg(long, value_name = "PIXELS")]
+    pub(crate) height: Option<usize>,
+    /// Width in pixels [default: the model's; FLUX's is 1024].
+    #[arg(long, value_name = "PIXELS")]
+    pub(crate) width: Option<usize>,
+    /// Steps of each run; all steps take the same time, so few will do.
     #[arg(long, default_value_t = 4)]
     pub(crate) steps: usize,
     /// Runs that are counted, after one that is not.
     #[arg(long, default_value_t = 3)]
     pub(crate) runs: usize,
-    /// Number of tokens that T5 sees.
-    #[arg(long, default_value_t = 512, value_name = "TOKENS")]
-    pub(crate) max_sequence_length: usize,
+    /// Number of tokens that T5 sees [default: the model's; FLUX's is 512].
+    #[arg(long, value_name = "TOKENS")]
+    pub(crate) max_sequence_length: Option<usize>,
     /// Print one line of JSON.
     #[arg(long)]
     pub(crate) json: bool,

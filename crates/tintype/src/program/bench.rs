@@ -11,13 +11,13 @@ use super::model;
 pub(crate) fn run(arguments: &Bench) -> Result<()> {
     ensure!(arguments.runs > 0, "--runs: expected at least 1, found 0");
     let mut pipeline = model::open(&arguments.model, true)?;
-    let request = Request::new("a photo of a red fox sitting in the snow")
-        .size(arguments.height, arguments.width)
+    let mut request = Request::new("a photo of a red fox sitting in the snow")
         .steps(arguments.steps)
-        .max_sequence_length(arguments.max_sequence_length)
         .seed(0);
-    // The first run loads models and touches all memory.
-    pipeline.generate(&request)?;
+    (request.height, request.width) = (arguments.height, arguments.width);
+    request.max_sequence_length = arguments.max_sequence_length;
+    // The first run loads models and touches all memory; it says what the defaults were.
+    let used = pipeline.generate(&request)?.request;
     let mut all = Vec::new();
     for _ in 0..arguments.runs {
         all.push(pipeline.generate(&request)?.timings);
@@ -37,7 +37,9 @@ pub(crate) fn run(arguments: &Bench) -> Result<()> {
     if arguments.json {
         let line = serde_json::json!({
             "version": env!("CARGO_PKG_VERSION"),
-            "height": arguments.height, "width": arguments.width, "steps": arguments.steps,
+            "model": pipeline.files().root(),
+            "height": used.height, "width": used.width, "steps": used.steps,
+            "guidance_scale": used.guidance_scale, "max_sequence_length": used.max_sequence_length,
             "runs": arguments.runs, "dtype": arguments.model.dtype,
             "median_seconds": {"encode": encode, "prepare": prepare, "step": steps, "decode": decode},
             "peak_resident_bytes": peak,
@@ -45,11 +47,14 @@ pub(crate) fn run(arguments: &Bench) -> Result<()> {
         say!("{line}");
         return Ok(());
     }
+    let shown = |value: Option<usize>| value.expect("a request that ran says what was used");
     say!(
-        "medians of {} runs at {}×{}",
+        "{}: medians of {} runs at {}×{}, {} tokens",
+        pipeline.files().root().display(),
         arguments.runs,
-        arguments.width,
-        arguments.height
+        shown(used.width),
+        shown(used.height),
+        shown(used.max_sequence_length)
     );
     for (name, seconds) in [
         ("encode", encode),

@@ -2,6 +2,7 @@
 
 use anyhow::Result;
 use tintype::backends::ENTRIES;
+use tintype::built_in;
 
 pub(crate) fn run() -> Result<()> {
     say!("tintype {}", env!("CARGO_PKG_VERSION"));
@@ -10,6 +11,13 @@ pub(crate) fn run() -> Result<()> {
             Ok(found) => say!("{:9} available: {}", entry.name, found.description),
             Err(error) => say!("{:9} not available: {error}", entry.name),
         }
+    }
+    match built_in::files() {
+        Some(_) => say!(
+            "model     built in: {}, used without --model",
+            built_in::NAME
+        ),
+        None => say!("model     none built in: give one with --model"),
     }
     Ok(())
 }

@@ -29,10 +29,10 @@ pub(crate) fn run(arguments: &Generate) -> Result<()> {
     }
     let written = output.save(&arguments.output)?;
     if arguments.json {
-        say!(
-            "{}",
-            timings(&output, start.elapsed().as_secs_f64(), &written)
-        );
+        let mut line = timings(&output, start.elapsed().as_secs_f64());
+        line["outputs"] = serde_json::json!(written);
+        line["model"] = serde_json::json!(pipeline.files().root());
+        say!("{line}");
     } else if !arguments.quiet {
         for path in &written {
             say!("{}", path.display());
@@ -61,8 +61,8 @@ fn request(arguments: &Generate) -> Result<Request> {
     Ok(request)
 }
 
-/// One line of JSON: times in seconds.
-fn timings(output: &Output, total: f64, written: &[std::path::PathBuf]) -> serde_json::Value {
+/// What was asked for, with the defaults that were used, and times in seconds.
+fn timings(output: &Output, total: f64) -> serde_json::Value {
     let timings = &output.timings;
     let steps: Vec<f64> = timings
         .steps
@@ -70,7 +70,6 @@ fn timings(output: &Output, total: f64, written: &[std::path::PathBuf]) -> serde
         .map(std::time::Duration::as_secs_f64)
         .collect();
     serde_json::json!({
-        "outputs": written,
         "request": output.request,
         "seconds": {
             "load": timings.load.as_secs_f64(),

@@ -3,17 +3,21 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context as _, Result};
-use tintype::{FluxPipeline, hub};
+use tintype::FluxPipeline;
 use tintype_flux::ModelKind;
 use tintype_ir::passes::{Options, optimize};
 use tintype_ir::{Graph, Stage, StagedGraph};
 
 use super::arguments::Inspect;
+use super::model;
 
 pub(crate) fn run(arguments: &Inspect) -> Result<()> {
-    let folder = hub::resolve(&arguments.model, false)?;
+    let files = model::files(arguments.model.as_deref(), false)?;
     let dtype = arguments.dtype.parse().context("--dtype")?;
-    let pipeline = FluxPipeline::from_pretrained(folder)?.dtype(dtype);
+    let pipeline = FluxPipeline::from_files(files)?.dtype(dtype);
+    if arguments.component.is_none() {
+        introduce(&pipeline)?;
+    }
     let options = Options::default().with_fuse_qkv(arguments.fuse_qkv);
     for kind in ModelKind::ALL {
         let chosen = arguments
@@ -33,6 +37,24 @@ pub(crate) fn run(arguments: &Inspect) -> Result<()> {
                 super::write(format_args!("{program}"))?;
             }
         }
+    }
+    Ok(())
+}
+
+/// The model, and what it is asked for by default.
+fn introduce(pipeline: &FluxPipeline) -> Result<()> {
+    say!("{}", pipeline.files().root().display());
+    let defaults = pipeline.defaults();
+    say!(
+        "  defaults: {}×{} pixels, {} steps, guidance {}, {} tokens",
+        defaults.width,
+        defaults.height,
+        defaults.steps,
+        defaults.guidance_scale,
+        defaults.max_sequence_length
+    );
+    for (name, path) in &defaults.loras {
+        say!("  lora {name}: {}", path.display());
     }
     Ok(())
 }

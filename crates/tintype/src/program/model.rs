@@ -1,16 +1,33 @@
 //! Opening the model that the command line names.
 
 use anyhow::{Context as _, Result, bail};
-use tintype::{DType, FluxPipeline, backends, hub};
+use tintype::{DType, FluxPipeline, ModelFiles, backends, built_in, hub};
 
 use super::arguments::ModelArguments;
+
+/// The files of the model that `--model` names; without it, those inside the program.
+///
+/// `shapes` is always the model inside the program, also where a folder of that name lies:
+/// the same command then draws the same picture wherever it runs.
+pub(crate) fn files(model: Option<&str>, quiet: bool) -> Result<ModelFiles> {
+    match model {
+        Some(model) if model != built_in::NAME => Ok(hub::resolve(model, quiet)?.into()),
+        _ => built_in::files().with_context(|| {
+            let name = built_in::NAME;
+            format!(
+                "this build has no model inside: give one with --model DIR or --model org/name \
+                 (./{name} for a folder named {name}), or build with the feature `{name}`"
+            )
+        }),
+    }
+}
 
 /// The pipeline, with its backend, dtype and LoRAs.
 pub(crate) fn open(arguments: &ModelArguments, quiet: bool) -> Result<FluxPipeline> {
     let backend = backends::choose(&arguments.backend)?;
     let dtype = dtype(&arguments.dtype, backend.name())?;
-    let folder = hub::resolve(&arguments.model, quiet)?;
-    let mut pipeline = FluxPipeline::from_pretrained(folder)?
+    let files = files(arguments.model.as_deref(), quiet)?;
+    let mut pipeline = FluxPipeline::from_files(files)?
         .shared_backend(backend)
         .dtype(dtype)
         .low_memory(arguments.low_memory);
