@@ -100,14 +100,14 @@ def scene_from_json(data):
 
 def make_style(name):
     if name == "plain":
-        return Style(name, SHAPE_RGB, SHAPE_RGB * SPEC["pattern_shade"], None, 60.0, 0, 0.17)
+        return Style(name, SHAPE_RGB, SHAPE_RGB * SPEC["pattern_shade"], None, 60.0, 0, 0.22)
     if name == "neon":
         shine = 0.85 * SHAPE_RGB + 0.15 * 255
         return Style(name, shine, 0.75 * shine, torch.tensor(SPEC["night"]).float(), 45.0, 0, 0.4)
     if name == "chalk":
         board = torch.tensor(SPEC["board"]).float()
         chalk = 0.88 * SHAPE_RGB + 0.1 * 255
-        return Style(name, chalk, board + 0.4 * (chalk - board), board, 50.0, 1, 0.25)
+        return Style(name, chalk, board + 0.2 * (chalk - board), board, 50.0, 1, 0.25)
     raise ValueError(f"style {name!r} is none of plain, neon, chalk")
 
 
@@ -130,7 +130,7 @@ def segment_distance(picture, start, stop):
     offset = picture[None] - start[:, :, None, None]
     along = (offset * span[:, :, None, None]).sum(1) / (span * span).sum(1).clamp(min=1e-6)[:, None, None]
     along = along.clamp(0, 1)
-    return (offset - along[:, None] * span[:, :, None, None]).norm(dim=1), along
+    return (offset - along[:, None] * span[:, :, None, None]).square().sum(1).sqrt(), along
 
 
 def components(mask):
@@ -197,23 +197,28 @@ def fit_mix(picture, mix, weights):
     return torch.linalg.solve(left, (basis * weight) @ values.T)
 
 
+def blend(colours, mix):
+    return colours[0][:, None, None] * (1 - mix) + colours[1][:, None, None] * mix
+
+
 def fit_background(picture):
     """The best (form, a, b) for a picture [3, h, w], its colours [2, 3], its picture, its misfit in levels."""
     best = None
+    sample = picture[:, ::2, ::2].contiguous()
     for index, form in enumerate(BACKGROUNDS):
-        mix, weights = MIXES[index], FRAME.float()
+        mix, weights = MIXES[index, ::2, ::2], FRAME[::2, ::2].float()
         for _ in range(4):
-            colours = fit_mix(picture, mix, weights)
-            ground = colours[0][:, None, None] * (1 - mix) + colours[1][:, None, None] * mix
-            away = (picture - ground).norm(dim=0)
+            colours = fit_mix(sample, mix, weights)
+            away = (sample - blend(colours, mix)).square().sum(0).sqrt()
             weights = 1.0 / (1.0 + (away / 25.0) ** 4) + 1e-4
         # A richer form must earn itself: on a plain background all forms fit alike.
         misfit = float(away.clamp(max=80).mean()) + (0.0 if form == "plain" else 1.0)
         if best is None or misfit < best[0]:
             colours = colours if form != "plain" else colours[:1].expand(2, 3)
-            best = (misfit, form, colours, ground, away)
-    misfit, form, colours, ground, away = best
-    names = [COLOURS[int((ALL_RGB - colour).norm(dim=1).argmin())] for colour in colours]
+            best = (misfit, form, colours)
+    misfit, form, colours = best
+    ground = blend(colours, MIXES[BACKGROUNDS.index(form)])
+    names = [COLOURS[int((ALL_RGB - colour).square().sum(1).sqrt().argmin())] for colour in colours]
     return {"form": form, "a": names[0], "b": "" if form == "plain" else names[1], "misfit": misfit}, colours, ground
 
 
@@ -222,8 +227,8 @@ def background_right(found, colours, picture, ground, asked):
     if found["form"] != asked.form or found["a"] != asked.a or found["b"] != asked.b:
         return False
     wanted = torch.tensor([RGB[asked.a], RGB[asked.b or asked.a]], dtype=torch.float32)
-    near = (colours - wanted).norm(dim=1).max() <= BACKGROUND_TOLERANCE
-    return bool(near) and bool(((picture - ground).norm(dim=0)[FRAME] < 50).float().mean() > 0.9)
+    near = (colours - wanted).square().sum(1).sqrt().max() <= BACKGROUND_TOLERANCE
+    return bool(near) and bool(((picture - ground).square().sum(0).sqrt()[FRAME] < 50).float().mean() > 0.9)
 
 
 # --- fitting ----------------------------------------------------------------------------------
@@ -242,17 +247,16 @@ class Fitter:
         step = 2 * EXTENT / (TABLE - 1)
         down, right = torch.gradient(tables, spacing=step, dim=(1, 2))
         self.tables = torch.stack([tables, right, down], 1)
-        pixel = torch.arange(CANVAS) + 0.5
-        self.y, self.x = torch.meshgrid(pixel, pixel, indexing="ij")
+        self.pixel = torch.arange(CANVAS) + 0.5
         self.templates, self.squares = self.make_templates()
 
     def distances(self, kinds, place, window=(0, 0, CANVAS, CANVAS)):
         """Signed distances [n, h, w] in pixels and their slopes [n, 3, h, w] in (x, y, radius)."""
         left, top, right, bottom = window
-        x, y = self.x[top:bottom, left:right], self.y[top:bottom, left:right]
         radius = place[:, 2, None, None]
-        u, v = (x - place[:, 0, None, None]) / radius, (y - place[:, 1, None, None]) / radius
-        grid = torch.stack([u, v], -1) / EXTENT
+        u = (self.pixel[None, None, left:right] - place[:, 0, None, None]) / radius
+        v = (self.pixel[None, top:bottom, None] - place[:, 1, None, None]) / radius
+        grid = torch.stack(torch.broadcast_tensors(u / EXTENT, v / EXTENT), -1)
         read = F.grid_sample(self.tables[kinds], grid, padding_mode="border", align_corners=True)
         unit, along_x, along_y = read.unbind(1)
         slopes = torch.stack([-along_x, -along_y, unit - u * along_x - v * along_y], 1)
@@ -291,31 +295,39 @@ class Fitter:
         radii = torch.tensor(RADII)[rank.flatten()]
         return torch.arange(len(KINDS)).repeat_interleave(each), torch.stack([x, y, radii], 1)
 
-    def refine(self, kinds, place, amount, weight, window):
-        left, top, right, bottom = window
-        target, weights = amount[top:bottom, left:right], weight[top:bottom, left:right]
-        best_cost = torch.full((len(kinds),), float("inf"))
-        best_place, best_misfit = place.clone(), torch.ones(len(kinds))
-        for edge in (4.0, 4.0, 3.0, 2.0, 1.6, 1.6, 1.6):
-            distance, slopes = self.distances(kinds, place, window)
-            cover, slope = self.profile(distance, edge)
-            error = cover - target
-            if edge < 3.5:
-                sharp = cover if edge == 1.6 else self.profile(distance, 1.6)[0]
-                gap = sharp - target
-                cost = (weights * gap * gap).sum((1, 2))
-                better = cost < best_cost
-                best_cost = torch.where(better, cost, best_cost)
-                best_place = torch.where(better[:, None], place, best_place)
-                share = (weights * gap.abs()).sum((1, 2)) / (weights * torch.maximum(sharp, target)).sum((1, 2)).clamp(min=1)
-                best_misfit = torch.where(better, share, best_misfit)
-            jacobian = (slope[:, None] * slopes).flatten(2)
-            weighted = jacobian * weights.flatten()
-            left_side = weighted @ jacobian.transpose(1, 2) + 0.5 * torch.eye(3)
-            move = torch.linalg.solve(left_side, (weighted * error.flatten(1)[:, None]).sum(2))
-            place = place - move.clamp(-3, 3)
-            place[:, 2].clamp_(*RADIUS_LIMITS)
-        return best_cost, best_misfit, best_place
+    def step(self, kinds, place, target, weights, window, edge):
+        """One step of Gauss-Newton with edges that many pixels wide: the error [n, h, w] and new places."""
+        distance, slopes = self.distances(kinds, place, window)
+        cover, slope = self.profile(distance, edge)
+        error = cover - target
+        jacobian = (slope[:, None] * slopes).flatten(2)
+        weighted = jacobian * weights.flatten()
+        square = weighted @ jacobian.transpose(1, 2) + 0.5 * torch.eye(3)
+        move = torch.linalg.solve(square, (weighted @ error.flatten(1)[:, :, None])[:, :, 0])
+        moved = place - move.clamp(-3, 3)
+        moved[:, 2].clamp_(*RADIUS_LIMITS)
+        return cover, error, moved
+
+    def refine(self, kinds, place, target, weights, window):
+        """From several places of each kind, in order of kinds, to the best one of each kind."""
+        for edge in (4.0, 4.0, 3.0):
+            _, error, moved = self.step(kinds, place, target, weights, window, edge)
+            cost = (weights * error * error).sum((1, 2))
+            place = moved
+        each = len(kinds) // len(KINDS)
+        keep = cost.reshape(len(KINDS), each).argmin(1) + torch.arange(len(KINDS)) * each
+        kinds, place = kinds[keep], place[keep]
+        best = Fit(torch.full((len(KINDS),), float("inf")), torch.ones(len(KINDS)), place)
+        for _ in range(4):
+            cover, error, moved = self.step(kinds, place, target, weights, window, 1.6)
+            cost = (weights * error * error).sum((1, 2))
+            union = (weights * torch.maximum(cover, target)).sum((1, 2)).clamp(min=1)
+            better = cost < best.cost
+            best.misfit = torch.where(better, (weights * error.abs()).sum((1, 2)) / union, best.misfit)
+            best.place = torch.where(better[:, None], place, best.place)
+            best.cost = torch.where(better, cost, best.cost)
+            place = moved
+        return best
 
     def fit(self, amount, weight):
         """The best placement of each kind for coverage [h, w] in 0..1, weighted by [h, w]."""
@@ -324,9 +336,8 @@ class Fitter:
         left, top, right, bottom = box(amount > 0.3)
         window = (max(0, left - 20), max(0, top - 20), min(CANVAS, right + 20), min(CANVAS, bottom + 20))
         kinds, place = self.coarse(amount, weight)
-        cost, misfit, place = self.refine(kinds, place, amount, weight, window)
-        pick = cost.reshape(len(KINDS), -1).argmin(1) + torch.arange(len(KINDS)) * (len(kinds) // len(KINDS))
-        return Fit(cost[pick], misfit[pick], place[pick])
+        crop = (slice(window[1], window[3]), slice(window[0], window[2]))
+        return self.refine(kinds, place, amount[crop], weight[crop], window)
 
 
 # --- the judge --------------------------------------------------------------------------------
@@ -372,7 +383,7 @@ class Judge:
         frame = pixels[:, FRAME]
         colour = frame.median(1).values
         ground = colour[:, None, None].expand_as(pixels)
-        right = (colour - self.style.ground).norm() < 30 and ((frame - colour[:, None]).norm(dim=0) < 40).float().mean() > 0.9
+        right = (colour - self.style.ground).norm() < 30 and ((frame - colour[:, None]).square().sum(0).sqrt() < 40).float().mean() > 0.9
         return {"form": self.style.name, "colour": colour.tolist()}, ground, bool(right)
 
     # Groups of pixels.
@@ -380,10 +391,13 @@ class Judge:
     def find_groups(self, pixels, ground, scene):
         """Groups of pixels of one colour, joined where a pattern or a shape in front cuts them."""
         style = self.style
-        from_ground = (pixels - ground).norm(dim=0)
+        from_ground = (pixels - ground).square().sum(0).sqrt()
         near, along = segment_distance(pixels, style.bright, style.dark)
         least, label = near.min(0)
         core = (least < style.reach) & (least < from_ground) & (from_ground > 30)
+        if style.name == "chalk":
+            # Faint strokes of all colours look like the board.
+            core &= along.gather(0, label[None])[0] < 0.7
         parts = []
         for colour in range(len(SHAPE_COLOURS)):
             mask = core & (label == colour)
@@ -466,7 +480,7 @@ class Judge:
             if self.style.name == "chalk":
                 dark = self.style.ground + 0.3 * (group.bright - self.style.ground)
             own = (segment_distance(pixels, group.bright[None], dark[None])[0][0] - 8).clamp(min=0)
-            else_ = (pixels - ground).norm(dim=0)
+            else_ = (pixels - ground).square().sum(0).sqrt()
             for other in others:
                 near = segment_distance(pixels, other.bright[None], other.dark[None])[0][0]
                 else_ = torch.where(grow(other.mask, 3), torch.minimum(else_, near), else_)
@@ -483,7 +497,7 @@ class Judge:
 
     def outline_amount(self, pixels, group):
         scale = (pixels * group.bright[:, None, None]).sum(0) / (group.bright * group.bright).sum()
-        aside = (pixels - scale * group.bright[:, None, None]).norm(dim=0)
+        aside = (pixels - scale * group.bright[:, None, None]).square().sum(0).sqrt()
         top = scale[group.mask].quantile(0.7).clamp(0.6, 1.2)
         return ((scale / top - 0.6) / 0.25).clamp(0, 1) * (1.6 - aside / 45).clamp(0, 1)
 
@@ -560,7 +574,7 @@ class Judge:
 
     def unexplained(self, pixels, ground, groups, fits):
         """Pixels of blobs that are neither background nor any fitted shape."""
-        away = (pixels - ground).norm(dim=0) > (150 if self.style.name == "neon" else 60)
+        away = (pixels - ground).square().sum(0).sqrt() > (150 if self.style.name == "neon" else 60)
         for fit in fits:
             away &= ~self.silhouette(fit, 3.5)
         for group in groups:
@@ -594,7 +608,7 @@ class Judge:
         if style.name == "neon":
             colour = SHAPE_RGB[group.colour]
             marks = ((pixels * colour[:, None, None]).sum(0) / (colour * colour).sum() - 0.3) / 0.25
-            aside = (pixels - (0.3 + 0.25 * marks) * colour[:, None, None]).norm(dim=0)
+            aside = (pixels - (0.3 + 0.25 * marks) * colour[:, None, None]).square().sum(0).sqrt()
             inside &= (aside < 25) & (marks < 1.6)
         else:
             bright, dark = style.bright[group.colour], style.dark[group.colour]
@@ -614,6 +628,8 @@ def pattern_of_marks(marks, inside):
         return "plain"
     both = inside[:, 1:] & inside[:, :-1]
     both = both[:-1] & inside[1:, 1:] & inside[1:, :-1]
+    if both.sum() < 30:
+        return None
     # Differences along the two diagonals, at the same point between four pixels.
     falling = (marks[1:, 1:] - marks[:-1, :-1])[both]
     rising = (marks[:-1, 1:] - marks[1:, :-1])[both]
@@ -691,7 +707,7 @@ def glow(picture):
     0.6 of that on. Flat shapes have about 0, glowing outlines over dim insides 0.2 and more."""
     pixels = torch.from_numpy(np.asarray(picture).astype(np.float32)).permute(2, 0, 1)
     _, _, ground = fit_background(pixels)
-    away = (pixels - ground).norm(dim=0)
+    away = (pixels - ground).square().sum(0).sqrt()
     local = F.max_pool2d(away[None, None], 17, 1, 8)[0, 0]
     bright = (away > 0.6 * local) & (away > 60)
     halo = grow(bright, 6) & ~grow(bright, 2) & (local > 60)
@@ -702,7 +718,7 @@ def board_distance(picture):
     """Chalk's property: the distance in RGB (0 to 442) of the picture's frame, 2 pixels wide, from
     the board's colour: the median over its pixels."""
     pixels = torch.from_numpy(np.asarray(picture).astype(np.float32)).permute(2, 0, 1)
-    return float((pixels[:, FRAME] - torch.tensor(SPEC["board"])[:, None]).norm(dim=0).median())
+    return float((pixels[:, FRAME] - torch.tensor(SPEC["board"])[:, None]).square().sum(0).sqrt().median())
 
 
 # Per style: the property and the least change, with the LoRA less without, that counts.
