@@ -22,6 +22,13 @@ pub(crate) fn run(workspace: &Workspace, arguments: &[String]) -> Result<()> {
     if !arguments.is_empty() {
         return run_command(cargo().arg("test").args(arguments));
     }
+    // Before the others, which need the program with its model.
+    let without_model = run_command(
+        cargo()
+            .args(["test", "--package", "tintype", "--no-default-features"])
+            .args(["--test", "without_model"])
+            .current_dir(&workspace.root),
+    );
     // Every crate is tried even if one fails: one run shows all there is to mend.
     let tests = run_command(
         cargo()
@@ -32,7 +39,7 @@ pub(crate) fn run(workspace: &Workspace, arguments: &[String]) -> Result<()> {
         Ok(()) => run_examples(workspace),
         Err(_) => Ok(()),
     };
-    tests.and(examples)
+    without_model.and(tests).and(examples)
 }
 
 fn run_examples(workspace: &Workspace) -> Result<()> {

@@ -9,6 +9,7 @@ mod arguments;
 #[path = "../common/mod.rs"]
 mod common;
 mod configs;
+mod defaults;
 mod loras;
 mod tokenizers;
 mod weights;
@@ -62,6 +63,7 @@ fn main() {
     let tables = [
         ("weights", weights::CASES),
         ("configs", configs::CASES),
+        ("defaults", defaults::CASES),
         ("tokenizers", tokenizers::CASES),
         ("loras", loras::CASES),
         ("arguments", arguments::CASES),
