@@ -114,6 +114,11 @@ def make_style(name):
 # --- pixels -----------------------------------------------------------------------------------
 
 
+def as_planes(picture):
+    """f32 [3, h, w] in 0..255 of a picture [h, w, 3]."""
+    return torch.from_numpy(np.asarray(picture).astype(np.float32)).permute(2, 0, 1).contiguous()
+
+
 def grow(mask, radius):
     """Dilation by a square of 2 radius + 1 pixels."""
     return F.max_pool2d(mask.float()[None, None], 2 * radius + 1, 1, radius)[0, 0] > 0.5
@@ -355,11 +360,9 @@ class Judge:
         array = np.asarray(picture)
         if array.shape != (CANVAS, CANVAS, 3):
             raise ValueError(f"picture: expected shape ({CANVAS}, {CANVAS}, 3), found {array.shape}")
-        pixels = torch.from_numpy(array.astype(np.float32)).permute(2, 0, 1).contiguous()
+        pixels = as_planes(array)
         found_ground, ground, ground_right = self.background(pixels, scene.background)
-        groups = self.find_groups(pixels, ground, scene)
-        amounts = [self.amount(pixels, ground, group, groups) for group in groups]
-        fits = self.fit_groups(groups, amounts)
+        groups, amounts, fits = self.measure(pixels, ground, scene)
         found = [self.describe(pixels, group, fit) for group, fit in zip(groups, fits)]
         extra = self.unexplained(pixels, ground, groups, fits)
         match = self.match(scene, groups, fits)
@@ -375,6 +378,12 @@ class Judge:
             details["relations"] = held
             position = all(held) if held else None
         return Verdict(shapes_right, position, ground_right, sizes, patterns, details)
+
+    def measure(self, pixels, ground, scene):
+        """The groups of a picture's pixels, what each covers, and its fits. The scene counts colours only."""
+        groups = self.find_groups(pixels, ground, scene)
+        amounts = [self.amount(pixels, ground, group, groups) for group in groups]
+        return groups, amounts, self.fit_groups(groups, amounts)
 
     def background(self, pixels, asked):
         if self.style.ground is None:
@@ -507,13 +516,13 @@ class Judge:
         """A fit of every group; one that another cuts is fitted again without what is hidden."""
         fits = [self.fitter.fit(cover, sure) for cover, sure in amounts]
         front = [float(fit.misfit[fit.kind]) for fit in fits]
-        for index in sorted(range(len(groups)), key=front.__getitem__):
+        for index in range(len(groups)):
             touching = [
                 other
                 for other in range(len(groups))
                 if other != index
                 and groups[other].colour != groups[index].colour
-                and front[other] < front[index]
+                and self.before(groups[other], groups[index], front[other], front[index])
                 and self.touch(groups[index], groups[other], fits[other])
             ]
             if not touching or front[index] < 0.02:
@@ -527,6 +536,12 @@ class Judge:
             again.visible = float((shape & ~hidden).sum() / shape.sum().clamp(min=1))
             fits[index] = again
         return fits
+
+    def before(self, group, other, misfit, other_misfit):
+        """Whether one group is the one in front: it lies within the other, or looks more like a whole shape."""
+        if nested(group.mask, other.mask):
+            return within(group.mask, other.mask)
+        return misfit < other_misfit
 
     def touch(self, group, other, fit):
         return bool((grow(group.mask, 2) & (grow(other.mask, 1) | self.silhouette(fit, 2.0))).any())
@@ -638,11 +653,14 @@ def pattern_of_marks(marks, inside):
     return "striped" if float(coherence) > 0.5 else "dotted"
 
 
+def within(a, b):
+    """Whether the box of mask a lies within the box of mask b."""
+    p, q = box(a), box(b)
+    return p[0] >= q[0] and p[1] >= q[1] and p[2] <= q[2] and p[3] <= q[3]
+
+
 def nested(a, b):
-    """Whether the box of one mask lies within the other's."""
-    first, second = box(a), box(b)
-    within = lambda p, q: p[0] >= q[0] and p[1] >= q[1] and p[2] <= q[2] and p[3] <= q[3]
-    return within(first, second) or within(second, first)
+    return within(a, b) or within(b, a)
 
 
 # --- relations --------------------------------------------------------------------------------
@@ -663,11 +681,11 @@ def relation_holds(a, relation, b):
     return is_overlapping(a, b)
 
 
-def is_inside(a, b):
-    """Nearly all of a within the outline of b, and a is seen there."""
+def is_inside(a, b, least=0.88):
+    """Nearly all of a within the outline of b."""
     inner, outer = a["distance"] < 0, filled(b) < 1.0
     share = float((inner & outer).sum() / inner.sum().clamp(min=1))
-    return share > 0.88 and a["place"][2] < b["place"][2]
+    return share > least and a["place"][2] < b["place"][2]
 
 
 def filled(one):
@@ -684,7 +702,7 @@ def is_overlapping(a, b):
     common = torch.maximum(a["distance"], b["distance"])
     if float(common.min()) > 1.0:
         return False
-    if is_inside(a, b) or is_inside(b, a):
+    if is_inside(a, b, 0.97) or is_inside(b, a, 0.97):
         return False
     shared = common < 0
     if shared.sum() < 6:
@@ -701,34 +719,47 @@ def seen(one, where):
 # --- what a LoRA changes ----------------------------------------------------------------------
 
 
-def glow(picture):
-    """Neon's property: the mean over the pixels 3 to 6 pixels from a bright one of their distance
-    from the background, as a share of the brightest distance within 8 pixels. A pixel is bright from
-    0.6 of that on. Flat shapes have about 0, glowing outlines over dim insides 0.2 and more."""
-    pixels = torch.from_numpy(np.asarray(picture).astype(np.float32)).permute(2, 0, 1)
-    _, _, ground = fit_background(pixels)
-    away = (pixels - ground).square().sum(0).sqrt()
-    local = F.max_pool2d(away[None, None], 17, 1, 8)[0, 0]
-    bright = (away > 0.6 * local) & (away > 60)
-    halo = grow(bright, 6) & ~grow(bright, 2) & (local > 60)
-    return float((away / local.clamp(min=1))[halo].mean()) if halo.any() else 0.0
+def glow(picture, scene):
+    """Neon's property: how much of the shapes' colour there is 3 to 6 pixels outside them, as a mean
+    share of the way from the background to the colour. Flat shapes have about 0, glowing ones 0.1.
+    The picture is read as flat shapes and as outlines, and what fits better counts. Without shapes it is 0."""
+    return min(glow_as(picture, scene, style) for style in ("plain", "neon"))[1]
 
 
-def board_distance(picture):
+def glow_as(picture, scene, style):
+    """The mean misfit of the shapes read in a style, and the glow about them."""
+    judge = kept_judge(style)
+    pixels = as_planes(picture)
+    _, ground, _ = judge.background(pixels, scene.background)
+    groups, _, fits = judge.measure(pixels, ground, scene)
+    if not groups:
+        return float("inf"), 0.0
+    covered = torch.stack([judge.silhouette(fit, 3.0) for fit in fits]).any(0)
+    shares = []
+    for group, fit in zip(groups, fits):
+        halo = judge.silhouette(fit, 6.0) & ~covered
+        way = group.bright[:, None, None] - ground
+        along = ((pixels - ground) * way).sum(0) / way.square().sum(0).clamp(min=1)
+        shares.append(along[halo])
+    every = torch.cat(shares)
+    misfit = sum(float(fit.misfit[fit.kind]) for fit in fits) / len(fits)
+    return misfit, float(every.mean()) if len(every) else 0.0
+
+
+def board_distance(picture, scene):
     """Chalk's property: the distance in RGB (0 to 442) of the picture's frame, 2 pixels wide, from
     the board's colour: the median over its pixels."""
-    pixels = torch.from_numpy(np.asarray(picture).astype(np.float32)).permute(2, 0, 1)
-    return float((pixels[:, FRAME] - torch.tensor(SPEC["board"])[:, None]).square().sum(0).sqrt().median())
+    return float((as_planes(picture)[:, FRAME] - torch.tensor(SPEC["board"])[:, None]).square().sum(0).sqrt().median())
 
 
 # Per style: the property and the least change, with the LoRA less without, that counts.
-PROPERTIES = {"neon": (glow, 0.08), "chalk": (board_distance, -25.0)}
+PROPERTIES = {"neon": (glow, 0.06), "chalk": (board_distance, -25.0)}
 
 
-def style_changed(style, without, with_lora):
+def style_changed(style, scene, without, with_lora):
     """Whether a LoRA changed its style's property in the style's direction, and both values."""
     measure, least = PROPERTIES[style]
-    before, after = measure(without), measure(with_lora)
+    before, after = measure(without, scene), measure(with_lora, scene)
     return bool((after - before) * np.sign(least) >= abs(least)), before, after
 
 
@@ -737,11 +768,15 @@ def style_changed(style, without, with_lora):
 _judges = {}
 
 
-def judge(picture, scene, style="plain"):
-    """``Judge(style).judge`` with a judge that is kept."""
+def kept_judge(style):
     if style not in _judges:
         _judges[style] = Judge(style)
-    return _judges[style].judge(picture, scene)
+    return _judges[style]
+
+
+def judge(picture, scene, style="plain"):
+    """``Judge(style).judge`` with a judge that is kept."""
+    return kept_judge(style).judge(picture, scene)
 
 
 def table(verdicts):

@@ -373,9 +373,10 @@ def test_properties(count):
         changed, unchanged, befores, afters = 0, 0, [], []
         for index, scene in enumerate(scenes(count, 9)):
             plain, again = draw(scene, "plain", index, True), draw(scene, "plain", index + 1, True)
-            yes, before, after = style_changed(style, plain, draw(scene, style, index, True))
+            yes, before, after = style_changed(style, scene, plain, draw(scene, style, index, True))
             changed += yes
-            unchanged += not style_changed(style, plain, again)[0]
+            # A LoRA that does nothing leaves a plain picture.
+            unchanged += not style_changed(style, scene, plain, again)[0]
             befores.append(before)
             afters.append(after)
             if not yes:
