@@ -50,7 +50,7 @@ class Tokenizers:
 def build_scenes(count, seed, folder):
     """Rows for the renderer and token ids of ``count`` scenes, with the tokenizers in ``folder``."""
     seeds = [seed * 1_000_003 + index for index in range(-(-count // CHUNK))]
-    with ProcessPoolExecutor(os.cpu_count(), get_context("spawn"), start_worker, (folder,)) as pool:
+    with ProcessPoolExecutor(os.cpu_count(), get_context("fork"), start_worker, (folder,)) as pool:
         chunks = list(pool.map(scene_chunk, seeds))
     return tuple(torch.from_numpy(numpy.concatenate(parts)[:count]) for parts in zip(*chunks))
 

@@ -157,7 +157,7 @@ def save_parts(folder, **parts):
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     for name, part in parts.items():
-        state = {key: value.detach().float().cpu().clone() for key, value in part.state_dict().items()}
+        state = {key: value.detach().float().cpu().clone(memory_format=torch.contiguous_format) for key, value in part.state_dict().items()}
         save_file(state, folder / f"{name}.safetensors")
 
 
