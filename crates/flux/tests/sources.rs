@@ -159,6 +159,24 @@ fn without_a_file_the_defaults_are_those_of_flux() {
 }
 
 #[test]
+fn clip_may_be_made_for_fewer_tokens() {
+    let name = "tokenizer/tokenizer_config.json";
+    let mut files = table(&fixtures().join("pipelines/dev"));
+    let file = files.iter_mut().find(|file| file.0 == name).unwrap();
+    let text = std::str::from_utf8(file.1).unwrap();
+    let short = text.replace("\"model_max_length\": 77", "\"model_max_length\": 48");
+    assert_ne!(text, short);
+    file.1 = short.leak().as_bytes();
+    let mut short = open(ModelFiles::embedded("short", files.leak()));
+    let mut usual = open(embedded("dev", &[]));
+    // CLIP looks back alone, so padding behind a prompt does not change its pooled state.
+    let [short, usual] = [&mut short, &mut usual].map(made);
+    let pooled = [&short, &usual].map(|output| output.pooled_prompt_embeds.to_f32_vec().unwrap());
+    let difference = pooled[0].iter().zip(&pooled[1]).map(|(a, b)| (a - b).abs());
+    assert!(difference.fold(0.0, f32::max) < 1e-5);
+}
+
+#[test]
 fn a_folder_has_its_defaults_and_loras_too() {
     let folder = tempfile::tempdir().unwrap();
     for (name, bytes) in table(&fixtures().join("pipelines/dev")) {

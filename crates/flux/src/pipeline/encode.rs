@@ -120,11 +120,7 @@ impl FluxPipeline {
         prompts: &[String],
         observer: &mut dyn Observer,
     ) -> Result<Tensor> {
-        let length = self
-            .configs
-            .clip
-            .max_position_embeddings
-            .min(self.tokenizers.clip.model_max_length());
+        let length = self.clip_tokens();
         let encodings: Result<Vec<Encoding>> = prompts
             .iter()
             .map(|prompt| self.tokenizers.clip.encode(prompt, length))

@@ -170,6 +170,7 @@ impl FluxPipeline {
         Ok(match kind {
             ModelKind::Clip => configs.clip.graph(&ClipTextOptions {
                 dtype,
+                tokens: self.clip_tokens()..=self.clip_tokens(),
                 ..ClipTextOptions::default()
             })?,
             ModelKind::T5 => configs.t5.graph(&T5EncoderOptions {
@@ -196,6 +197,12 @@ impl FluxPipeline {
                 ..encoder_sizes()
             })?,
         })
+    }
+
+    /// The number of tokens that CLIP sees: 77 in FLUX.1, fewer in a model made for short prompts.
+    pub(super) fn clip_tokens(&self) -> usize {
+        let positions = self.configs.clip.max_position_embeddings;
+        positions.min(self.tokenizers.clip.model_max_length())
     }
 
     /// The parameters of a model under the names of its graph.
