@@ -446,7 +446,8 @@ class Judge:
             if not inside and len(groups) <= wanted:
                 break
             if not inside:
-                wide = [grow(group.mask, 3) for group in groups]
+                # Between outlines lies a glow of mixed colours.
+                wide = [grow(group.mask, 5 if self.style.name == "neon" else 3) for group in groups]
                 inside = [(i, j) for i, j in pairs if (wide[i] & wide[j]).any()]
                 inside += [
                     (i, j)
