@@ -1,4 +1,5 @@
-"""Muon for the matrices of hidden layers, AdamW for everything else, and an average of the weights.
+"""Muon for the matrices of hidden layers, AdamW for everything else, an average of the weights,
+and a training step captured as a CUDA graph: at this size, launching kernels would cost more than running them.
 
 Muon replaces the momentum of a matrix by its nearest orthogonal one (five Newton-Schulz
 iterations, in bf16, all matrices of one shape at once).
@@ -35,15 +36,16 @@ class Muon:
 
     @torch.no_grad()
     def step(self, factor):
+        """``factor`` is a scalar tensor, so that a captured step sees it change."""
         rate = self.rate * factor
         for group, momentum in zip(self.groups, self.momenta):
             gradient = torch.stack([parameter.grad for parameter in group])
             momentum.lerp_(gradient, 1 - self.momentum)
             update = orthogonalize(gradient.lerp(momentum, self.momentum)).float()
             rows, columns = group[0].shape
-            update *= max(1.0, rows / columns) ** 0.5
+            update *= rate * max(1.0, rows / columns) ** 0.5
             torch._foreach_mul_(group, 1 - rate * self.decay)
-            torch._foreach_add_(group, list(update.unbind(0)), alpha=-rate)
+            torch._foreach_sub_(group, list(update.unbind(0)))
 
 
 class Optimizer:
@@ -59,21 +61,30 @@ class Optimizer:
             (matrices if muon and hidden and parameter.ndim == 2 else others).append(parameter)
         self.muon = Muon(matrices, muon_rate)
         device = others[0].device
+        on_gpu = device.type == "cuda"
+        self.factor = torch.zeros((), device=device)
         self.adam = torch.optim.AdamW(
-            others, adam_rate, betas=(0.9, 0.99), eps=1e-10, weight_decay=0.01, fused=device.type == "cuda"
+            others,
+            torch.zeros((), device=device),
+            betas=(0.9, 0.99),
+            eps=1e-10,
+            weight_decay=0.01,
+            fused=on_gpu,
+            capturable=on_gpu,
         )
         self.adam_rate, self.warm_up, self.fall = adam_rate, warm_up, fall
 
-    def factor(self, progress):
-        """The rate's factor at a progress in 0..1."""
-        return max(0.0, min(1.0, progress / self.warm_up, (1.0 - progress) / self.fall))
+    def at(self, progress):
+        """Sets the rates of a progress in 0..1."""
+        self.progress = progress
+        factor = max(0.0, min(1.0, progress / self.warm_up, (1.0 - progress) / self.fall))
+        self.factor.fill_(factor)
+        self.adam.param_groups[0]["lr"].fill_(self.adam_rate * factor)
 
-    def step(self, progress):
-        factor = self.factor(progress)
-        for group in self.adam.param_groups:
-            group["lr"] = self.adam_rate * factor
+    def step(self):
+        torch.nn.utils.clip_grad_norm_(self.adam.param_groups[0]["params"], 1.0)
         self.adam.step()
-        self.muon.step(factor)
+        self.muon.step(self.factor)
         self.adam.zero_grad(set_to_none=True)
         for group in self.muon.groups:
             for parameter in group:
@@ -95,6 +106,47 @@ class Average:
         torch._foreach_lerp_(self.kept, self.live, 1 - decay)
 
     @torch.no_grad()
-    def copy_to(self, module):
-        for parameter, kept in zip(module.parameters(), self.kept):
-            parameter.copy_(kept)
+    def copy_to_live(self):
+        torch._foreach_copy_(self.live, self.kept)
+
+
+class Captured:
+    """Runs ``step()`` a few times, then captures it in a CUDA graph and replays that.
+
+    A step that cannot be captured, or a CPU, runs as it is.
+    """
+
+    WARM_UP = 5
+
+    def __init__(self, step, device):
+        self.step, self.on_gpu = step, device.type == "cuda"
+        self.count, self.graph, self.loss = 0, None, None
+
+    def __call__(self):
+        self.count += 1
+        if not self.on_gpu:
+            return self.step()
+        if self.count <= self.WARM_UP:
+            stream = torch.cuda.Stream()
+            stream.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(stream):
+                loss = self.step()
+            torch.cuda.current_stream().wait_stream(stream)
+            return loss
+        if self.graph is None:
+            self.capture()
+            if not self.on_gpu:
+                return self.step()
+        self.graph.replay()
+        return self.loss
+
+    def capture(self):
+        graph = torch.cuda.CUDAGraph()
+        try:
+            torch.cuda.synchronize()
+            with torch.cuda.graph(graph):
+                self.loss = self.step()
+            self.graph = graph
+        except RuntimeError as error:
+            print(f"not captured: {error}", flush=True)
+            self.on_gpu = False

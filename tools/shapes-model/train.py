@@ -26,9 +26,10 @@ import torch.nn.functional as F
 
 import lora as lora_files
 from data import Tokenizers, build_scenes, encode
-from model import Flow, flow_parts, generate, load_parts, new_vae, save_parts
-from optimizer import Average, Optimizer
+from model import Flow, flow_parts, generate, load_parts, new_vae, save_parts, unpack
+from optimizer import Average, Captured, Optimizer
 from render import Renderer, sheet
+from scenes import held_out_scenes
 
 CROPPED = 0.5
 DROPPED = 0.1
@@ -58,20 +59,24 @@ class Run:
     def autocast(self):
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda")
 
-    def loop(self, one_step, every=200):
-        """Runs ``one_step(progress)`` until the minutes are over; progress follows the clock."""
+    def loop(self, one_step, optimizer, average, every=500):
+        """Runs ``one_step()`` until the minutes are over; the rates follow the clock."""
         start, count, total = time.time(), 0, 0.0
         while True:
             progress = (time.time() - start) / (60 * self.minutes)
             if progress >= 1 or (self.smoke and count >= self.smoke):
                 break
-            loss = one_step(progress)
-            total = total + loss.detach()
+            optimizer.at(progress)
+            total = total + one_step().detach()
+            average.update()
             count += 1
+            if count % 8 == 0 and self.device.type == "cuda":
+                torch.cuda.synchronize()  # Else the clock would run ahead of the captured steps.
             if count % every == 0 or self.smoke:
                 self.say(step=count, loss=round(float(total) / (1 if self.smoke else every), 5))
                 total = 0.0
         self.say(steps=count, training_seconds=round(time.time() - start, 1))
+        average.copy_to_live()
 
     def pool(self, count, seed):
         """Scenes on the device (rows, CLIP's ids, T5's ids), and the ids of an empty caption."""
@@ -104,12 +109,12 @@ def train_vae(run):
     average = Average(vae, 0.999)
     norms_in_half(vae)
 
-    def step(progress):
+    def step():
         picks = torch.randint(len(rows), (run.batch,), device=run.device)
         third = run.batch // 4
         parts = (picks[: 2 * third], picks[2 * third : 3 * third], picks[3 * third :])
         pictures = torch.cat([renderer(rows[part], style, generator) for part, style in zip(parts, STYLES)])
-        if progress < CROPPED:
+        if optimizer.progress < CROPPED:
             top, left = random.randrange(65), random.randrange(65)
             pictures = pictures[..., top : top + 64, left : left + 64]
         pictures = pictures.contiguous(memory_format=torch.channels_last)
@@ -119,13 +124,10 @@ def train_vae(run):
         error = (back.float() - pictures) * detail(pictures)
         loss = error.abs().mean() + 2.0 * error.square().mean() + 0.5 * edges(error) + 1e-3 * divergence.float()
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
-        optimizer.step(progress)
-        average.update()
+        optimizer.step()
         return loss
 
-    run.loop(step)
-    average.copy_to(vae)
+    run.loop(step, optimizer, average)
     vae.eval()
     measure_vae(run, vae, rows, renderer, generator)
     save_parts(run.out, vae=vae)
@@ -215,7 +217,7 @@ def train_base(run):
     optimizer, average = Optimizer(flow), Average(flow)
     ones = torch.ones(run.batch, device=run.device)
 
-    def step(progress):
+    def step():
         picks = torch.randint(len(latents), (run.batch,), device=run.device)
         dropped = torch.rand(run.batch, 1, device=run.device) < DROPPED
         clip, t5 = (torch.where(dropped, none, ids[picks]) for none, ids in zip(empty, (clip_ids, t5_ids)))
@@ -224,15 +226,27 @@ def train_base(run):
         with run.autocast():
             loss = flow_loss(flow, clean, noise, sample_times(run.batch, run.device), ones, clip, t5)
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(optimizer.adam.param_groups[0]["params"], 1.0)
-        optimizer.step(progress)
-        average.update()
+        optimizer.step()
         return loss
 
-    run.loop(step)
-    average.copy_to(flow)
+    run.loop(Captured(step, run.device), optimizer, average)
     save_parts(run.out / "base", **flow_parts(flow))
     save_parts(run.out, **flow_parts(flow))
+    show(run, flow, "base", empty)
+
+
+@torch.no_grad()
+def show(run, flow, name, empty=None):
+    """A sheet of pictures of held-out captions, at guidance 3 and 20 steps."""
+    scenes = held_out_scenes(36, seed=7)
+    ids = [part.to(run.device) for part in Tokenizers(run.out)([scene.caption for scene in scenes])]
+    noise = torch.randn(len(scenes), 64, 64, device=run.device)
+    guidance = torch.full((len(scenes),), 3.0, device=run.device)
+    tokens = generate(flow, noise, *ids, guidance, 2 if run.smoke else 20, empty)
+    vae = run.vae()
+    latents = unpack(tokens) / vae.config.scaling_factor + vae.config.shift_factor
+    sheet(vae.decode(latents).sample, columns=9).save(run.out / f"{name}.png")
+    (run.out / f"{name}.txt").write_text("\n".join(scene.caption for scene in scenes) + "\n", encoding="utf-8")
 
 
 def draw_pairs(run, teacher, clip_ids, t5_ids, empty, batch):
@@ -244,17 +258,16 @@ def draw_pairs(run, teacher, clip_ids, t5_ids, empty, batch):
         part = slice(start, start + batch)
         with run.autocast():
             clean[part] = generate(
-                teacher, noise[part].float(), clip_ids[part], t5_ids[part], guidance[part], 4 if run.smoke else 24, empty
+                teacher, noise[part].float(), clip_ids[part], t5_ids[part], guidance[part], 4 if run.smoke else 20, empty
             )
     return noise, guidance, clean
 
 
-def train_guide(run, seconds_for_pairs=55):
+def train_guide(run, seconds_for_pairs=50):
     (_, clip_ids, t5_ids), empty = run.pool(400_000, seed=41)
     flow = Flow().to(run.device)
     load_parts(run.out / "base", **flow_parts(flow))
     teacher = copy.deepcopy(flow).eval()
-    compile_flow(run, teacher)
     pairs, start, batch = [], time.time(), 16 if run.smoke else 4096
     for first in range(0, len(clip_ids) - batch + 1, batch):
         part = slice(first, first + batch)
@@ -267,7 +280,7 @@ def train_guide(run, seconds_for_pairs=55):
     compile_flow(run, flow)
     optimizer, average = Optimizer(flow, muon_rate=0.004, adam_rate=6e-4), Average(flow)
 
-    def step(progress):
+    def step():
         picks = torch.randint(len(noises), (run.batch,), device=run.device)
         t = torch.rand(run.batch, device=run.device)
         with run.autocast():
@@ -275,14 +288,12 @@ def train_guide(run, seconds_for_pairs=55):
                 flow, cleans[picks].float(), noises[picks].float(), t, guidances[picks], clip_ids[picks], t5_ids[picks]
             )
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(optimizer.adam.param_groups[0]["params"], 1.0)
-        optimizer.step(progress)
-        average.update()
+        optimizer.step()
         return loss
 
-    run.loop(step)
-    average.copy_to(flow)
+    run.loop(Captured(step, run.device), optimizer, average)
     save_parts(run.out / "guided", **flow_parts(flow))
+    show(run, flow, "guided")
 
 
 def train_lora(run, style):
@@ -292,11 +303,10 @@ def train_lora(run, style):
     flow = Flow().to(run.device).requires_grad_(False)
     load_parts(run.out / "guided", **flow_parts(flow))
     factors = lora_files.attach(flow.transformer)
-    optimizer = torch.optim.AdamW(factors, 2e-3, betas=(0.9, 0.99), weight_decay=0.0)
+    optimizer = Optimizer(torch.nn.ParameterList(factors), adam_rate=3e-3, muon=False)
     average = Average(torch.nn.ParameterList(factors), 0.998)
 
-    def step(progress):
-        optimizer.param_groups[0]["lr"] = 3e-3 * min(1.0, progress / 0.03, (1.0 - progress) / 0.6)
+    def step():
         picks = torch.randint(len(latents), (run.batch,), device=run.device)
         clean = latents[picks].float()
         guidance = torch.empty(run.batch, device=run.device).uniform_(*GUIDANCE)
@@ -305,12 +315,9 @@ def train_lora(run, style):
             loss = flow_loss(flow, clean, torch.randn_like(clean), t, guidance, clip_ids[picks], t5_ids[picks])
         loss.backward()
         optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        average.update()
         return loss
 
-    run.loop(step)
-    average.copy_to(torch.nn.ParameterList(factors))
+    run.loop(Captured(step, run.device), optimizer, average)
     lora_files.save_factors(flow.transformer, run.out / f"{style}.safetensors")
 
 
