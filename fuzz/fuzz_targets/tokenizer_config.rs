@@ -1,4 +1,4 @@
-//! Any bytes as the files of a tokenizer or a scheduler: built and used, or refused with an error.
+//! Any bytes as the files of a tokenizer or a scheduler, or as a model's defaults: built and used, or refused with an error.
 //!
 //! The first byte chooses which files the rest stands for; several files are divided by bytes
 //! 255, which no UTF-8 text contains.
@@ -7,6 +7,7 @@
 use std::path::Path;
 
 use libfuzzer_sys::fuzz_target;
+use tintype_flux::ModelDefaults;
 use tintype_flux::scheduler::{FlowMatchEulerConfig, Schedule, ScheduleRequest};
 use tintype_flux::tokenizer::{ClipFiles, ClipTokenizer, T5Files, T5Tokenizer};
 
@@ -26,7 +27,7 @@ fuzz_target!(|input: &[u8]| {
     };
     let mut parts = rest.split(|byte| *byte == 255);
     let mut next = || parts.next().filter(|part| !part.is_empty());
-    match choice % 6 {
+    match choice % 7 {
         0 => clip(ClipFiles {
             tokenizer: Some(rest),
             ..ClipFiles::default()
@@ -55,7 +56,8 @@ fuzz_target!(|input: &[u8]| {
             spiece: Some(rest),
             ..T5Files::default()
         }),
-        _ => schedule(rest),
+        5 => schedule(rest),
+        _ => defaults(rest),
     }
 });
 
@@ -88,4 +90,13 @@ fn schedule(bytes: &[u8]) {
     for steps in [1, 4] {
         let _ = Schedule::new(&config, &ScheduleRequest::with_steps(steps, 64));
     }
+}
+
+fn defaults(bytes: &[u8]) {
+    let Ok(defaults) = ModelDefaults::parse(bytes, Path::new("tintype.json")) else {
+        return;
+    };
+    assert!(defaults.height % 16 == 0 && defaults.width % 16 == 0);
+    assert!(defaults.steps > 0 && (1..=512).contains(&defaults.max_sequence_length));
+    assert!(defaults.guidance_scale.is_finite());
 }

@@ -1,19 +1,17 @@
 //! Makes a picture with a callback that follows the steps.
 //!
-//! Without arguments it uses the small random pipeline of the tests, which draws
-//! noise in colours; `cargo run --release --example generate -- DIR` uses yours.
+//! Without arguments it uses the model inside the program, which draws coloured shapes;
+//! `cargo run --release --example generate -- DIR` uses yours.
 
 use tintype::{CpuBackend, FluxPipeline, Request, StepEnd};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let small = concat!(
-        env!("CARGO_MANIFEST_DIR"),
-        "/../conformance/fixtures/pipelines/dev"
-    );
-    let folder = std::env::args().nth(1).unwrap_or_else(|| small.to_owned());
-    let mut pipeline = FluxPipeline::from_pretrained(folder)?.backend(CpuBackend::new());
-    let request = Request::new("a red fox in the snow")
-        .size(64, 96)
+    let mut pipeline = match std::env::args().nth(1) {
+        Some(folder) => FluxPipeline::from_pretrained(folder)?.backend(CpuBackend::new()),
+        None => tintype::shapes()?,
+    };
+    // Size, guidance and whatever else is not said are the model's own defaults.
+    let request = Request::new("a red circle above a blue square")
         .steps(4)
         .seed(7);
     let output = pipeline.generate_with(&request, &mut |step: &mut StepEnd| {

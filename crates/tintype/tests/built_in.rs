@@ -78,6 +78,24 @@ fn its_loras_go_by_name() {
 }
 
 #[test]
+fn both_forms_of_a_lora_draw_the_same() {
+    let bench = Bench::new("dev");
+    let pixels = |file: &str| {
+        picture(&bench, &["--lora", &format!("{}/{file}", folder())]);
+        let image = tintype::Image::read_png(&bench.path("out/out.png")).unwrap();
+        image.rgb8().to_vec()
+    };
+    for (kohya, _) in tintype_shapes::FILES {
+        let Some(name) = kohya.strip_suffix("-kohya.safetensors") else {
+            continue;
+        };
+        let [one, other] = [pixels(&format!("{name}.safetensors")), pixels(kohya)];
+        let differences = one.iter().zip(&other).map(|(a, b)| a.abs_diff(*b));
+        assert!(differences.max() <= Some(1), "{name}");
+    }
+}
+
+#[test]
 fn a_file_comes_before_a_lora_of_its_name() {
     let bench = Bench::new("dev");
     let names = loras();
