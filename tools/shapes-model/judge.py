@@ -373,7 +373,7 @@ class Judge:
         if match is not None:
             placed = [self.placed(scene.shapes[i].kind, fits[j], amounts[j]) for i, j in enumerate(match)]
             sizes = all(self.size_fits(shape.size, one["place"][2]) for shape, one in zip(scene.shapes, placed))
-            patterns = all(found[j]["pattern"] in (None, shape.pattern) for shape, j in zip(scene.shapes, match))
+            patterns = all(pattern_fits(shape.pattern, found[j]["pattern"]) for shape, j in zip(scene.shapes, match))
             held = [relation_holds(placed[a], relation, placed[b]) for a, relation, b in scene.relations]
             details["relations"] = held
             position = all(held) if held else None
@@ -616,7 +616,7 @@ class Judge:
         }
 
     def pattern(self, pixels, group, fit):
-        """plain, striped or dotted; None where too little of the inside is seen, or under chalk's hatching."""
+        """plain, striped, dotted, or marked where it is one of both; None where too little of the inside is seen, or under chalk's hatching."""
         style = self.style
         if style.name == "chalk":
             return None
@@ -637,6 +637,10 @@ class Judge:
         return pattern_of_marks(marks.clamp(0, 1), inside)
 
 
+def pattern_fits(asked, found):
+    return found in (None, asked) or (found == "marked" and asked != "plain")
+
+
 def pattern_of_marks(marks, inside):
     """Names a map of marks in 0..1: stripes have one direction, dots have none."""
     values = marks[inside]
@@ -645,7 +649,7 @@ def pattern_of_marks(marks, inside):
     both = inside[:, 1:] & inside[:, :-1]
     both = both[:-1] & inside[1:, 1:] & inside[1:, :-1]
     if both.sum() < 30:
-        return None
+        return "marked"
     # Differences along the two diagonals, at the same point between four pixels.
     falling = (marks[1:, 1:] - marks[:-1, :-1])[both]
     rising = (marks[:-1, 1:] - marks[1:, :-1])[both]
