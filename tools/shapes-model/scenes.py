@@ -6,6 +6,7 @@ where the shapes lie. ``sample(random.Random(7))`` draws one from the training d
 """
 
 import json
+import math
 import random
 from dataclasses import dataclass
 from pathlib import Path
@@ -99,8 +100,9 @@ def default_background(colours):
     return Background("plain", name, said=False)
 
 
-def sample_background(rng, colours):
-    """A background on which every given colour stands out."""
+def sample_background(rng, shapes):
+    """A background on which every given shape stands out."""
+    colours = [shape.colour for shape in shapes]
     default = default_background(colours)
     if rng.random() < 0.3:
         return default
@@ -110,13 +112,16 @@ def sample_background(rng, colours):
         background = Background(form, a, "" if form == "plain" else b)
         if background.b and distance(a, b) < SPEC["background_contrast"]:
             continue
+        if any(shape.pattern != "plain" and "gray" in (background.a, background.b) for shape in shapes):
+            continue  # The shade of a white or pink shape is nearly gray.
         if all(stands_out(colour, background) for colour in colours):
             return background
 
 
-def sample_shape(rng):
+def sample_shape(rng, crowd):
+    """A shape; large ones are rarer in a crowd of three."""
     pattern = rng.choices(PATTERNS, list(SPEC["patterns"].values()))[0]
-    size = rng.choices(list(SPEC["sizes"]), [0.3, 0.45, 0.25])[0]
+    size = rng.choices(list(SPEC["sizes"]), [0.3, 0.45, 0.25 if crowd < 3 else 0.1])[0]
     return Shape(rng.choice(KINDS), rng.choice(SHAPE_COLOURS), size, pattern)
 
 
@@ -159,46 +164,60 @@ def apart(a, b):
     return abs(a.x - b.x) >= reach or abs(a.y - b.y) >= reach
 
 
-def holds(a, relation, b):
-    """Whether two placed shapes stand in a relation, as the sampler means it."""
-    right, down = b.x - a.x, b.y - a.y
-    reach = a.radius + b.radius + GAP
-    if relation == "left of":
-        return right >= reach and abs(down) <= 0.6 * right
-    if relation == "above":
-        return down >= reach and abs(right) <= 0.6 * down
-    if relation in ("right of", "below"):
-        return holds(b, OPPOSITE[relation], a)
-    between = (right * right + down * down) ** 0.5
-    if relation == "inside":
-        return between <= 2.0
-    return 0.4 * (a.radius + b.radius) <= between <= 0.62 * (a.radius + b.radius)
+def overlap_distances(front, behind):
+    """Between which distances of centres one shape covers a part of another, but never most of it."""
+    both = front.radius + behind.radius
+    nearest = max(0.4 * both, front.radius - 0.1 * behind.radius)
+    return nearest, max(0.62 * both, nearest + 1.5)
+
+
+def span(shape):
+    """The least and the greatest coordinate of a shape's centre."""
+    return MARGIN + shape.radius, CANVAS - MARGIN - shape.radius
 
 
 def place_uniformly(rng, shape):
-    low, high = MARGIN + shape.radius, CANVAS - MARGIN - shape.radius
+    low, high = span(shape)
     shape.x, shape.y = rng.uniform(low, high), rng.uniform(low, high)
+    return True
 
 
-def place(rng, scene, attempts=80):
+def place_related(rng, a, relation, b):
+    """Places ``b`` so that ``a`` stands in the relation to it; False where the canvas leaves no room."""
+    low, high = span(b)
+    if relation == "inside":
+        b.x, b.y = a.x + rng.uniform(-1.4, 1.4), a.y + rng.uniform(-1.4, 1.4)
+    elif relation == "overlapping":
+        between, turn = rng.uniform(*overlap_distances(a, b)), rng.uniform(0, 2 * math.pi)
+        b.x, b.y = a.x + between * math.cos(turn), a.y + between * math.sin(turn)
+    else:
+        sign = 1 if relation in ("left of", "above") else -1
+        sideways = relation in ("left of", "right of")
+        along, across = (a.x, a.y) if sideways else (a.y, a.x)
+        room = high - along if sign > 0 else along - low
+        reach = a.radius + b.radius + GAP
+        if room < reach:
+            return False
+        step = rng.uniform(reach, room)
+        along, across = along + sign * step, across + rng.uniform(-0.6, 0.6) * step
+        b.x, b.y = (along, across) if sideways else (across, along)
+    return low <= b.x <= high and low <= b.y <= high
+
+
+def place(rng, scene, attempts=60):
     """Centres that fulfil all relations; False if none were found."""
-    related = {(first, second) for first, _, second in scene.relations}
     shapes = scene.shapes
+    anchors = {second: (first, relation) for first, relation, second in scene.relations}
+    related = {frozenset((first, second)) for first, _, second in scene.relations}
+    pairs = [(i, j) for i in range(len(shapes)) for j in range(i) if frozenset((i, j)) not in related]
     for _ in range(attempts):
-        for shape in shapes:
-            place_uniformly(rng, shape)
-        for first, relation, second in scene.relations:
-            if relation in ("inside", "overlapping"):
-                a, b = shapes[first], shapes[second]
-                spread = 1.4 if relation == "inside" else 0.62 * (a.radius + b.radius)
-                a.x, a.y = b.x + rng.uniform(-spread, spread), b.y + rng.uniform(-spread, spread)
-        if not all(holds(shapes[first], relation, shapes[second]) for first, relation, second in scene.relations):
-            continue
-        if any(not MARGIN + s.radius <= c <= CANVAS - MARGIN - s.radius for s in shapes for c in (s.x, s.y)):
-            continue
-        pairs = [(i, j) for i in range(len(shapes)) for j in range(i) if (i, j) not in related and (j, i) not in related]
-        if all(apart(shapes[i], shapes[j]) for i, j in pairs):
-            return True
+        for index, shape in enumerate(shapes):
+            first, relation = anchors.get(index, (None, None))
+            if not (place_related(rng, shapes[first], relation, shape) if relation else place_uniformly(rng, shape)):
+                break
+        else:
+            if all(apart(shapes[i], shapes[j]) for i, j in pairs):
+                return True
     return False
 
 
@@ -258,9 +277,9 @@ def describe(rng, scene):
 
 def sample(rng, held_out=False):
     """A placed scene with its caption: held-out combinations are all absent, or at least one is present."""
+    count, layout, relations = sample_layout(rng)
     while True:
-        count, layout, relations = sample_layout(rng)
-        shapes = [sample_shape(rng) for _ in range(count)]
+        shapes = [sample_shape(rng, count) for _ in range(count)]
         if held_out:
             plant(rng, shapes, relations)
         if not fit_relation(shapes, relations):
@@ -268,7 +287,7 @@ def sample(rng, held_out=False):
         scene = Scene(shapes, relations, None, layout)
         if bool(combinations(scene)) != held_out:
             continue
-        scene.background = sample_background(rng, [shape.colour for shape in shapes])
+        scene.background = sample_background(rng, shapes)
         if place(rng, scene):
             scene.caption = describe(rng, scene)
             return scene
