@@ -53,7 +53,7 @@ class Optimizer:
 
     HIDDEN = ("attn.", "SelfAttention", "ff.", "ff_context.", "proj_mlp", "single_transformer_blocks", "mlp.", "DenseRelu")
 
-    def __init__(self, module, muon_rate=0.01, adam_rate=1.5e-3, warm_up=0.03, fall=0.6, muon=True):
+    def __init__(self, module, muon_rate=0.02, adam_rate=1.5e-3, warm_up=0.03, fall=0.6, muon=True):
         matrices, others = [], []
         for name, parameter in module.named_parameters():
             hidden = any(part in name for part in self.HIDDEN) and "norm" not in name and "embed" not in name

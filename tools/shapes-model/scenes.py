@@ -25,7 +25,7 @@ DIRECTIONS = list(OPPOSITE)
 GRAMMAR = SPEC["grammar"]
 HELD_PAIRS = {tuple(pair) for pair in SPEC["held_out"]["colour_and_kind"]}
 HELD_TRIPLES = {tuple(triple) for triple in SPEC["held_out"]["kind_relation_kind"]}
-MARGIN, GAP = SPEC["margin"], SPEC["gap"]
+MARGIN, GAP, GRID = SPEC["margin"], SPEC["gap"], SPEC["centre_grid"]
 
 
 @dataclass
@@ -164,11 +164,26 @@ def apart(a, b):
     return abs(a.x - b.x) >= reach or abs(a.y - b.y) >= reach
 
 
+def holds(a, relation, b):
+    """Whether two placed shapes stand in a relation, as the sampler means it."""
+    right, down = b.x - a.x, b.y - a.y
+    reach = a.radius + b.radius + GAP
+    if relation == "left of":
+        return right >= reach and abs(down) <= 0.6 * right
+    if relation == "above":
+        return down >= reach and abs(right) <= 0.6 * down
+    if relation in ("right of", "below"):
+        return holds(b, OPPOSITE[relation], a)
+    between = math.hypot(right, down)
+    nearest, farthest = (0.0, 0.0) if relation == "inside" else overlap_distances(a, b)
+    return nearest <= between <= farthest
+
+
 def overlap_distances(front, behind):
     """Between which distances of centres one shape covers a part of another, but never most of it."""
     both = front.radius + behind.radius
     nearest = max(0.4 * both, front.radius - 0.1 * behind.radius)
-    return nearest, max(0.62 * both, nearest + 1.5)
+    return nearest, max(0.65 * both, nearest + 4.0)
 
 
 def span(shape):
@@ -176,17 +191,22 @@ def span(shape):
     return MARGIN + shape.radius, CANVAS - MARGIN - shape.radius
 
 
+def snap(value):
+    """Centres lie on a grid of the autoencoder's cell, so that a shape looks alike to it wherever it lies."""
+    return GRID * round(value / GRID)
+
+
 def place_uniformly(rng, shape):
     low, high = span(shape)
-    shape.x, shape.y = rng.uniform(low, high), rng.uniform(low, high)
-    return True
+    shape.x, shape.y = snap(rng.uniform(low, high)), snap(rng.uniform(low, high))
+    return low <= shape.x <= high and low <= shape.y <= high
 
 
 def place_related(rng, a, relation, b):
     """Places ``b`` so that ``a`` stands in the relation to it; False where the canvas leaves no room."""
     low, high = span(b)
     if relation == "inside":
-        b.x, b.y = a.x + rng.uniform(-1.4, 1.4), a.y + rng.uniform(-1.4, 1.4)
+        b.x, b.y = a.x, a.y
     elif relation == "overlapping":
         between, turn = rng.uniform(*overlap_distances(a, b)), rng.uniform(0, 2 * math.pi)
         b.x, b.y = a.x + between * math.cos(turn), a.y + between * math.sin(turn)
@@ -201,7 +221,8 @@ def place_related(rng, a, relation, b):
         step = rng.uniform(reach, room)
         along, across = along + sign * step, across + rng.uniform(-0.6, 0.6) * step
         b.x, b.y = (along, across) if sideways else (across, along)
-    return low <= b.x <= high and low <= b.y <= high
+    b.x, b.y = snap(b.x), snap(b.y)
+    return low <= b.x <= high and low <= b.y <= high and holds(a, relation, b)
 
 
 def place(rng, scene, attempts=60):

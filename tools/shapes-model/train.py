@@ -204,6 +204,8 @@ def flow_loss(flow, clean, noise, t, guidance, clip_ids, t5_ids):
 def compile_flow(run, flow):
     if run.compile:
         flow.transformer.compile_repeated_blocks(dynamic=False)
+        for layer in (*flow.t5.encoder.block, *flow.clip.text_model.encoder.layers):
+            layer.compile(dynamic=False)
 
 
 def train_base(run):
@@ -280,7 +282,7 @@ def train_guide(run, seconds_for_pairs=50):
     noises, guidances, cleans = (torch.cat(part) for part in zip(*pairs))
     run.say(pairs=len(noises), std=float(cleans.float().std()))
     compile_flow(run, flow)
-    optimizer, average = Optimizer(flow, muon_rate=0.004, adam_rate=6e-4), Average(flow)
+    optimizer, average = Optimizer(flow, muon_rate=0.006, adam_rate=6e-4), Average(flow)
 
     def step():
         picks = torch.randint(len(noises), (run.batch,), device=run.device)
