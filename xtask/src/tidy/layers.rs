@@ -40,8 +40,11 @@ const FREE: u8 = u8::MAX;
 /// Executes graphs; the program alone lists them.
 const BACKENDS: [&str; 3] = ["tintype-cpu", "tintype-tensorrt", "tintype-cuda"];
 
-/// The one edge within a layer.
-const WITHIN_A_LAYER: (&str, &str) = ("tintype-tensorrt", "tintype-tensorrt-sys");
+/// The edges within a layer.
+const WITHIN_A_LAYER: [(&str, &str); 2] = [
+    ("tintype-tensorrt", "tintype-tensorrt-sys"),
+    ("tintype-device", "tintype-backend"),
+];
 
 /// Checks every edge between packages of the workspace.
 pub(super) fn check(workspace: &Workspace) -> Vec<Finding> {
@@ -74,7 +77,7 @@ fn objection(package: &Package, layer: u8, dependency: &Dependency) -> Option<St
         ));
     }
     let is_development = dependency.kind.as_deref() == Some("dev");
-    if is_development || layer == FREE || (name, named) == WITHIN_A_LAYER {
+    if is_development || layer == FREE || WITHIN_A_LAYER.contains(&(name, named)) {
         return None;
     }
     match layer_of(named) {
