@@ -157,8 +157,8 @@ pub(crate) struct Program<'l> {
 }
 
 impl Program<'_> {
-    /// Compiles; the inner error is the log of a source that does not compile.
-    pub(crate) fn compile(&self, options: &[CString]) -> Result<std::result::Result<(), String>> {
+    /// Compiles; gives whether the source is one that compiles. The log says why not.
+    pub(crate) fn compile(&self, options: &[CString]) -> Result<bool> {
         let pointers: Vec<*const c_char> = options.iter().map(|option| option.as_ptr()).collect();
         let count = c_int::try_from(pointers.len())
             .map_err(|_| Error::Unsupported("so many options of a compiler".to_owned()))?;
@@ -166,9 +166,9 @@ impl Program<'_> {
         let status =
             unsafe { (self.library.functions.compile)(self.handle, count, pointers.as_ptr()) };
         if status == COMPILATION {
-            return Ok(Err(self.log()?));
+            return Ok(false);
         }
-        self.library.check("compiling", status).map(Ok)
+        self.library.check("compiling", status).map(|()| true)
     }
 
     /// The machine code.
@@ -177,7 +177,8 @@ impl Program<'_> {
         self.text("reading the code", functions.cubin_size, functions.cubin)
     }
 
-    fn log(&self) -> Result<String> {
+    /// The compiler's messages.
+    pub(crate) fn log(&self) -> Result<String> {
         let functions = &self.library.functions;
         let bytes = self.text("reading the log", functions.log_size, functions.log)?;
         let text = String::from_utf8_lossy(&bytes);

@@ -184,6 +184,15 @@ impl Nvrtc {
     /// # Errors
     /// [`Error::Compile`] with the compiler's messages.
     pub fn compile(&self, source: &Source, target: Target) -> Result<Vec<u8>> {
+        let (code, log) = self.compile_with_log(source, target)?;
+        if !log.is_empty() {
+            tracing::debug!("`{}` for {target}: {log}", source.name);
+        }
+        Ok(code)
+    }
+
+    /// The same with the compiler's messages: warnings, and what options ask for.
+    pub fn compile_with_log(&self, source: &Source, target: Target) -> Result<(Vec<u8>, String)> {
         let text = c_string(source, &source.text)?;
         let name = c_string(source, &source.name)?;
         let architecture = format!("--gpu-architecture={target}");
@@ -191,14 +200,15 @@ impl Nvrtc {
         let options: Result<Vec<CString>> =
             options.map(|option| c_string(source, option)).collect();
         let program = self.library.program(&text, &name)?;
-        let log = match program.compile(&options?)? {
-            Ok(()) => return program.cubin(),
-            Err(log) => log,
-        };
+        let is_compiled = program.compile(&options?)?;
+        let log = program.log()?.trim().to_owned();
+        if is_compiled {
+            return Ok((program.cubin()?, log));
+        }
         Err(Error::Compile {
             name: source.name.clone(),
             target: target.to_string(),
-            log: log.trim().to_owned(),
+            log,
         })
     }
 
