@@ -56,9 +56,10 @@ def build_scenes(count, seed, folder):
 
 
 @torch.no_grad()
-def encode(rows, vae, device, style="plain", batch=512, seed=5):
+def encode(rows, vae, device, style="plain", seed=5):
     """Packed latents [n, 64, 64] in bf16 of the pictures of rows, scaled as the pipeline scales them."""
     renderer, generator = Renderer(device), torch.Generator(device).manual_seed(seed)
+    batch = 512 if device.type == "cuda" else 16
     latents = torch.empty(len(rows), 64, 64, dtype=torch.bfloat16, device=device)
     for start in range(0, len(rows), batch):
         pictures = renderer(rows[start : start + batch], style, generator)

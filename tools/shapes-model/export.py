@@ -4,7 +4,8 @@
 
 Weights are stored in bf16, rounded to fewer significant bits than bf16 has: the package of the
 crate is compressed, and bits that say nothing would fill it. How many is a trade between size and
-error (relative 2^-bits / sqrt 3 a weight): see BITS.
+error: at 5 bits (4 for the modulations, a fifth of the weights) a weight is off by 1.3 % (2.6 %) of
+itself, and pictures differ from those of the unrounded model by about 43 dB.
 """
 
 import json
@@ -21,7 +22,7 @@ from transformers import CLIPTokenizer, T5TokenizerFast
 import lora as lora_files
 from model import Flow, flow_parts, load_parts, new_scheduler, new_vae
 
-BITS = {"transformer": 5, "text_encoder": 6, "text_encoder_2": 6, "vae": 6, "lora": 6}
+BITS, MODULATION_BITS = 5, 4
 DEFAULTS = {
     "height": 128,
     "width": 128,
@@ -40,9 +41,11 @@ def round_bits(tensor, bits):
     return torch.ldexp((fraction * 2**bits).round() / 2**bits, exponent).to(torch.bfloat16)
 
 
-def round_file(path, bits):
+def round_file(path):
     state = load_file(path)
-    save_file({name: round_bits(tensor, bits).contiguous() for name, tensor in state.items()}, path, {"format": "pt"})
+    bits = lambda name: MODULATION_BITS if "norm" in name else BITS
+    rounded = {name: round_bits(tensor, bits(name)).contiguous() for name, tensor in state.items()}
+    save_file(rounded, path, {"format": "pt"})
 
 
 def pipeline(work, weights="guided"):
@@ -71,7 +74,7 @@ def export(work, out, weights="guided"):
         shutil.rmtree(out / name)
         shutil.copytree(work / name, out / name)
     for path in sorted(out.glob("*/*.safetensors")):
-        round_file(path, BITS[path.parent.name])
+        round_file(path)
     defaults = dict(DEFAULTS)
     loras = export_loras(work, out / "loras")
     if loras:
@@ -90,7 +93,7 @@ def export_loras(work, out):
             continue
         out.mkdir(parents=True, exist_ok=True)
         factors = {
-            name: tuple(round_bits(part, BITS["lora"]) for part in pair)
+            name: tuple(round_bits(part, BITS) for part in pair)
             for name, pair in lora_files.load_factors(source).items()
         }
         save_file(lora_files.peft_state(factors), out / f"{style}.safetensors", {"format": "pt"})

@@ -383,6 +383,9 @@ class Judge:
         """The groups of a picture's pixels, what each covers, and its fits. The scene counts colours only."""
         groups = self.find_groups(pixels, ground, scene)
         amounts = [self.amount(pixels, ground, group, groups) for group in groups]
+        # A smear that is nowhere paint has no shape; it counts among the unexplained.
+        solid = [index for index, (cover, _) in enumerate(amounts) if bool((cover > 0.3).any())]
+        groups, amounts = [groups[index] for index in solid], [amounts[index] for index in solid]
         return groups, amounts, self.fit_groups(groups, amounts)
 
     def background(self, pixels, asked):

@@ -81,13 +81,17 @@ def coverage(distance):
 
 
 def smooth_noise(shape, cells, generator, device):
-    """Noise in -1..1 of about ``cells`` grains along an edge."""
+    """Noise in -1..1 of about ``cells`` grains along the canvas."""
+    cells = cells * shape[-1] // CANVAS
     grid = torch.rand(shape[0], 1, cells, cells, generator=generator, device=device) * 2 - 1
     return F.interpolate(grid, size=shape[-2:], mode="bicubic", align_corners=False).clamp(-1, 1)
 
 
 class Renderer:
-    """Holds the distance tables of all kinds and the palette."""
+    """Holds the distance tables of all kinds and the palette.
+
+    Nothing is copied to the device after the start, so that drawing can be part of a captured step.
+    """
 
     def __init__(self, device="cpu"):
         self.device = torch.device(device)
@@ -96,8 +100,16 @@ class Renderer:
         tables = torch.stack([unit_distance(kind, x, y) for kind in KINDS])
         self.tables = tables.float().reshape(-1).to(self.device)
         self.palette = torch.tensor([RGB[name] for name in COLOURS], device=self.device) / 255.0
-        pixel = torch.arange(CANVAS, device=self.device) + 0.5
-        self.y, self.x = torch.meshgrid(pixel, pixel, indexing="ij")
+        self.night = torch.tensor(SPEC["night"], device=self.device)[None, :, None, None] / 255.0
+        self.board = torch.tensor(SPEC["board"], device=self.device)[None, :, None, None] / 255.0
+
+    def pixels(self, corner, size):
+        """Coordinates y, x [m, size, size] of pixel centres; ``corner`` [n, 2] is the first pixel's, or None."""
+        pixel = torch.arange(size, device=self.device) + 0.5
+        y, x = torch.meshgrid(pixel, pixel, indexing="ij")
+        if corner is None:
+            return y[None], x[None]
+        return y + corner[:, 1, None, None], x + corner[:, 0, None, None]
 
     def distances(self, kind, u, v):
         """Unit distances [n, h, w] of kinds [n] at unit coordinates, by bilinear reading."""
@@ -113,53 +125,52 @@ class Renderer:
         lower = read(TABLE) * (1 - right) + read(TABLE + 1) * right
         return upper * (1 - down) + lower * down + beyond
 
-    def background(self, rows):
+    def background(self, rows, y, x):
         """Plain, halved and graded backgrounds [n, 3, h, w]."""
         form, a, b = rows[:, 18].long(), rows[:, 19].long(), rows[:, 20].long()
-        forms = torch.tensor([BACKGROUNDS.index(name) for name in BACKGROUNDS], device=self.device)
         mixes = []
         for name in BACKGROUNDS:
-            along = self.x if name.endswith("left") else self.y
+            along = x if name.endswith("left") else y
             if name == "plain":
                 mixes.append(torch.zeros_like(along))
             elif name.startswith("halves"):
                 mixes.append((along - CANVAS / 2 + 0.5).clamp(0, 1))
             else:
                 mixes.append((along - 0.5) / (CANVAS - 1))
-        mix = torch.stack(mixes)[forms[form]][:, None]
+        mixes = torch.stack(mixes)
+        sample = torch.arange(len(rows), device=self.device) if mixes.shape[1] > 1 else torch.zeros_like(form)
+        mix = mixes[form, sample][:, None]
         start, stop = self.palette[a][:, :, None, None], self.palette[b][:, :, None, None]
         return start * (1 - mix) + stop * mix
 
-    def shapes(self, rows):
-        """For each shape in drawing order: presence, colour [n, 3, 1, 1], distance and pattern [n, 1, h, w]."""
+    def shapes(self, rows, at_y, at_x):
+        """For each shape in drawing order: colour [n, 3, 1, 1], distance and pattern's marks [n, 1, h, w]."""
+        period = SPEC["pattern_period"]
         for index in range(3):
             kind, colour, radius, x, y, pattern = rows[:, 6 * index : 6 * index + 6].unbind(1)
             size = radius[:, None, None]
-            dx, dy = self.x - x[:, None, None], self.y - y[:, None, None]
+            dx, dy = at_x - x[:, None, None], at_y - y[:, None, None]
             distance = self.distances(kind, dx / size, dy / size) * size
             distance = torch.where(kind[:, None, None] < 0, torch.full_like(distance, 1e3), distance)
-            period = SPEC["pattern_period"]
             wave = (dx + dy) / math.sqrt(2) / period
             stripe = coverage(((wave - wave.floor() - 0.5).abs() - 0.25) * period)
             fx, fy = dx / period, dy / period
-            cell = torch.sqrt((fx - fx.round()) ** 2 + (fy - fy.round()) ** 2) * period
-            dot = coverage(cell - 2.6)
+            dot = coverage(torch.sqrt((fx - fx.round()) ** 2 + (fy - fy.round()) ** 2) * period - 2.6)
             pattern = pattern[:, None, None]
             marks = stripe * (pattern == PATTERNS.index("striped")) + dot * (pattern == PATTERNS.index("dotted"))
             yield self.palette[colour.long()][:, :, None, None], distance[:, None], marks[:, None]
 
-    def plain(self, rows, generator):
-        picture = self.background(rows)
-        for colour, distance, marks in self.shapes(rows):
+    def plain(self, rows, y, x, generator):
+        picture = self.background(rows, y, x)
+        for colour, distance, marks in self.shapes(rows, y, x):
             paint = colour * (1 - (1 - SPEC["pattern_shade"]) * marks)
             mask = coverage(distance)
             picture = picture * (1 - mask) + paint * mask
         return picture
 
-    def neon(self, rows, generator):
-        night = torch.tensor(SPEC["night"], device=self.device) / 255.0
-        picture = night[None, :, None, None].expand(len(rows), 3, CANVAS, CANVAS)
-        for colour, distance, marks in self.shapes(rows):
+    def neon(self, rows, y, x, generator):
+        picture = self.night.expand(len(rows), 3, *y.shape[1:])
+        for colour, distance, marks in self.shapes(rows, y, x):
             mask = coverage(distance)
             inside = colour * (0.3 + 0.25 * marks)
             picture = picture * (1 - mask) + inside * mask
@@ -170,28 +181,27 @@ class Renderer:
             picture = picture * (1 - outline) + shine * outline
         return picture
 
-    def chalk(self, rows, generator):
-        board = torch.tensor(SPEC["board"], device=self.device) / 255.0
-        shape = (len(rows), 1, CANVAS, CANVAS)
-        smudge = 0.02 * smooth_noise(shape, 10, generator, self.device)
-        picture = board[None, :, None, None] + smudge
-        for colour, distance, marks in self.shapes(rows):
-            rough = distance + 0.8 * smooth_noise(shape, 40, generator, self.device)
+    def chalk(self, rows, y, x, generator):
+        shape = (len(rows), 1, *y.shape[1:])
+        noise = lambda cells: smooth_noise(shape, cells, generator, self.device)
+        picture = self.board + 0.02 * noise(10)
+        for colour, distance, marks in self.shapes(rows, y, x):
+            rough = distance + 0.8 * noise(40)
             mask = coverage(rough)
-            wobble = 1.5 * smooth_noise(shape, 14, generator, self.device)
-            wave = (self.x - self.y) / math.sqrt(2) / 5.0 + wobble * 0.35
+            wave = (x - y)[:, None] / math.sqrt(2) / 5.0 + 0.525 * noise(14)
             hatch = coverage(((wave - wave.floor() - 0.5).abs() - 0.32) * 5.0)
-            grain = 0.82 + 0.18 * smooth_noise(shape, 64, generator, self.device)
+            grain = 0.82 + 0.18 * noise(64)
             edge = (2.4 - (rough + 1.6).abs()).clamp(0, 1)
             strength = torch.maximum(hatch * 0.9, edge) * grain * (1 - 0.45 * marks)
             chalk = 0.88 * colour + 0.1
-            bare = board[None, :, None, None] * 1.0
-            picture = picture * (1 - mask) + (bare + (chalk - bare) * (0.25 + 0.75 * strength)) * mask
+            paint = self.board + (chalk - self.board) * (0.25 + 0.75 * strength)
+            picture = picture * (1 - mask) + paint * mask
         return picture
 
-    def __call__(self, rows, style="plain", generator=None):
+    def __call__(self, rows, style="plain", generator=None, corner=None, size=CANVAS):
+        """Pictures of rows; with ``corner`` [n, 2] only the square of ``size`` pixels from there on."""
         rows = rows.to(self.device, torch.float32)
-        picture = getattr(self, style)(rows, generator)
+        picture = getattr(self, style)(rows, *self.pixels(corner, size), generator)
         return picture.clamp(0, 1) * 2 - 1
 
 

@@ -15,9 +15,9 @@ cd "$(dirname "$0")"
 mkdir -p "$work"
 
 "$python" make_tokenizers.py "$work"
-"$python" train.py vae "$work" --minutes 2.4 --batch 160 "${smoke[@]}"
+"$python" train.py vae "$work" --minutes 3 --batch 192 "${smoke[@]}"
 "$python" train.py base "$work" --minutes 8 "${smoke[@]}"
-"$python" train.py guide "$work" --minutes 2.6 "${smoke[@]}"
+"$python" train.py guide "$work" --minutes 3 "${smoke[@]}"
 for style in neon chalk; do
     "$python" train.py lora "$work" --style "$style" --minutes 1.6 --batch 512 "${smoke[@]}"
 done

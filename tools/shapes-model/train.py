@@ -1,8 +1,8 @@
 """The training steps, each bounded by a time and resumable from what the one before left.
 
-    python train.py vae    OUT --minutes 2.5
+    python train.py vae    OUT --minutes 3
     python train.py base   OUT --minutes 8
-    python train.py guide  OUT --minutes 3.5
+    python train.py guide  OUT --minutes 3
     python train.py lora   OUT --style neon --minutes 2
 
 ``base`` learns the rectified flow from captions to pictures, dropping one caption in ten.
@@ -29,9 +29,11 @@ from data import Tokenizers, build_scenes, encode
 from model import Flow, flow_parts, generate, load_parts, new_vae, save_parts, unpack
 from optimizer import Average, Captured, Optimizer
 from render import Renderer, sheet
-from scenes import held_out_scenes
+from scenes import CANVAS, held_out_scenes
 
-CROPPED = 0.5
+STYLES = ("plain", "neon", "chalk")
+CROP, CROPPED = 64, 0.65
+LATENT_NOISE = 0.1
 DROPPED = 0.1
 GUIDANCE = (1.0, 5.0)
 
@@ -105,37 +107,49 @@ def sample_times(n, device):
 def train_vae(run):
     """Reconstruction of plain, neon and chalk pictures; a little noise in the latents makes the decoder sturdy."""
     (rows, _, _), _ = run.pool(200_000, seed=21)
-    renderer, generator = Renderer(run.device), torch.Generator(run.device).manual_seed(2)
+    renderer = Renderer(run.device)
     vae = new_vae().to(run.device, memory_format=torch.channels_last)
+    norms_in_half(vae)
     optimizer = Optimizer(vae, adam_rate=2e-3, muon=False, fall=0.7)
     average = Average(vae, 0.999)
-    norms_in_half(vae)
 
-    def step():
-        picks = torch.randint(len(rows), (run.batch,), device=run.device)
-        third = run.batch // 4
-        parts = (picks[: 2 * third], picks[2 * third : 3 * third], picks[3 * third :])
-        pictures = torch.cat([renderer(rows[part], style, generator) for part, style in zip(parts, STYLES)])
-        if optimizer.progress < CROPPED:
-            top, left = random.randrange(65), random.randrange(65)
-            pictures = pictures[..., top : top + 64, left : left + 64]
+    def step(size):
+        picks = rows[torch.randint(len(rows), (run.batch,), device=run.device)]
+        corner = near_a_shape(picks, size) if size < CANVAS else None
+        pictures = torch.cat(
+            [renderer(picks[part], style, None, corner if corner is None else corner[part], size)
+             for style, part in styles_of(run.batch).items()]
+        )
         pictures = pictures.contiguous(memory_format=torch.channels_last)
-        noise = torch.randn(run.batch, 16, *(edge // 8 for edge in pictures.shape[2:]), device=run.device) * 0.1
         with run.autocast():
-            back, divergence = reconstruct(vae, pictures, noise)
+            back, divergence = reconstruct(vae, pictures)
         error = (back.float() - pictures) * detail(pictures)
         loss = error.abs().mean() + 2.0 * error.square().mean() + 0.5 * edges(error) + 1e-3 * divergence.float()
         loss.backward()
         optimizer.step()
         return loss
 
-    run.loop(step, optimizer, average)
+    crops = Captured(lambda: step(CROP), run.device)
+    whole = Captured(lambda: step(CANVAS), run.device)
+    run.loop(lambda: crops() if optimizer.progress < CROPPED else whole(), optimizer, average)
     vae.eval()
-    measure_vae(run, vae, rows, renderer, generator)
+    measure_vae(run, vae, rows, renderer)
     save_parts(run.out, vae=vae)
 
 
-STYLES = ("plain", "neon", "chalk")
+def styles_of(count):
+    """Which part of a batch is drawn in which style: half of it plainly."""
+    quarter = count // 4
+    return {"plain": slice(0, 2 * quarter), "neon": slice(2 * quarter, 3 * quarter), "chalk": slice(3 * quarter, count)}
+
+
+def near_a_shape(rows, size):
+    """First pixels [n, 2] of crops that show some part of a random shape, on the autoencoder's grid."""
+    shown = (rows[:, [0, 6, 12]] >= 0).sum(1)
+    pick = (torch.rand(len(rows), device=rows.device) * shown).long()
+    centre = torch.stack([rows.gather(1, 6 * pick[:, None] + column)[:, 0] for column in (3, 4)], dim=1)
+    corner = centre - size * (0.15 + 0.7 * torch.rand_like(centre))
+    return (corner / 8).round().clamp(0, (CANVAS - size) // 8) * 8
 
 
 def norms_in_half(module):
@@ -150,11 +164,12 @@ def norms_in_half(module):
             norm.forward = partial(forward, norm)
 
 
-def reconstruct(vae, pictures, noise):
-    """Decoded pictures and the divergence of latents from the unit normal, per value."""
+def reconstruct(vae, pictures):
+    """Pictures through a noisy latent, and the divergence of latents from the unit normal, per value."""
     latents = vae.encode(pictures).latent_dist
     divergence = 0.5 * (latents.mean.square() + latents.var - 1 - latents.logvar).mean()
-    sampled = latents.mean + latents.std * torch.randn_like(latents.mean) + noise
+    spread = (latents.var + LATENT_NOISE**2).sqrt()
+    sampled = latents.mean + spread * torch.randn_like(latents.mean)
     return vae.decode(sampled).sample, divergence
 
 
@@ -170,14 +185,14 @@ def edges(error):
 
 
 @torch.no_grad()
-def measure_vae(run, vae, rows, renderer, generator):
+def measure_vae(run, vae, rows, renderer):
     """Scale and shift of the latents, and how well each style comes back."""
     count = min(2048, len(rows))
     latents, report, shown = [], {}, []
     for style in STYLES:
         errors = []
         for start in range(0, count, 256):
-            pictures = renderer(rows[start : min(start + 256, count)], style, generator)
+            pictures = renderer(rows[start : min(start + 256, count)], style)
             mean = vae.encode(pictures).latent_dist.mean
             if style == "plain":
                 latents.append(mean)
@@ -204,8 +219,9 @@ def flow_loss(flow, clean, noise, t, guidance, clip_ids, t5_ids):
 def compile_flow(run, flow):
     if run.compile:
         flow.transformer.compile_repeated_blocks(dynamic=False)
-        for layer in (*flow.t5.encoder.block, *flow.clip.text_model.encoder.layers):
-            layer.compile(dynamic=False)
+        for layer in (*flow.t5.modules(), *flow.clip.modules()):
+            if type(layer).__name__ in ("T5Block", "CLIPEncoderLayer"):
+                layer.compile(dynamic=False)
 
 
 def train_base(run):
@@ -267,7 +283,7 @@ def draw_pairs(run, teacher, clip_ids, t5_ids, empty, batch):
     return noise, guidance, clean
 
 
-def train_guide(run, seconds_for_pairs=50):
+def train_guide(run, seconds_for_pairs=60):
     (_, clip_ids, t5_ids), empty = run.pool(400_000, seed=41)
     flow = Flow().to(run.device)
     load_parts(run.out / "base", **flow_parts(flow))
