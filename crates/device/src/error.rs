@@ -105,6 +105,14 @@ pub enum Error {
         /// Why.
         source: Box<Error>,
     },
+    /// Whoever asked for a weight could not take it.
+    #[error("weight `{name}`: {source}")]
+    Delivery {
+        /// The weight.
+        name: String,
+        /// Why.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// A graph is wrong, or its evaluator failed.
     #[error(transparent)]
     Ir(#[from] tintype_ir::Error),
@@ -144,5 +152,11 @@ impl Error {
                 message: other.to_string(),
             },
         }
+    }
+
+    /// The same, said of an operation.
+    pub(crate) fn of(self, op: String) -> Self {
+        let source = Box::new(self);
+        Self::Operation { op, source }
     }
 }

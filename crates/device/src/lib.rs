@@ -28,6 +28,7 @@ mod nvrtc;
 mod staging;
 mod stream;
 mod tensor;
+mod weights;
 
 pub use cache::{CacheKey, KernelCache};
 pub use device::{Device, FreeMemory, MemoryUsage};
@@ -40,6 +41,7 @@ pub use nvrtc::{Nvrtc, Source, Target};
 pub use staging::{PinnedBuffer, Staging};
 pub use stream::{Event, Stream};
 pub use tensor::CudaTensor;
+pub use weights::{Delivered, WeightPlan, WeightProgram, WeightReport, WeightRunner};
 
 /// cudarc, for what this crate does not wrap.
 pub use cudarc;

@@ -32,13 +32,13 @@ fn main() -> ExitCode {
     if let Some(reason) = reason.filter(|reason| !reason.is_empty()) {
         eprintln!("NVRTC is not here, so these tests are ignored: {reason}");
     }
-    libtest_mimic::run(&arguments, trials(nvrtc.ok())).exit_code()
+    libtest_mimic::run(&arguments, trials(nvrtc.as_ref().ok())).exit_code()
 }
 
-fn trials(nvrtc: Option<Nvrtc>) -> Vec<Trial> {
+fn trials(nvrtc: Option<&Nvrtc>) -> Vec<Trial> {
     let is_missing = nvrtc.is_none();
     let trial = |name: String, test: fn(&Nvrtc, Target) -> Result<(), Failed>, target| {
-        let nvrtc = nvrtc.clone();
+        let nvrtc = nvrtc.cloned();
         let run = move || match &nvrtc {
             Some(nvrtc) => test(nvrtc, target),
             None => Err("NVRTC is not here".into()),

@@ -20,7 +20,7 @@
 //! # Ok(()) }
 //! ```
 
-mod operations;
+pub(crate) mod operations;
 mod reduction;
 pub(crate) mod strides;
 
@@ -30,6 +30,7 @@ use tintype_tensor::DType;
 
 pub use self::operations::{BinaryKernel, Operand, UnaryKernel};
 pub use self::reduction::ReduceKernel;
+pub(crate) use self::reduction::Reduction;
 use crate::{Argument, Device, Grid, Kernel, KernelCache, Module, Nvrtc, Result, Source, Stream};
 
 /// The kernels of weight programs, loaded on one device.

@@ -1,0 +1,18 @@
+//! Weight programs on the device.
+//!
+//! [`WeightPlan`] decides, without a device, in which order operations run and which of them
+//! have a kernel; [`WeightRunner`] runs them. An output is computed and handed over before the
+//! next is begun, so that a model streams from its file to the device: nothing on the host holds
+//! more than a few pinned buffers, and temporary values live as long as their last reader.
+//!
+//! What has no kernel is computed by an [`Evaluator`](tintype_ir::Evaluator) on the host and
+//! uploaded. The results are those of the evaluator, up to the order of sums.
+
+mod launch;
+mod place;
+mod plan;
+mod runner;
+mod values;
+
+pub use self::plan::WeightPlan;
+pub use self::runner::{Delivered, WeightProgram, WeightReport, WeightRunner};
