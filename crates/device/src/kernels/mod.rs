@@ -20,7 +20,9 @@
 //! # Ok(()) }
 //! ```
 
+pub(crate) mod movements;
 pub(crate) mod operations;
+pub(crate) mod products;
 mod reduction;
 pub(crate) mod strides;
 

@@ -1,9 +1,9 @@
-//! Launching the kernels of weight programs, with all sizes checked.
+//! Operands, and launching the kernels that work element by element, with all sizes checked.
 
 use tintype_tensor::DType;
 
 use super::WeightKernels;
-use super::strides::{Axis, MAX_BLOCKS, Movement, Mover, Strides, collapse, repeated, row_major};
+use super::strides::{Axis, Strides, collapse, repeated};
 use crate::{Argument, DeviceBuffer, Error, Grid, Result, Stream};
 
 /// Row-major elements at the beginning of a buffer.
@@ -181,150 +181,6 @@ impl WeightKernels {
         self.enqueue(stream, &name, grid, &arguments, &[a, b], output)
     }
 
-    /// Axes in another order: result axis `i` is operand axis `permutation[i]`.
-    pub fn transpose(
-        &self,
-        stream: &Stream,
-        permutation: &[usize],
-        input: Operand<'_>,
-        output: Operand<'_>,
-    ) -> Result<()> {
-        let movement = transpose_movement(input.shape, permutation, input.dtype);
-        let movement = movement.filter(|_| input.count() == output.count());
-        self.move_elements(stream, movement, input, output)
-    }
-
-    /// Positions of one axis from `start` on, as many as the result has.
-    pub fn slice(
-        &self,
-        stream: &Stream,
-        (axis, start): (usize, usize),
-        input: Operand<'_>,
-        output: Operand<'_>,
-    ) -> Result<()> {
-        let fits = same_but(axis, input.shape, output.shape)
-            && start + output.shape[axis] <= input.shape[axis];
-        let movement = slice_movement(input.shape, output.shape, axis, start, input.dtype);
-        self.move_elements(stream, movement.filter(|_| fits), input, output)
-    }
-
-    /// `input` at position `start` of one axis of `output`: a part of a concatenation.
-    pub fn place(
-        &self,
-        stream: &Stream,
-        (axis, start): (usize, usize),
-        input: Operand<'_>,
-        output: Operand<'_>,
-    ) -> Result<()> {
-        let fits = same_but(axis, input.shape, output.shape)
-            && start + input.shape[axis] <= output.shape[axis];
-        let movement = place_movement(input.shape, output.shape, axis, start, input.dtype);
-        self.move_elements(stream, movement.filter(|_| fits), input, output)
-    }
-
-    /// Sizes 1 and missing outer axes repeated to the shape of the result.
-    pub fn broadcast(
-        &self,
-        stream: &Stream,
-        input: Operand<'_>,
-        output: Operand<'_>,
-    ) -> Result<()> {
-        let fits = repeats(input.shape, output.shape);
-        let movement = fits.then(|| broadcast_movement(input.shape, output.shape, input.dtype));
-        self.move_elements(stream, movement.flatten(), input, output)
-    }
-
-    /// `base + up · down` for `base[rows, columns]`, f32 `up[rows, inner]` and
-    /// `down[inner, columns]`, in f32 and rounded once to the dtype of base and result.
-    pub fn merge(
-        &self,
-        stream: &Stream,
-        base: Operand<'_>,
-        [up, down]: [Operand<'_>; 2],
-        output: Operand<'_>,
-    ) -> Result<()> {
-        expect_floats("merge", &[base, output])?;
-        let fits = base.dtype == output.dtype && base.shape == output.shape;
-        expect(fits, || format!("a merge of {base:?} to {output:?}"))?;
-        let product = product_arguments([up, down], output)?;
-        let mut arguments = vec![base.address()];
-        arguments.extend(product.1);
-        let name = format!("merge_{}", output.dtype);
-        self.enqueue(
-            stream,
-            &name,
-            product.0,
-            &arguments,
-            &[base, up, down],
-            output,
-        )
-    }
-
-    /// `up · down` for f32 matrices.
-    pub fn product(
-        &self,
-        stream: &Stream,
-        [up, down]: [Operand<'_>; 2],
-        output: Operand<'_>,
-    ) -> Result<()> {
-        let (grid, arguments) = product_arguments([up, down], output)?;
-        expect(output.dtype == DType::F32, || {
-            format!("a product of {}", output.dtype)
-        })?;
-        self.enqueue(stream, "product_f32", grid, &arguments, &[up, down], output)
-    }
-
-    fn move_elements(
-        &self,
-        stream: &Stream,
-        movement: Option<Movement>,
-        input: Operand<'_>,
-        output: Operand<'_>,
-    ) -> Result<()> {
-        let unsupported = || format!("moving {input:?} to {output:?}");
-        expect(input.dtype == output.dtype, unsupported)?;
-        let mover = movement.and_then(|movement| movement.mover());
-        let mover = mover.ok_or_else(|| Error::Unsupported(unsupported()))?;
-        let (from, to) = (input.address(), output.address());
-        match mover {
-            Mover::Run {
-                from, to, bytes, ..
-            } => {
-                let range = from..from + bytes;
-                output.buffer.copy_from(to, input.buffer, range, stream)
-            }
-            Mover::Transpose {
-                unit,
-                batch,
-                rows,
-                columns,
-            } => {
-                let grid = Grid::new([columns.div_ceil(32), rows.div_ceil(32), batch], 256);
-                let arguments = [from, to, Argument::U32(rows), Argument::U32(columns)];
-                let name = format!("transpose_{unit}");
-                self.enqueue(stream, &name, grid, &arguments, &[input], output)
-            }
-            Mover::Strided {
-                unit,
-                count,
-                input_start,
-                output_start,
-                strides,
-            } => {
-                let arguments = [
-                    from,
-                    to,
-                    Argument::U64(count),
-                    Argument::U64(input_start),
-                    Argument::U64(output_start),
-                    Argument::Bytes(bytemuck::bytes_of(&strides)),
-                ];
-                let (name, grid) = (format!("copy_{unit}"), self.line(count));
-                self.enqueue(stream, &name, grid, &arguments, &[input], output)
-            }
-        }
-    }
-
     /// Launches a kernel whose sizes were checked, and tells the buffers of it.
     pub(super) fn enqueue(
         &self,
@@ -352,41 +208,6 @@ impl WeightKernels {
     }
 }
 
-/// The grid and the arguments from `up` on of `merge_*` and `product_f32`.
-fn product_arguments(
-    [up, down]: [Operand<'_>; 2],
-    output: Operand<'_>,
-) -> Result<(Grid, [Argument<'static>; 6])> {
-    let unsupported = || format!("a product of {up:?} and {down:?} to {output:?}");
-    let (&[rows, inner], &[down_inner, columns]) = (up.shape, down.shape) else {
-        return Err(Error::Unsupported(unsupported()));
-    };
-    let fits = up.dtype == DType::F32
-        && down.dtype == DType::F32
-        && inner == down_inner
-        && output.shape == [rows, columns]
-        && has_product(rows, columns, inner);
-    expect(fits, unsupported)?;
-    let blocks = |size: usize| size.div_ceil(TILE) as u32;
-    let arguments = [
-        up.address(),
-        down.address(),
-        output.address(),
-        Argument::U32(rows as u32),
-        Argument::U32(columns as u32),
-        Argument::U32(inner as u32),
-    ];
-    let grid = Grid::new([blocks(columns), blocks(rows), 1], 256);
-    Ok((grid, arguments))
-}
-
-/// Whether the sizes of a product are ones that its kernel counts.
-pub(crate) fn has_product(rows: usize, columns: usize, inner: usize) -> bool {
-    // Indices within a tile go beyond the sizes by less than a tile.
-    let counts = |size: usize| size < u32::MAX as usize - TILE;
-    counts(columns) && counts(inner) && rows.div_ceil(TILE) <= MAX_BLOCKS
-}
-
 /// The strides of two operands over the axes of their result, if a kernel can follow them.
 pub(crate) fn binary_strides(a: &[usize], b: &[usize], result: &[usize]) -> Option<Strides> {
     let (first, second) = (repeated(a, result), repeated(b, result));
@@ -402,85 +223,10 @@ pub(crate) fn binary_strides(a: &[usize], b: &[usize], result: &[usize]) -> Opti
     Strides::new(&collapse(&axes))
 }
 
-/// The movement of a transpose; `None` for dtypes that are not whole bytes.
-pub(crate) fn transpose_movement(
-    shape: &[usize],
-    permutation: &[usize],
-    dtype: DType,
-) -> Option<Movement> {
-    let strides = row_major(shape);
-    let sizes: Option<Vec<usize>> = permutation
-        .iter()
-        .map(|&axis| shape.get(axis).copied())
-        .collect();
-    let mut movement = Movement::new(&sizes?, element_bytes(dtype)?);
-    for (axis, &from) in movement.axes.iter_mut().zip(permutation) {
-        axis.first = strides[from];
-    }
-    (permutation.len() == shape.len()).then_some(movement)
-}
-
-/// The movement of a slice.
-pub(crate) fn slice_movement(
-    input: &[usize],
-    output: &[usize],
-    axis: usize,
-    start: usize,
-    dtype: DType,
-) -> Option<Movement> {
-    let mut movement = Movement::new(output, element_bytes(dtype)?);
-    let strides = row_major(input);
-    for (axis, &stride) in movement.axes.iter_mut().zip(&strides) {
-        axis.first = stride;
-    }
-    movement.input_start = start as u64 * strides.get(axis)?;
-    Some(movement)
-}
-
-/// The movement of a part of a concatenation.
-pub(crate) fn place_movement(
-    input: &[usize],
-    output: &[usize],
-    axis: usize,
-    start: usize,
-    dtype: DType,
-) -> Option<Movement> {
-    let mut movement = Movement::new(input, element_bytes(dtype)?);
-    let strides = row_major(output);
-    for (axis, &stride) in movement.axes.iter_mut().zip(&strides) {
-        axis.second = stride;
-    }
-    movement.output_start = start as u64 * strides.get(axis)?;
-    Some(movement)
-}
-
-/// The movement of a broadcast.
-pub(crate) fn broadcast_movement(
-    input: &[usize],
-    output: &[usize],
-    dtype: DType,
-) -> Option<Movement> {
-    let mut movement = Movement::new(output, element_bytes(dtype)?);
-    for (axis, stride) in movement.axes.iter_mut().zip(repeated(input, output)) {
-        axis.first = stride;
-    }
-    Some(movement)
-}
-
-fn element_bytes(dtype: DType) -> Option<usize> {
-    dtype.bits().is_multiple_of(8).then_some(dtype.bits() / 8)
-}
-
 /// Whether `shape` can be repeated to `result`.
-fn repeats(shape: &[usize], result: &[usize]) -> bool {
+pub(super) fn repeats(shape: &[usize], result: &[usize]) -> bool {
     let fits = |(own, wanted): (&usize, &usize)| own == wanted || *own == 1;
     shape.len() <= result.len() && shape.iter().rev().zip(result.iter().rev()).all(fits)
-}
-
-/// Whether two shapes differ in one axis alone.
-fn same_but(axis: usize, a: &[usize], b: &[usize]) -> bool {
-    let mut axes = a.iter().zip(b).enumerate();
-    axis < a.len() && a.len() == b.len() && axes.all(|(index, (a, b))| index == axis || a == b)
 }
 
 /// 1 for an operand of all elements, 0 for one of a single element.
@@ -508,9 +254,6 @@ pub(super) fn expect(fits: bool, what: impl Fn() -> String) -> Result<()> {
     Err(Error::Unsupported(what()))
 }
 
-/// As in `merge.cu`.
-const TILE: usize = 64;
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -521,36 +264,5 @@ mod tests {
         assert!(repeats(&[], &[2, 3]));
         assert!(!repeats(&[2, 1, 1], &[3, 4]));
         assert!(!repeats(&[2], &[3]));
-        assert!(same_but(1, &[2, 3], &[2, 7]));
-        assert!(!same_but(1, &[2, 3], &[3, 3]));
-        assert!(!same_but(2, &[2, 3], &[2, 3]));
-    }
-
-    #[test]
-    fn a_concatenation_of_rows_is_runs_of_bytes() {
-        let movement = place_movement(&[2, 8], &[6, 8], 0, 3, DType::BF16);
-        let mover = movement.unwrap().mover();
-        let expected = Mover::Run {
-            from: 0,
-            to: 48,
-            bytes: 32,
-        };
-        assert_eq!(mover, Some(expected));
-        let columns = place_movement(&[2, 8], &[2, 24], 1, 8, DType::BF16);
-        let mover = columns.unwrap().mover();
-        assert!(matches!(
-            mover,
-            Some(Mover::Strided {
-                unit: 16,
-                count: 2,
-                output_start: 1,
-                ..
-            })
-        ));
-    }
-
-    #[test]
-    fn four_bit_elements_do_not_move() {
-        assert_eq!(transpose_movement(&[2, 2], &[1, 0], DType::F4E2M1), None);
     }
 }

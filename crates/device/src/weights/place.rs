@@ -4,10 +4,11 @@ use tintype_ir::{BinaryOp, Graph, Node, Op, ReduceOp, TensorType, UnaryOp};
 use tintype_tensor::DType;
 
 use crate::kernels::Reduction;
-use crate::kernels::operations::{
-    binary_strides, broadcast_movement, has_product, place_movement, slice_movement,
-    transpose_movement,
+use crate::kernels::movements::{
+    broadcast_movement, place_movement, slice_movement, transpose_movement,
 };
+use crate::kernels::operations::binary_strides;
+use crate::kernels::products::has_product;
 use crate::kernels::strides::Movement;
 use crate::{BinaryKernel, ReduceKernel, UnaryKernel, WeightKernels};
 
