@@ -1,52 +1,83 @@
 //! `cargo xtask codegen`: the files that are generated and committed.
 //!
-//! [`GENERATED`] is the registry: a path and the function that writes its text. A generator is
+//! [`GENERATORS`] is the registry: a name and the function that writes the texts. A generator is
 //! pure but for the programs that it runs, so `--check` can compare without writing. Each text
-//! opens with the command that made it.
+//! opens with the command that made it. A generator that lacks what it needs (headers, libclang)
+//! is reported as skipped, by name, when checking, and fails when it was asked for.
 //!
 //! ```text
 //! cargo xtask codegen            writes docs/cli.md and the others
 //! cargo xtask codegen --check    fails if one of them is not current
+//! cargo xtask codegen tensorrt --headers /opt/tensorrt/include
 //! ```
 
 use std::fmt::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
 use crate::process::{cargo, output_of};
+use crate::tensorrt::{self, Outcome};
 use crate::workspace::Workspace;
 
-/// A file and what writes it.
-struct Generated {
-    /// The path below the repository's root.
-    path: &'static str,
-    generate: fn(&Workspace) -> Result<String>,
+/// The generators that can be asked for by name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum What {
+    /// `docs/cli.md`, from the program's help
+    CommandLine,
+    /// The ABI of TensorRT, from its headers
+    Tensorrt,
 }
 
-/// Every generated file of the repository.
-const GENERATED: &[Generated] = &[Generated {
-    path: "docs/cli.md",
-    generate: command_line_page,
-}];
+/// One or more files and what writes them.
+struct Generator {
+    what: What,
+    name: &'static str,
+    /// The second argument holds folders of headers.
+    generate: fn(&Workspace, &[PathBuf]) -> Result<Outcome>,
+}
 
-/// Writes every generated file, or compares them if `check`.
-pub(crate) fn run(workspace: &Workspace, check: bool) -> Result<()> {
+/// Every generator of the repository.
+const GENERATORS: &[Generator] = &[
+    Generator {
+        what: What::CommandLine,
+        name: "docs/cli.md",
+        generate: |workspace, _| {
+            let text = command_line_page(workspace)?;
+            Ok(Outcome::Files(vec![("docs/cli.md".to_owned(), text)]))
+        },
+    },
+    Generator {
+        what: What::Tensorrt,
+        name: "the ABI of TensorRT",
+        generate: tensorrt::generate,
+    },
+];
+
+/// Writes the generated files (all, or those of `what`), or compares them if `check`.
+pub(crate) fn run(
+    workspace: &Workspace,
+    what: Option<What>,
+    headers: &[PathBuf],
+    check: bool,
+) -> Result<()> {
     let mut stale = Vec::new();
-    for file in GENERATED {
-        let text =
-            (file.generate)(workspace).with_context(|| format!("cannot generate {}", file.path))?;
-        let path = workspace.root.join(file.path);
-        if std::fs::read_to_string(&path).is_ok_and(|found| found == text) {
+    for generator in GENERATORS {
+        if what.is_some_and(|what| what != generator.what) {
             continue;
         }
-        if check {
-            stale.push(file.path);
-        } else {
-            write(&path, &text)?;
-            println!("wrote {}", file.path);
-        }
+        let outcome = (generator.generate)(workspace, headers)
+            .with_context(|| format!("cannot generate {}", generator.name))?;
+        let files = match outcome {
+            Outcome::Files(files) => files,
+            Outcome::Skipped(reason) if check || what.is_none() => {
+                println!("skipped: codegen of {}: {reason}", generator.name);
+                continue;
+            }
+            Outcome::Skipped(reason) => bail!("cannot generate {}: {reason}", generator.name),
+        };
+        stale.extend(settle(workspace, files, check)?);
     }
     if !stale.is_empty() {
         bail!(
@@ -55,6 +86,24 @@ pub(crate) fn run(workspace: &Workspace, check: bool) -> Result<()> {
         );
     }
     Ok(())
+}
+
+/// Writes the files that differ, or returns their paths if `check`.
+fn settle(workspace: &Workspace, files: Vec<tensorrt::File>, check: bool) -> Result<Vec<String>> {
+    let mut stale = Vec::new();
+    for (name, text) in files {
+        let path = workspace.root.join(&name);
+        if std::fs::read_to_string(&path).is_ok_and(|found| found == text) {
+            continue;
+        }
+        if check {
+            stale.push(name);
+        } else {
+            write(&path, &text)?;
+            println!("wrote {name}");
+        }
+    }
+    Ok(stale)
 }
 
 fn write(path: &Path, text: &str) -> Result<()> {
@@ -147,10 +196,10 @@ mod tests {
     }
 
     #[test]
-    fn every_generated_file_has_its_own_path() {
-        let mut paths = GENERATED.iter().map(|file| file.path).collect::<Vec<_>>();
-        paths.sort_unstable();
-        paths.dedup();
-        assert_eq!(paths.len(), GENERATED.len());
+    fn every_generator_has_its_own_name() {
+        let mut names = GENERATORS.iter().map(|g| g.name).collect::<Vec<_>>();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), GENERATORS.len());
     }
 }

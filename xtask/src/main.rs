@@ -12,6 +12,7 @@
 mod codegen;
 mod fixtures;
 mod process;
+mod tensorrt;
 mod test;
 mod tidy;
 mod workspace;
@@ -47,9 +48,35 @@ enum Task {
     Tidy,
     /// Write the generated files
     Codegen {
+        /// Which of them: all, or those of one generator
+        #[arg(value_enum)]
+        what: Option<codegen::What>,
         /// Compare instead of writing; fail if a file is not current
         #[arg(long)]
         check: bool,
+        /// A folder with headers of TensorRT, beside those that cargo can fetch (repeatable)
+        #[arg(long)]
+        headers: Vec<PathBuf>,
+    },
+    /// Fetch what tests can use and the repository does not hold, into `target/`
+    Fetch {
+        /// What to fetch
+        #[arg(value_enum)]
+        what: Fetched,
+        /// The version of TensorRT-RTX
+        #[arg(long, default_value = tensorrt::fetch::VERSION)]
+        version: String,
+        /// The CUDA version that it is built for
+        #[arg(long, default_value = tensorrt::fetch::CUDA)]
+        cuda: String,
+    },
+    /// Print the bindings of one folder of headers (what `codegen` runs)
+    #[command(hide = true)]
+    Bindings {
+        /// The folder with `NvInfer.h`
+        folder: PathBuf,
+        /// A folder with what stands for CUDA's headers
+        stubs: PathBuf,
     },
     /// Record the fixtures anew from the reference implementation
     Fixtures {
@@ -60,6 +87,13 @@ enum Task {
         #[arg(long)]
         print: bool,
     },
+}
+
+/// What `cargo xtask fetch` can fetch.
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum Fetched {
+    /// The library of TensorRT-RTX
+    Tensorrt,
 }
 
 fn main() -> ExitCode {
@@ -75,10 +109,24 @@ fn main() -> ExitCode {
 fn run(task: &Task) -> Result<()> {
     let workspace = Workspace::load()?;
     match task {
+        Task::Bindings { folder, stubs } => tensorrt::print_bindings(folder, stubs),
+        Task::Fetch {
+            what: Fetched::Tensorrt,
+            version,
+            cuda,
+        } => {
+            let folder = tensorrt::fetch::library(&workspace, version, cuda)?;
+            println!("{}", folder.display());
+            Ok(())
+        }
         Task::Test { arguments } => test::run(&workspace, arguments),
         Task::Ci => ci(&workspace),
         Task::Tidy => tidy::run(&workspace),
-        Task::Codegen { check } => codegen::run(&workspace, *check),
+        Task::Codegen {
+            what,
+            check,
+            headers,
+        } => codegen::run(&workspace, *what, headers, *check),
         Task::Fixtures { python, print } => fixtures::run(&workspace, python, *print),
     }
 }
@@ -109,7 +157,7 @@ fn ci(workspace: &Workspace) -> Result<()> {
                 .env("RUSTDOCFLAGS", "-Dwarnings"),
         ),
     );
-    note("codegen", codegen::run(workspace, true));
+    note("codegen", codegen::run(workspace, None, &[], true));
     note("test", test::run(workspace, &[]));
     if failed.is_empty() {
         println!("ci: everything passed");

@@ -1,0 +1,325 @@
+//! Builds real engines on the CPU with the library, where it has been fetched.
+//!
+//! `cargo xtask test` fetches it (`cargo xtask fetch tensorrt` by hand). Where it is not there,
+//! each of these tests is reported as ignored, by its name, and the reason is printed.
+
+use std::ffi::CStr;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicI32, Ordering};
+
+use libtest_mimic::{Arguments, Failed, Trial};
+use tintype_tensorrt_sys::callback::{Implementation, Logger, ProgressMonitor, StreamWriter};
+use tintype_tensorrt_sys::{
+    BuilderFlag, ComputeCapability, DataType, Dims, Error, IBuilder, IBuilderConfig, ICudaEngine,
+    ILayer, ILogger, INetworkDefinition, ITensor, Interface, Library, LoadOptions, MatrixOperation,
+    NetworkDefinitionCreationFlag, Newer, Severity, Weights,
+};
+
+type Test = (&'static str, fn(&Path) -> Result<(), Failed>);
+
+const TESTS: [Test; 7] = [
+    ("the library reports the version of its package", version),
+    (
+        "an engine of a matrix product is built without a gpu",
+        engine,
+    ),
+    ("a plan without weights holds none of them", weightless),
+    ("a writer that fails ends the build", failing_writer),
+    ("a monitor that says stop ends the build", stopped),
+    ("mistakes reach the logger", mistakes),
+    ("a runtime says what it lacks", runtime),
+];
+
+fn main() {
+    let arguments = Arguments::from_args();
+    let library = find();
+    if library.is_none() {
+        eprintln!(
+            "skipped: {} tests with the TensorRT-RTX library, which was not fetched \
+             (cargo xtask fetch tensorrt)",
+            TESTS.len()
+        );
+    }
+    let trial = |(name, test): Test| {
+        let path = library.clone();
+        let run = move || test(&path.ok_or("the library was not fetched")?);
+        Trial::test(name, run).with_ignored_flag(library.is_none())
+    };
+    libtest_mimic::run(&arguments, TESTS.map(trial).into()).exit();
+}
+
+/// The library that `cargo xtask fetch tensorrt` leaves below `target/`.
+fn find() -> Option<PathBuf> {
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent()?;
+    let path = target.join("tensorrt/library/rtx-1.7.1.116-cu13/tensorrt_rtx_libs");
+    path.is_dir().then(|| path.join("libtensorrt_rtx.so.1"))
+}
+
+/// Keeps what the library says.
+#[derive(Default)]
+struct Log(Mutex<Vec<(Severity, String)>>);
+
+impl Logger for Log {
+    fn log(&self, severity: Severity, message: &CStr) {
+        let message = message.to_string_lossy().into_owned();
+        self.0.lock().unwrap().push((severity, message));
+    }
+}
+
+impl Log {
+    fn has(&self, severity: Severity) -> bool {
+        self.0
+            .lock()
+            .unwrap()
+            .iter()
+            .any(|(found, _)| *found == severity)
+    }
+}
+
+/// Takes a plan, up to a limit.
+struct Plan {
+    bytes: Mutex<Vec<u8>>,
+    limit: usize,
+}
+
+impl StreamWriter for Plan {
+    fn write(&self, bytes: &[u8]) -> Option<usize> {
+        let mut all = self.bytes.lock().unwrap();
+        all.extend_from_slice(bytes);
+        (all.len() <= self.limit).then_some(bytes.len())
+    }
+}
+
+/// Counts steps and stops after some.
+struct Steps {
+    count: AtomicI32,
+    limit: i32,
+}
+
+impl ProgressMonitor for Steps {
+    fn step_completed(&self, _phase: &CStr, _step: i32) -> bool {
+        self.count.fetch_add(1, Ordering::SeqCst) < self.limit
+    }
+}
+
+/// What a build needs, in the order in which it is destroyed.
+struct Build {
+    config: IBuilderConfig,
+    network: INetworkDefinition,
+    builder: IBuilder,
+    logger: Implementation<ILogger, Log>,
+    /// Read by the library until the build is over.
+    _weights: Vec<u16>,
+}
+
+impl Drop for Build {
+    fn drop(&mut self) {
+        // SAFETY: all three are owned here, and nothing else of theirs is used any more.
+        unsafe {
+            self.config.destroy();
+            self.network.destroy();
+            self.builder.destroy();
+        }
+    }
+}
+
+const SIZE: i64 = 512;
+
+/// `x[1, 256, 512] · weight[1, 512, 512]ᵀ` in bf16, for compute capability 8.9.
+fn build(path: &Path, weightless: bool) -> Result<Build, Failed> {
+    let library = Library::open(path, Newer::Refuse)?;
+    let logger = Implementation::logger(Log::default());
+    let weights = vec![0x3c00_u16; (SIZE * SIZE) as usize];
+    // SAFETY: the logger and the weights are kept beside the builder, whose drop comes first.
+    unsafe {
+        let builder = library.create_builder(logger.as_ptr())?;
+        let flags = NetworkDefinitionCreationFlag::STRONGLY_TYPED.bit();
+        let network = builder.create_network_v2(flags)?.ok_or("no network")?;
+        let config = builder.create_builder_config()?.ok_or("no config")?;
+        let values = Weights::new(DataType::BF16, weights.as_ptr().cast(), SIZE * SIZE);
+        let placeholder = Weights::placeholder(DataType::BF16, SIZE * SIZE);
+        let values = if weightless { placeholder } else { values };
+        matrix_product(network, values)?;
+        assert!(config.set_nb_compute_capabilities(1)?);
+        assert!(config.set_compute_capability(ComputeCapability::SM89, 0)?);
+        if weightless {
+            config.set_flag(BuilderFlag::STRIP_PLAN)?;
+            config.set_flag(BuilderFlag::REFIT_INDIVIDUAL)?;
+        }
+        Ok(Build {
+            config,
+            network,
+            builder,
+            logger,
+            _weights: weights,
+        })
+    }
+}
+
+/// # Safety
+/// The network is alive and the weights live until it was built.
+unsafe fn matrix_product(network: INetworkDefinition, weights: Weights) -> Result<(), Failed> {
+    let shape = Dims::new(&[1, 256, SIZE])?;
+    let weight_shape = Dims::new(&[1, SIZE, SIZE])?;
+    // SAFETY: texts and shapes live longer than the calls; the caller vouches for the rest.
+    unsafe {
+        let x = network
+            .add_input(c"x".as_ptr(), DataType::BF16, &shape)?
+            .ok_or("no input")?;
+        let constant = network
+            .add_constant(&weight_shape, weights)?
+            .ok_or("no constant")?;
+        assert!(network.set_weights_name(weights, c"weight".as_ptr())? || weights.values.is_null());
+        let weight = output(constant.into())?;
+        let (none, transposed) = (MatrixOperation::NONE, MatrixOperation::TRANSPOSE);
+        let product = network
+            .add_matrix_multiply(x, none, weight, transposed)?
+            .ok_or("no product")?;
+        ILayer::from(product).set_name(c"product".as_ptr())?;
+        let result = output(product.into())?;
+        result.set_name(c"y".as_ptr())?;
+        assert_eq!(result.get_dimensions()?.as_slice(), [1, 256, SIZE]);
+        assert_eq!(result.get_type()?, DataType::BF16);
+        assert_eq!(CStr::from_ptr(result.get_name()?), c"y");
+        network.mark_output(result)?;
+        assert_eq!(network.get_nb_layers()?, 2);
+        Ok(())
+    }
+}
+
+/// # Safety
+/// The layer is alive.
+unsafe fn output(layer: ILayer) -> Result<ITensor, Failed> {
+    // SAFETY: as the caller says.
+    Ok(unsafe { layer.get_output(0) }?.ok_or("no output")?)
+}
+
+/// The plan, if the library says that it is whole.
+fn plan_of(build: &Build, limit: usize) -> Result<Option<Vec<u8>>, Failed> {
+    let writer = Implementation::stream_writer(Plan {
+        bytes: Mutex::default(),
+        limit,
+    });
+    // SAFETY: all objects are alive, and the writer until the call returns.
+    let done = unsafe {
+        build.builder.build_serialized_network_to_stream(
+            build.network,
+            build.config,
+            writer.as_ptr(),
+        )
+    }?;
+    let bytes = writer.into_inner().bytes.into_inner()?;
+    Ok(done.then_some(bytes))
+}
+
+fn version(path: &Path) -> Result<(), Failed> {
+    let library = Library::open(path, Newer::Refuse)?;
+    assert_eq!(library.abi().to_string(), "TensorRT-RTX 1.7.1");
+    assert_eq!(library.build(), Some(116));
+    assert!(library.has_builder());
+    let folder = path.parent().ok_or("no folder")?;
+    let options = LoadOptions {
+        path: Some(folder.to_owned()),
+        ..LoadOptions::default()
+    };
+    assert_eq!(Library::load(&options)?.path(), path);
+    Ok(())
+}
+
+fn engine(path: &Path) -> Result<(), Failed> {
+    let build = build(path, false)?;
+    let monitor = Implementation::progress_monitor(Steps {
+        count: AtomicI32::new(0),
+        limit: i32::MAX,
+    });
+    // SAFETY: the monitor outlives the build and is taken back.
+    unsafe { build.config.set_progress_monitor(monitor.as_ptr()) }?;
+    let plan = plan_of(&build, usize::MAX)?.ok_or("no plan")?;
+    assert!(
+        plan.len() > 2 * (SIZE * SIZE) as usize,
+        "{} bytes",
+        plan.len()
+    );
+    assert!(monitor.count.load(Ordering::SeqCst) > 0);
+    // SAFETY: as above; the result is owned and destroyed.
+    unsafe {
+        let memory = build
+            .builder
+            .build_serialized_network(build.network, build.config)?;
+        let memory = memory.ok_or("no memory")?;
+        assert_eq!(memory.size()?, plan.len());
+        assert!(!memory.data()?.is_null());
+        memory.destroy();
+        build.config.set_progress_monitor(std::ptr::null_mut())?;
+    }
+    assert!(!build.logger.has(Severity::ERROR));
+    Ok(())
+}
+
+fn weightless(path: &Path) -> Result<(), Failed> {
+    let build = build(path, true)?;
+    let plan = plan_of(&build, usize::MAX)?;
+    eprintln!("{:?}", build.logger.0.lock().unwrap());
+    let plan = plan.ok_or("no plan")?;
+    assert!(plan.len() < (SIZE * SIZE) as usize, "{} bytes", plan.len());
+    Ok(())
+}
+
+fn failing_writer(path: &Path) -> Result<(), Failed> {
+    let build = build(path, false)?;
+    let plan = plan_of(&build, 1000)?;
+    eprintln!("{:?} {:?}", plan.map(|p|p.len()), build.logger.0.lock().unwrap());
+    assert!(build.logger.has(Severity::ERROR));
+    Ok(())
+}
+
+fn stopped(path: &Path) -> Result<(), Failed> {
+    let build = build(path, false)?;
+    let monitor = Implementation::progress_monitor(Steps {
+        count: AtomicI32::new(0),
+        limit: 0,
+    });
+    // SAFETY: the monitor outlives the build.
+    unsafe { build.config.set_progress_monitor(monitor.as_ptr()) }?;
+    assert_eq!(plan_of(&build, usize::MAX)?, None);
+    // SAFETY: the config is alive.
+    unsafe { build.config.set_progress_monitor(std::ptr::null_mut()) }?;
+    Ok(())
+}
+
+fn mistakes(path: &Path) -> Result<(), Failed> {
+    let build = build(path, false)?;
+    let shape = Dims::new(&[3])?;
+    // SAFETY: the network is alive and the texts live longer than the call.
+    let second = unsafe { build.network.add_input(c"x".as_ptr(), DataType::FLOAT, &shape) }?;
+    assert_eq!(second, None);
+    assert!(build.logger.has(Severity::ERROR));
+    Ok(())
+}
+
+/// Without a GPU there is no runtime, or one that makes no engine; both say so.
+fn runtime(path: &Path) -> Result<(), Failed> {
+    let library = Library::open(path, Newer::Refuse)?;
+    let logger = Implementation::logger(Log::default());
+    // SAFETY: the logger outlives the runtime.
+    let runtime = match unsafe { library.create_runtime(logger.as_ptr()) } {
+        Ok(runtime) => runtime,
+        Err(Error::NotCreated { what, .. }) => {
+            assert_eq!(what, "IRuntime");
+            assert!(logger.has(Severity::ERROR) || logger.has(Severity::INTERNAL_ERROR));
+            return Ok(());
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let no_plan = [0_u8; 256];
+    // SAFETY: the runtime is alive, and so are the bytes, until it is destroyed.
+    unsafe {
+        let engine: Option<ICudaEngine> =
+            runtime.deserialize_cuda_engine(no_plan.as_ptr().cast(), no_plan.len())?;
+        assert_eq!(engine, None);
+        runtime.destroy();
+    }
+    assert!(logger.has(Severity::ERROR) || logger.has(Severity::INTERNAL_ERROR));
+    Ok(())
+}
