@@ -39,7 +39,7 @@ def open_pipeline(model, lora):
     """The pipeline in f32 with its defaults, and the LoRA that tintype.json names."""
     defaults = json.loads((model / "tintype.json").read_text(encoding="utf-8"))
     loras = defaults.pop("loras", {})
-    pipe = FluxPipeline.from_pretrained(model, torch_dtype=torch.float32)
+    pipe = FluxPipeline.from_pretrained(model, dtype=torch.float32)
     pipe = pipe.to("cuda" if torch.cuda.is_available() else "cpu")
     pipe.set_progress_bar_config(disable=True)
     if lora:

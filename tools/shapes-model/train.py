@@ -34,6 +34,8 @@ from scenes import CANVAS, held_out_scenes
 STYLES = ("plain", "neon", "chalk")
 CROP, CROPPED = 64, 0.65
 LATENT_NOISE = 0.1
+# Single shapes first: between these parts of the time, scenes of two and three come in.
+WIDENING = (0.08, 0.3)
 DROPPED = 0.1
 GUIDANCE = (1.0, 5.0)
 
@@ -63,14 +65,15 @@ class Run:
     def autocast(self):
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda")
 
-    def loop(self, one_step, optimizer, average, every=500):
-        """Runs ``one_step()`` until the minutes are over; the rates follow the clock."""
+    def loop(self, one_step, optimizer, average, every=500, before=lambda progress: None):
+        """Runs ``one_step()`` until the minutes are over; the rates follow the clock, as what ``before`` does."""
         start, count, total = time.time(), 0, 0.0
         while True:
             progress = (time.time() - start) / (60 * self.minutes)
             if progress >= 1 or (self.smoke and count >= self.smoke):
                 break
             optimizer.at(progress)
+            before(progress)
             total = total + one_step().detach()
             average.update()
             count += 1
@@ -224,9 +227,16 @@ def compile_flow(run, flow):
                 layer.compile(dynamic=False)
 
 
+def by_count(rows, clip_ids, t5_ids):
+    """Scenes in the order of how many shapes they show, and how many show one."""
+    counts = (rows[:, [0, 6, 12]] >= 0).sum(1)
+    order = counts.argsort(stable=True)
+    return rows[order], clip_ids[order], t5_ids[order], int((counts == 1).sum())
+
+
 def train_base(run):
     scenes, empty = run.pool(700_000, seed=31)
-    rows, clip_ids, t5_ids = scenes
+    rows, clip_ids, t5_ids, singles = by_count(*scenes)
     latents = encode(rows, run.vae(), run.device)
     run.say(encoded=len(latents), mean=float(latents.float().mean()), std=float(latents.float().std()))
     flow = Flow().to(run.device)
@@ -236,9 +246,15 @@ def train_base(run):
     compile_flow(run, flow)
     optimizer, average = Optimizer(flow), Average(flow)
     ones = torch.ones(run.batch, device=run.device)
+    within = torch.zeros((), device=run.device)
+
+    def widen(progress):
+        low, high = WIDENING
+        share = min(1.0, max(0.0, (progress - low) / (high - low)))
+        within.fill_(singles + share * (len(latents) - singles))
 
     def step():
-        picks = torch.randint(len(latents), (run.batch,), device=run.device)
+        picks = (torch.rand(run.batch, device=run.device) * within).long().clamp(max=len(latents) - 1)
         dropped = torch.rand(run.batch, 1, device=run.device) < DROPPED
         clip, t5 = (torch.where(dropped, none, ids[picks]) for none, ids in zip(empty, (clip_ids, t5_ids)))
         clean = latents[picks].float()
@@ -249,7 +265,7 @@ def train_base(run):
         optimizer.step()
         return loss
 
-    run.loop(Captured(step, run.device), optimizer, average)
+    run.loop(Captured(step, run.device), optimizer, average, before=widen)
     save_parts(run.out / "base", **flow_parts(flow))
     save_parts(run.out, **flow_parts(flow))
     show(run, flow, "base", empty)
