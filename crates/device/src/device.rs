@@ -56,7 +56,7 @@ pub struct FreeMemory {
 
 impl Device {
     /// Opens the device of this number: retains its primary context, which frameworks and
-    /// libraries of the same process share.
+    /// libraries of the same process share. Each opening counts its memory by itself.
     ///
     /// # Errors
     /// [`Error::Unavailable`] without a driver or device, [`Error::Driver`] if the context

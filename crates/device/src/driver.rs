@@ -57,6 +57,10 @@ pub struct DeviceInfo {
     pub memory_bytes: usize,
     /// The number of its multiprocessors.
     pub multiprocessors: usize,
+    /// The most shared memory that a block can ask for, in bytes.
+    pub shared_bytes: usize,
+    /// Its level 2 cache in bytes.
+    pub cache_bytes: usize,
 }
 
 impl Driver {
@@ -137,6 +141,8 @@ fn read_info(
         // SAFETY: as above.
         memory_bytes: unsafe { result::device::total_mem(device) }?,
         multiprocessors: attribute(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)? as usize,
+        shared_bytes: attribute(SHARED_BYTES)? as usize,
+        cache_bytes: attribute(Attribute::CU_DEVICE_ATTRIBUTE_L2_CACHE_SIZE)? as usize,
     })
 }
 
@@ -212,6 +218,8 @@ fn unavailable(reason: &str, remedy: &str) -> Error {
 const INSTALL: &str = "install the NVIDIA driver, and in a container start it with its GPUs";
 const INITIALIZE: &str =
     "check with nvidia-smi that the GPU works, and `CUDA_VISIBLE_DEVICES` that it may be used";
+
+const SHARED_BYTES: Attribute = Attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN;
 
 /// Memory pools in stream order, and CUBIN of CUDA 12 compilers.
 const OLDEST: CudaVersion = CudaVersion {

@@ -75,7 +75,12 @@ impl WeightRunner {
     /// A runner with a new stream and new pinned buffers, 48 MiB in all.
     pub fn new(kernels: Arc<WeightKernels>) -> Result<Self> {
         let stream = kernels.device().new_stream()?;
-        let staging = Staging::new(&stream)?;
+        Self::in_stream(kernels, &stream)
+    }
+
+    /// The same in an existing stream, whose order then holds for the weights too.
+    pub fn in_stream(kernels: Arc<WeightKernels>, stream: &Stream) -> Result<Self> {
+        let staging = Staging::new(stream)?;
         Ok(Self { kernels, staging })
     }
 
