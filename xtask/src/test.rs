@@ -4,6 +4,9 @@
 //! (dependencies optimized, own code lightly). The examples are part of that build and are then
 //! run as programs: each must succeed without arguments.
 //!
+//! Tests that build real engines need the library of TensorRT-RTX, which is fetched first; without
+//! it they are reported as skipped, by name and number.
+//!
 //! ```text
 //! cargo xtask test
 //! cargo xtask test -p tintype-ir verify
@@ -15,12 +18,18 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, bail};
 
 use crate::process::{cargo, run as run_command};
+use crate::tensorrt;
 use crate::workspace::Workspace;
 
 /// Runs the tests; with `arguments` only what they select, and no examples.
 pub(crate) fn run(workspace: &Workspace, arguments: &[String]) -> Result<()> {
     if !arguments.is_empty() {
         return run_command(cargo().arg("test").args(arguments));
+    }
+    if let Err(error) =
+        tensorrt::fetch::library(workspace, tensorrt::fetch::VERSION, tensorrt::fetch::CUDA)
+    {
+        println!("skipped: tests with the library of TensorRT-RTX: {error:#}");
     }
     // Before the others, which need the program with its model.
     let without_model = run_command(

@@ -7,7 +7,7 @@
 //! assert!(error.to_string().contains("1.4.0"));
 //! ```
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::version::{Abi, Line, Version};
 
@@ -43,10 +43,12 @@ pub enum Error {
     },
     /// A version whose vtables are not known.
     #[error(
-        "version {version} of the library is not supported, expected TensorRT-RTX 1.5 to {}.{} or \
-         TensorRT 11", Line::Rtx.newest().major, Line::Rtx.newest().minor
+        "version {version}{} is not supported, expected TensorRT-RTX 1.5 to {}.{} or TensorRT 11",
+        of_file(.path.as_deref()), Line::Rtx.newest().major, Line::Rtx.newest().minor
     )]
     UnknownVersion {
+        /// The file, if one was loaded.
+        path: Option<PathBuf>,
         /// What the library says of itself.
         version: Version,
     },
@@ -97,6 +99,10 @@ pub enum Error {
         /// How many were given.
         found: usize,
     },
+}
+
+fn of_file(path: Option<&Path>) -> String {
+    path.map_or_else(String::new, |path| format!(" of {}", path.display()))
 }
 
 fn expected(found: Abi, since: Option<Version>) -> String {

@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use libloading::os::unix;
 
 use crate::search::{Environment, Place, SearchPath};
-use crate::version::{Abi, Newer};
+use crate::version::{Abi, Newer, Version};
 use crate::{Error, IBuilder, ICudaEngine, ILogger, IRefitter, IRuntime, Interface, Object};
 
 /// A loaded library of TensorRT or TensorRT-RTX.
@@ -41,13 +41,13 @@ pub struct LoadOptions {
     pub newer: Newer,
 }
 
-/// The exported functions in use.
+/// The exported functions that create objects.
 #[derive(Clone, Copy, Debug)]
 struct Functions {
-    create_runtime: CreateFunction,
+    runtime: CreateFunction,
     /// Missing in libraries without a builder.
-    create_builder: Option<CreateFunction>,
-    create_refitter: Option<CreateRefitterFunction>,
+    builder: Option<CreateFunction>,
+    refitter: Option<CreateRefitterFunction>,
 }
 
 type VersionFunction = unsafe extern "C" fn() -> i32;
@@ -80,7 +80,7 @@ impl Library {
         for place in places {
             let result = match &place {
                 Place::Nothing(_) => {
-                    looked.push(format!("{place} (no library in it)"));
+                    looked.push(place.to_string());
                     continue;
                 }
                 Place::Name(name) => Self::open_named(OsStr::new(name), newer),
@@ -122,7 +122,10 @@ impl Library {
             path: path.clone(),
             function: "getInferLibVersion",
         })?;
-        let abi = Abi::of_number(version, newer)?;
+        let abi = Abi::of_number(version, newer).map_err(|_| Error::UnknownVersion {
+            path: Some(path.clone()),
+            version: Version::of_number(version),
+        })?;
         let functions = Functions::of(&handle, &path)?;
         let build = number(&handle, c"getInferLibBuildVersion");
         tracing::debug!(%abi, path = %path.display(), "TensorRT library loaded");
@@ -152,7 +155,7 @@ impl Library {
 
     /// Whether it can build engines, or only run them.
     pub fn has_builder(&self) -> bool {
-        self.functions.create_builder.is_some()
+        self.functions.builder.is_some()
     }
 
     /// A builder. The caller owns it.
@@ -161,12 +164,10 @@ impl Library {
     /// [`Error::NoBuilder`], [`Error::NotCreated`].
     ///
     /// # Safety
-    /// The logger is valid until the builder and all that came of it are destroyed.
+    /// The logger is valid until the builder and all that came of it are destroyed, and all others
+    /// that were made meanwhile: the library stays with the first logger that it was given.
     pub unsafe fn create_builder(&self, logger: *mut ILogger) -> Result<IBuilder, Error> {
-        let create = self
-            .functions
-            .create_builder
-            .ok_or_else(|| self.no_builder())?;
+        let create = self.functions.builder.ok_or_else(|| self.no_builder())?;
         // SAFETY: the function is that of the header; the caller vouches for the logger.
         let pointer = unsafe { create(logger.cast(), self.abi.version().number()) };
         // SAFETY: the function gives an `IBuilder` or null.
@@ -179,11 +180,12 @@ impl Library {
     /// [`Error::NotCreated`].
     ///
     /// # Safety
-    /// The logger is valid until the runtime and all that came of it are destroyed.
+    /// The logger is valid until the runtime and all that came of it are destroyed, and all others
+    /// that were made meanwhile: the library stays with the first logger that it was given.
     pub unsafe fn create_runtime(&self, logger: *mut ILogger) -> Result<IRuntime, Error> {
         // SAFETY: the function is that of the header; the caller vouches for the logger.
         let pointer =
-            unsafe { (self.functions.create_runtime)(logger.cast(), self.abi.version().number()) };
+            unsafe { (self.functions.runtime)(logger.cast(), self.abi.version().number()) };
         // SAFETY: the function gives an `IRuntime` or null.
         unsafe { self.created(pointer) }
     }
@@ -194,13 +196,14 @@ impl Library {
     /// [`Error::NoFunction`] if the library has none, [`Error::NotCreated`].
     ///
     /// # Safety
-    /// The engine is alive and of this library. Engine and logger outlive the refitter.
+    /// The engine is alive and of this library. The engine outlives the refitter, the logger all
+    /// objects that are made while the refitter lives.
     pub unsafe fn create_refitter(
         &self,
         engine: ICudaEngine,
         logger: *mut ILogger,
     ) -> Result<IRefitter, Error> {
-        let create = self.functions.create_refitter.ok_or(Error::NoFunction {
+        let create = self.functions.refitter.ok_or(Error::NoFunction {
             path: self.path.clone(),
             function: "createInferRefitter_INTERNAL",
         })?;
@@ -237,14 +240,14 @@ impl Functions {
         // SAFETY: these exports have had these signatures in every version of both lines, and
         // the version has been checked.
         unsafe {
-            let create_runtime = function(library, c"createInferRuntime_INTERNAL");
+            let runtime = function(library, c"createInferRuntime_INTERNAL");
             Ok(Self {
-                create_runtime: create_runtime.ok_or_else(|| Error::NoFunction {
+                runtime: runtime.ok_or_else(|| Error::NoFunction {
                     path: path.to_owned(),
                     function: "createInferRuntime_INTERNAL",
                 })?,
-                create_builder: function(library, c"createInferBuilder_INTERNAL"),
-                create_refitter: function(library, c"createInferRefitter_INTERNAL"),
+                builder: function(library, c"createInferBuilder_INTERNAL"),
+                refitter: function(library, c"createInferRefitter_INTERNAL"),
             })
         }
     }

@@ -5,8 +5,8 @@
 //!
 //! 1. `TINTYPE_TENSORRT`, a file or a folder; then nowhere else: who names a library means it.
 //! 2. The system's own search, which follows `LD_LIBRARY_PATH`.
-//! 3. Folders of pip packages in Python environments (`VIRTUAL_ENV`, `CONDA_PREFIX`, the user's,
-//!    the system's).
+//! 3. Folders of pip packages in Python environments (`VIRTUAL_ENV`, `CONDA_PREFIX`, those on
+//!    `PATH`, the user's, the system's).
 //! 4. Folders where SDKs are installed.
 //!
 //! ```
@@ -62,7 +62,7 @@ const PACKAGES: [&str; 4] = [
 pub struct Environment {
     /// `TINTYPE_TENSORRT`.
     pub explicit: Option<PathBuf>,
-    /// Python environments: `VIRTUAL_ENV`, `CONDA_PREFIX`.
+    /// Python environments: `VIRTUAL_ENV`, `CONDA_PREFIX`, those on `PATH`.
     pub python: Vec<PathBuf>,
     /// The user's home.
     pub home: Option<PathBuf>,
@@ -77,7 +77,7 @@ pub enum Place {
     Name(&'static str),
     /// A file that exists, or that was named.
     File(PathBuf),
-    /// A folder that was named and has no library: nothing to open, but to be reported.
+    /// A folder without a library: nothing to open, but to be reported.
     Nothing(PathBuf),
 }
 
@@ -93,12 +93,14 @@ impl Environment {
                 .filter(|value: &OsString| !value.is_empty())
                 .map(PathBuf::from)
         };
+        let mut python = ["VIRTUAL_ENV", "CONDA_PREFIX"]
+            .into_iter()
+            .filter_map(path)
+            .collect::<Vec<_>>();
+        python.extend(pythons_on(std::env::var_os("PATH").unwrap_or_default()));
         Self {
             explicit: path("TINTYPE_TENSORRT"),
-            python: ["VIRTUAL_ENV", "CONDA_PREFIX"]
-                .into_iter()
-                .filter_map(path)
-                .collect(),
+            python,
             home: path("HOME"),
             root: PathBuf::from("/"),
         }
@@ -123,16 +125,25 @@ impl SearchPath {
         if let Some(explicit) = &environment.explicit {
             return Self(explicit_places(explicit));
         }
-        let mut folders = python_folders(environment);
-        for folder in SDK_FOLDERS {
-            let folder = environment.root.join(folder);
-            folders.push(folder.join("lib"));
-            folders.push(folder);
-        }
+        let sites = python_folders(environment);
+        let sdks = SDK_FOLDERS.map(|folder| environment.root.join(folder));
+        let mut folders = sites
+            .iter()
+            .flat_map(|site| PACKAGES.map(|package| site.join(package)))
+            .collect::<Vec<_>>();
+        folders.extend(sdks.iter().flat_map(|sdk| [sdk.join("lib"), sdk.clone()]));
         let mut places = FULL.map(Place::Name).to_vec();
         for names in [&FULL[..], &LEAN[..]] {
             places.extend(folders.iter().flat_map(|folder| files(folder, names)));
         }
+        let is_empty = |folder: &PathBuf| {
+            let holds =
+                |place: &Place| matches!(place, Place::File(path) if path.starts_with(folder));
+            !places.iter().any(holds)
+        };
+        let empty = sites.into_iter().chain(sdks).filter(is_empty);
+        let empty = empty.map(Place::Nothing).collect::<Vec<_>>();
+        places.extend(empty);
         Self(places)
     }
 
@@ -179,7 +190,15 @@ fn files(folder: &Path, names: &[&str]) -> Vec<Place> {
         .collect()
 }
 
-/// The package folders of every Python environment.
+/// Environments whose `python3` is found by its name.
+fn pythons_on(path: OsString) -> Vec<PathBuf> {
+    std::env::split_paths(&path)
+        .filter(|folder| folder.join("python3").exists())
+        .filter_map(|folder| Some(folder.parent()?.to_owned()))
+        .collect()
+}
+
+/// The folders of every Python environment that pip installs to.
 fn python_folders(environment: &Environment) -> Vec<PathBuf> {
     let mut libraries = Vec::new();
     for prefix in &environment.python {
@@ -192,10 +211,13 @@ fn python_folders(environment: &Environment) -> Vec<PathBuf> {
         libraries.push(environment.root.join(folder));
     }
     let sites = libraries.iter().flat_map(|library| site_folders(library));
-    sites
-        .flat_map(|site| PACKAGES.map(|package| site.join(package)))
-        .filter(|folder| folder.is_dir())
-        .collect()
+    let mut found = Vec::new();
+    for site in sites {
+        if !found.contains(&site) {
+            found.push(site);
+        }
+    }
+    found
 }
 
 /// `python3.12/site-packages` and the like below a `lib` folder, newest version first.

@@ -22,6 +22,7 @@ fn found(environment: &Environment) -> Vec<String> {
     if environment.explicit.is_none() {
         let names = places.drain(..FULL.len()).collect::<Vec<_>>();
         assert_eq!(names, FULL.map(Place::Name));
+        places.retain(|place| !matches!(place, Place::Nothing(_)));
     }
     let show = |place: &Place| match place {
         Place::Name(name) => format!("name {name}"),
@@ -109,4 +110,25 @@ fn what_is_named_is_looked_at_alone() {
 fn an_empty_system_has_only_names() {
     let root = system(&[]);
     assert_eq!(found(&environment(&root)), [""; 0]);
+}
+
+#[test]
+fn folders_without_a_library_are_told() {
+    let root = system(&[
+        "usr/lib/python3/dist-packages/six.py",
+        "usr/local/TensorRT/lib/libnvinfer.so.11",
+    ]);
+    let places = SearchPath::new(&environment(&root)).into_places();
+    let nothing = |path: &str| places.contains(&Place::Nothing(root.path().join(path)));
+    assert!(nothing("usr/lib/python3/dist-packages"));
+    assert!(nothing("opt/tensorrt-rtx"));
+    assert!(!nothing("usr/local/TensorRT"));
+}
+
+#[test]
+fn an_environment_is_found_by_its_python() {
+    let root = system(&["venv/bin/python3", "other/bin/ls"]);
+    let path =
+        std::env::join_paths(["venv/bin", "other/bin"].map(|folder| root.path().join(folder)));
+    assert_eq!(pythons_on(path.unwrap()), [root.path().join("venv")]);
 }

@@ -60,6 +60,7 @@ pub(crate) const fn method(
     }
 }
 
+#[allow(clippy::unnecessary_wraps, reason = "it stands beside `NOWHERE`")]
 pub(crate) const fn at(slot: usize, major: u32, minor: u32, patch: u32) -> Option<Place> {
     Some(Place {
         slot,

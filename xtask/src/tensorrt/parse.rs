@@ -160,10 +160,10 @@ impl Declarations {
         if !equals.is("=") {
             return;
         }
-        if let Ok((ty, _)) = Type::parse(target) {
-            if ty.base != *name {
-                self.aliases.insert(name.clone(), ty);
-            }
+        if let Ok((ty, _)) = Type::parse(target)
+            && ty.base != *name
+        {
+            self.aliases.insert(name.clone(), ty);
         }
     }
 }

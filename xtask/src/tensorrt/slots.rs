@@ -275,11 +275,8 @@ mod tests {
     }
 
     fn class_of(functions: &[&str]) -> String {
-        let functions = functions
-            .iter()
-            .map(|name| format!("virtual void {name}() = 0;"))
-            .collect::<String>();
-        format!("class VThing : public VRoot {{ public: {functions} }};")
+        let functions = functions.join("() = 0; virtual void ");
+        format!("class VThing : public VRoot {{ public: virtual void {functions}() = 0; }};")
     }
 
     const OLD: Version = Version::new(1, 5, 0);

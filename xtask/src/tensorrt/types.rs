@@ -132,11 +132,10 @@ impl Context {
     pub(super) fn raw(&self, ty: &Type) -> Result<String> {
         let ty = self.resolve(ty);
         let inner = match self.base(&ty.base) {
-            Base::Void => "c_void".to_owned(),
             Base::Character => "c_char".to_owned(),
             Base::Plain(name) => name,
             Base::Interface(name) => name.to_owned(),
-            Base::Object(_) | Base::Unknown => "c_void".to_owned(),
+            Base::Void | Base::Object(_) | Base::Unknown => "c_void".to_owned(),
         };
         let mut levels = ty.pointers.clone();
         if ty.is_reference {

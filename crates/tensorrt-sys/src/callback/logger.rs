@@ -1,5 +1,9 @@
 //! The logger: everything that the library has to say.
 //!
+//! The library knows one logger: that of the first builder, runtime or refitter, for as long as
+//! any of them is alive; others that it is given meanwhile are ignored. So a process should have
+//! one logger, which is never dropped.
+//!
 //! ```
 //! use tintype_tensorrt_sys::callback::{Implementation, TracingLogger};
 //!

@@ -25,7 +25,8 @@ use crate::{
 
 /// Takes a plan.
 pub trait StreamWriter: Send + Sync {
-    /// Takes some bytes and says how many it took; `None` for a failure, which ends the build.
+    /// Takes some bytes and says how many it took; `None` for a failure. TensorRT-RTX 1.7.1 goes
+    /// on after a failure and reports a success, so that the writer must remember it.
     fn write(&self, bytes: &[u8]) -> Option<usize>;
 }
 
