@@ -4,10 +4,10 @@
 #[path = "support/programs.rs"]
 mod programs;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use tintype_device::WeightPlan;
-use tintype_ir::Graph;
+use tintype_ir::{Graph, StagedGraph};
 use tintype_models::FluxTransformerConfig;
 use tintype_tensor::{DType, TorchGenerator};
 
@@ -57,6 +57,12 @@ fn every_update_of_a_transformer_runs_on_the_device() {
         // Three projections of one attention with two adapters each, the four other plain ones,
         // of which linear2 is one.
         assert!(plan.merges() >= 6, "{} merges in {found:?}", plan.merges());
+        let changed = HashSet::from(["transformer_blocks.0.attn.to_q.weight"]);
+        let reached = StagedGraph::reached_weights(&program.graph, &changed);
+        let wanted: HashSet<&str> = reached.iter().copied().collect();
+        let refit = WeightPlan::new(&program.graph, Some(&wanted)).unwrap();
+        // Three merges and their concatenation.
+        assert_eq!((reached.len(), refit.merges()), (1, 3));
         let weights = tintype_cpu::run(&program.graph, &program.parameters, &[]).unwrap();
         for (name, weight) in weights.iter() {
             let values = weight.to_host().unwrap().to_f32_vec().unwrap();

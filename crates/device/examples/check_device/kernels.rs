@@ -319,6 +319,8 @@ fn reductions(generator: &mut TorchGenerator) -> Result<Vec<Case>> {
                 // A sum between two values of the dtype may go either way.
                 let tolerance = match (op, dtype) {
                     ("reduce_max", _) => 0.0,
+                    // The CPU's own sum of so many is no better.
+                    (_, DType::F32) if axes == "[0, 1]" => 3e-5,
                     (_, DType::F32) => 3e-6,
                     (_, DType::F16) => 1e-3,
                     (_, DType::BF16) => 8e-3,
