@@ -55,10 +55,13 @@ struct Version {
 impl Line {
     const ALL: [Self; 2] = [Self::Rtx, Self::Enterprise];
 
+    /// TensorRT-RTX 1.5 removed functions from the middle of vtables; since then it only appends.
+    const FIRST_RTX_MINOR: u32 = 5;
+
     /// The line of a version; `None` for what came before the two lines.
     fn of(version: Version) -> Option<Self> {
         match (version.major, version.minor) {
-            (1, 5..) => Some(Self::Rtx),
+            (1, minor) if minor >= Self::FIRST_RTX_MINOR => Some(Self::Rtx),
             (11, _) => Some(Self::Enterprise),
             _ => None,
         }
@@ -106,13 +109,12 @@ pub(crate) fn generate(workspace: &Workspace, folders: &[PathBuf]) -> Result<Out
     let mut folders = folders.to_vec();
     match headers::package_folder(workspace) {
         Ok(folder) => folders.push(folder),
-        Err(error) => return Ok(Outcome::Skipped(format!("no headers: {error:#}"))),
+        Err(error) if folders.is_empty() => {
+            return Ok(Outcome::Skipped(format!("no headers: {error:#}")));
+        }
+        Err(error) => eprintln!("only headers of the folders named: {error:#}"),
     }
     let headers = headers::read_all(&folders)?;
-    let libclang = match bindings::find_libclang(workspace) {
-        Ok(libclang) => libclang,
-        Err(error) => return Ok(Outcome::Skipped(format!("no libclang: {error:#}"))),
-    };
     for headers in &headers {
         match compiler::check(workspace, headers)? {
             compiler::Outcome::Checked { classes, slots } => eprintln!(
@@ -129,15 +131,20 @@ pub(crate) fn generate(workspace: &Workspace, folders: &[PathBuf]) -> Result<Out
     let newest = |line| headers.iter().rev().find(|headers| headers.line == line);
     let rtx = newest(Line::Rtx).context("no headers of TensorRT-RTX")?;
     let enterprise = newest(Line::Enterprise).context("no headers of TensorRT")?;
-    let types = bindings::generate(workspace, &libclang, [rtx, enterprise])?;
     let context = types::Context::new([&rtx.declarations, &enterprise.declarations]);
     let newest_versions = [rtx.version, enterprise.version];
-    let files = [
-        ("types.rs", types),
+    let mut files = vec![
         ("slots.rs", render::slots(&tables, newest_versions)),
         ("objects.rs", render::objects(&tables, &context)?),
         ("interfaces.rs", render::interfaces(&headers, &context)?),
     ];
+    match bindings::find_libclang(workspace) {
+        Ok(libclang) => {
+            let text = bindings::generate(workspace, &libclang, [rtx, enterprise])?;
+            files.push(("types.rs", text));
+        }
+        Err(error) => println!("skipped: codegen of {FOLDER}/types.rs: no libclang: {error:#}"),
+    }
     let formatted = |(name, text): (&str, String)| {
         let text = render::format(&text).with_context(|| format!("cannot format {name}"))?;
         Ok((format!("{FOLDER}/{name}"), text))

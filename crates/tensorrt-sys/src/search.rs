@@ -18,7 +18,7 @@
 //! assert_eq!(places, [Place::File(Path::new("/opt/trt/libnvinfer.so.11").into())]);
 //! ```
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -97,7 +97,7 @@ impl Environment {
             .into_iter()
             .filter_map(path)
             .collect::<Vec<_>>();
-        python.extend(pythons_on(std::env::var_os("PATH").unwrap_or_default()));
+        python.extend(pythons_on(&std::env::var_os("PATH").unwrap_or_default()));
         Self {
             explicit: path("TINTYPE_TENSORRT"),
             python,
@@ -191,8 +191,8 @@ fn files(folder: &Path, names: &[&str]) -> Vec<Place> {
 }
 
 /// Environments whose `python3` is found by its name.
-fn pythons_on(path: OsString) -> Vec<PathBuf> {
-    std::env::split_paths(&path)
+fn pythons_on(path: &OsStr) -> Vec<PathBuf> {
+    std::env::split_paths(path)
         .filter(|folder| folder.join("python3").exists())
         .filter_map(|folder| Some(folder.parent()?.to_owned()))
         .collect()

@@ -130,5 +130,5 @@ fn an_environment_is_found_by_its_python() {
     let root = system(&["venv/bin/python3", "other/bin/ls"]);
     let path =
         std::env::join_paths(["venv/bin", "other/bin"].map(|folder| root.path().join(folder)));
-    assert_eq!(pythons_on(path.unwrap()), [root.path().join("venv")]);
+    assert_eq!(pythons_on(&path.unwrap()), [root.path().join("venv")]);
 }

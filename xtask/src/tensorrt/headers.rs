@@ -64,12 +64,25 @@ pub(super) fn read_all(folders: &[PathBuf]) -> Result<Vec<Headers>> {
         }
     }
     found.sort_by_key(|headers| (headers.line, headers.version));
+    check_complete(&found)?;
+    Ok(found)
+}
+
+/// Each line must be there, TensorRT-RTX from its first version on: what came with which version
+/// is known only by comparing.
+fn check_complete(found: &[Headers]) -> Result<()> {
     for line in Line::ALL {
-        if !found.iter().any(|headers| headers.line == line) {
-            bail!("no headers of {line} among those found");
+        let oldest = found.iter().find(|headers| headers.line == line);
+        let oldest = oldest.with_context(|| format!("no headers of {line} among those found"))?;
+        if line == Line::Rtx && oldest.version.minor > Line::FIRST_RTX_MINOR {
+            bail!(
+                "no headers of {line} 1.{} among those found, the oldest are of {}",
+                Line::FIRST_RTX_MINOR,
+                oldest.version
+            );
         }
     }
-    Ok(found)
+    Ok(())
 }
 
 /// Reads one folder; `None` if its version is older than the ABI lines that are supported.
