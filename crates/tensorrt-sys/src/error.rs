@@ -25,6 +25,9 @@ pub enum Error {
         /// Every place, and what was wrong with it.
         looked: Vec<String>,
     },
+    /// A system whose C++ lays out vtables in another way.
+    #[error("TensorRT can be used on 64-bit Linux only")]
+    Platform,
     /// A file that is no loadable library.
     #[error("cannot load {}: {reason}", .path.display())]
     Load {

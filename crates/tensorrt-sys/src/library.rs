@@ -15,8 +15,6 @@ use std::ffi::{CStr, OsStr, c_void};
 use std::mem::ManuallyDrop;
 use std::path::{Path, PathBuf};
 
-use libloading::os::unix;
-
 use crate::search::{Environment, Place, SearchPath};
 use crate::version::{Abi, Newer, Version};
 use crate::{Error, IBuilder, ICudaEngine, ILogger, IRefitter, IRuntime, Interface, Object};
@@ -29,7 +27,7 @@ pub struct Library {
     build: Option<u32>,
     functions: Functions,
     /// Held, and never closed.
-    _handle: ManuallyDrop<unix::Library>,
+    _handle: ManuallyDrop<libloading::Library>,
 }
 
 /// How to load.
@@ -101,7 +99,7 @@ impl Library {
     /// Loads one file.
     ///
     /// # Errors
-    /// [`Error::Load`], [`Error::NoFunction`], [`Error::UnknownVersion`].
+    /// [`Error::Load`], [`Error::NoFunction`], [`Error::UnknownVersion`], [`Error::Platform`].
     pub fn open(path: &Path, newer: Newer) -> Result<Self, Error> {
         // Without a folder the system would search instead of opening this file.
         let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
@@ -110,9 +108,12 @@ impl Library {
 
     fn open_named(name: &OsStr, newer: Newer) -> Result<Self, Error> {
         let path = PathBuf::from(name);
+        if !cfg!(all(target_os = "linux", target_pointer_width = "64")) {
+            return Err(Error::Platform);
+        }
         // SAFETY: loading runs the library's initializers. It is the file that the user or the
         // system names as TensorRT, and running its code is what it is loaded for.
-        let handle = unsafe { unix::Library::open(Some(name), unix::RTLD_NOW | unix::RTLD_LOCAL) };
+        let handle = unsafe { libloading::Library::new(name) };
         let handle = handle.map_err(|error| Error::Load {
             path: path.clone(),
             reason: reason(&error),
@@ -236,7 +237,7 @@ impl Library {
 }
 
 impl Functions {
-    fn of(library: &unix::Library, path: &Path) -> Result<Self, Error> {
+    fn of(library: &libloading::Library, path: &Path) -> Result<Self, Error> {
         // SAFETY: these exports have had these signatures in every version of both lines, and
         // the version has been checked.
         unsafe {
@@ -257,7 +258,7 @@ impl Functions {
 ///
 /// # Safety
 /// `T` is the function's type.
-unsafe fn function<T: Copy>(library: &unix::Library, name: &CStr) -> Option<T> {
+unsafe fn function<T: Copy>(library: &libloading::Library, name: &CStr) -> Option<T> {
     // SAFETY: the caller says that the type is right.
     unsafe { library.get::<T>(name.to_bytes_with_nul()) }
         .ok()
@@ -265,7 +266,7 @@ unsafe fn function<T: Copy>(library: &unix::Library, name: &CStr) -> Option<T> {
 }
 
 /// What one of the functions that give a part of the version says.
-fn number(library: &unix::Library, name: &CStr) -> Option<i32> {
+fn number(library: &libloading::Library, name: &CStr) -> Option<i32> {
     // SAFETY: all functions of these names take nothing and give an `int`, in every version that
     // ever was.
     let function = unsafe { function::<VersionFunction>(library, name) }?;

@@ -88,7 +88,8 @@ impl Log {
         let errors = messages
             .iter()
             .filter(|(severity, _)| severity.0 <= Severity::ERROR.0);
-        errors.map(|(_, text)| format!("{text}\n")).collect()
+        let texts = errors.map(|(_, text)| text.as_str()).collect::<Vec<_>>();
+        texts.join("\n")
     }
 
     /// Whether an error was logged since the last call of this.
