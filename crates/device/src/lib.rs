@@ -20,6 +20,7 @@
 mod cache;
 mod device;
 mod driver;
+mod elf;
 mod error;
 mod kernels;
 mod memory;

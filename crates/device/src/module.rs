@@ -7,7 +7,7 @@ use std::sync::Arc;
 use cudarc::driver::result;
 use cudarc::driver::sys::{self, CUfunction_attribute as Attribute};
 
-use crate::{Device, Error, Result, Stream};
+use crate::{Device, Error, Result, Stream, elf};
 
 /// A module: CUBIN loaded into the context of a device. A cheap handle.
 #[derive(Debug, Clone)]
@@ -85,12 +85,17 @@ impl Module {
     /// Loads machine code that was compiled for this device; `name` is for messages.
     ///
     /// # Errors
-    /// [`Error::Driver`] for code of another architecture, or code that is none.
+    /// [`Error::Unsupported`] for bytes that are no whole CUBIN, [`Error::Driver`] for code of
+    /// another architecture.
     pub fn load(device: &Device, name: impl Into<String>, code: &[u8]) -> Result<Self> {
         let name = name.into();
+        if !elf::is_whole(code) {
+            let len = code.len();
+            let what = format!("module `{name}`: its {len} bytes are no whole CUBIN");
+            return Err(Error::Unsupported(what));
+        }
         device.bind()?;
-        // SAFETY: the driver reads an ELF image, whose header says how long it is. It comes
-        // from the compiler or from a cache that is checked by its hash.
+        // SAFETY: the driver reads an ELF file by the offsets in it, which lie within the bytes.
         let module = unsafe { result::module::load_data(code.as_ptr().cast()) };
         let module = device.check(&format!("loading module `{name}`"), module)?;
         Ok(Self {

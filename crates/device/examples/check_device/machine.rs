@@ -226,17 +226,15 @@ fn events(bench: &Bench) -> Result<String> {
 }
 
 fn modules(bench: &Bench) -> Result<String> {
-    let wrong = Module::load(
-        &bench.device,
-        "wrong",
-        b"\x7fELF is not all that it takes........",
-    );
-    expect(wrong.is_err(), "nonsense was loaded")?;
     let nvrtc = Nvrtc::load(Some(bench.device.driver().version()))?;
     let target = nvrtc.target_for(bench.device.info().compute_capability)?;
     let text = "extern \"C\" __global__ void put(unsigned char* x, unsigned int value) \
                 { x[threadIdx.x] = (unsigned char)value; }";
     let code = KernelCache::of_user().compile(&nvrtc, &Source::new("put.cu", text), target)?;
+    for wrong in [&code[..code.len() / 2], &code[1..], &[]] {
+        let wrong = Module::load(&bench.device, "wrong", wrong);
+        expect(wrong.is_err(), "a part of a module was loaded")?;
+    }
     let module = Module::load(&bench.device, "put", &code)?;
     let missing = module.kernel("get").err();
     expect(
