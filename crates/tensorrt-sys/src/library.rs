@@ -129,6 +129,7 @@ impl Library {
         })?;
         let functions = Functions::of(&handle, &path)?;
         let build = number(&handle, c"getInferLibBuildVersion");
+        let path = mapped_file(&path).unwrap_or(path);
         tracing::debug!(%abi, path = %path.display(), "TensorRT library loaded");
         Ok(Self {
             path,
@@ -139,7 +140,7 @@ impl Library {
         })
     }
 
-    /// The file, or the name by which the system's search found it.
+    /// The file; the name alone if the system's search found it and does not say where.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -278,4 +279,91 @@ fn number(library: &libloading::Library, name: &CStr) -> Option<i32> {
 fn reason(error: &libloading::Error) -> String {
     let source = std::error::Error::source(error).map(ToString::to_string);
     source.unwrap_or_else(|| error.to_string())
+}
+
+/// The file that the system's search found for a name, as Linux tells what is in memory. The
+/// name may be a link to a file with more numbers behind it.
+fn mapped_file(name: &Path) -> Option<PathBuf> {
+    if name.components().count() > 1 {
+        return None;
+    }
+    let maps = std::fs::read_to_string("/proc/self/maps").ok()?;
+    file_in_maps(&maps, name.to_str()?)
+}
+
+/// Looks for `name`, or `name` and more numbers, in the last column of the list of mappings.
+fn file_in_maps(maps: &str, name: &str) -> Option<PathBuf> {
+    let is_it = |path: &Path| {
+        let file = path.file_name().and_then(|file| file.to_str());
+        file.and_then(|file| file.strip_prefix(name))
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+    };
+    maps.lines()
+        .filter_map(|line| Some(PathBuf::from(&line[line.find('/')?..])))
+        .find(|path| is_it(path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn explicit(path: &Path) -> Environment {
+        Environment {
+            explicit: Some(path.to_owned()),
+            ..Environment::default()
+        }
+    }
+
+    fn error(environment: &Environment) -> String {
+        let result = Library::load_from(environment, Newer::Refuse);
+        result.expect_err("there is no library").to_string()
+    }
+
+    #[test]
+    fn what_is_no_library_is_told_with_its_path() {
+        let folder = tempfile::tempdir().unwrap();
+        let text = folder.path().join("libnvinfer.so.11");
+        std::fs::write(&text, "not a library").unwrap();
+        let missing = folder.path().join("missing.so");
+        for path in [&text, &missing] {
+            let error = error(&explicit(path));
+            let expected = format!("cannot load {}: ", path.display());
+            assert!(error.starts_with(&expected), "{error}");
+        }
+        assert!(error(&explicit(folder.path())).contains("libnvinfer.so.11"));
+    }
+
+    #[test]
+    fn an_empty_folder_is_told_with_what_to_do() {
+        let folder = tempfile::tempdir().unwrap();
+        let error = error(&explicit(folder.path()));
+        let place = format!("looked at: {}", folder.path().display());
+        assert!(error.ends_with(&place), "{error}");
+        assert!(error.contains("install TensorRT-RTX 1.5 or later"));
+        assert!(error.contains("TINTYPE_TENSORRT"));
+    }
+
+    #[test]
+    fn a_library_that_is_another_one_is_told() {
+        let libc = mapped_file(Path::new("libc.so.6")).expect("every process has it");
+        let error = error(&explicit(&libc));
+        let expected = format!(
+            "{} is no TensorRT library: it has no function getInferLibVersion",
+            libc.display()
+        );
+        assert_eq!(error, expected);
+    }
+
+    #[test]
+    fn a_mapped_file_is_found_by_its_name() {
+        let maps = "7f00-7f01 r-xp 0 08:01 1   /usr/lib/libnvinfer_lean.so.11\n\
+                    7f02-7f03 r-xp 0 08:01 2   /opt/my trt/libnvinfer.so.11.4.0\n\
+                    7f04-7f05 rw-p 0 00:00 0   [stack]\n7f06-7f07 rw-p 0 00:00 0\n";
+        let found = |name| file_in_maps(maps, name).map(|path| path.display().to_string());
+        assert_eq!(
+            found("libnvinfer.so.11").as_deref(),
+            Some("/opt/my trt/libnvinfer.so.11.4.0")
+        );
+        assert_eq!(found("libtensorrt_rtx.so.1"), None);
+    }
 }
