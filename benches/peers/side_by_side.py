@@ -28,7 +28,8 @@ def last_json(command, threads):
 
 def tintype(arguments):
     command = [arguments.tintype, "bench", "--model", arguments.pipeline, "--backend", "cpu", "--json"]
-    command += ["--height", "512", "--width", "512", "--steps", str(arguments.steps), "--runs", "3"]
+    command += ["--height", str(arguments.size), "--width", str(arguments.size), "--steps", str(arguments.steps)]
+    command += ["--max-sequence-length", str(arguments.max_sequence_length), "--runs", "3"]
     result = last_json(command, arguments.threads)
     seconds = result["median_seconds"]
     step = seconds["step"] + seconds["prepare"] / arguments.steps
@@ -38,7 +39,8 @@ def tintype(arguments):
 
 def diffusers(arguments, what):
     command = [sys.executable, str(HERE / "bench_diffusers.py"), "--run", arguments.pipeline, "--what", what]
-    command += ["--steps", str(arguments.steps), "--threads", str(arguments.threads)]
+    command += ["--steps", str(arguments.steps), "--threads", str(arguments.threads), "--size", str(arguments.size)]
+    command += ["--max-sequence-length", str(arguments.max_sequence_length)]
     return last_json(command, arguments.threads)
 
 
@@ -55,6 +57,8 @@ def main():
     parser.add_argument("--tintype", default="target/release/tintype")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=4)
+    parser.add_argument("--size", type=int, default=512, help="height and width in pixels")
+    parser.add_argument("--max-sequence-length", type=int, default=512)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--out")
     arguments = parser.parse_args()
@@ -87,7 +91,7 @@ def main():
         "date": datetime.date.today().isoformat(),
         "machine": f"{processor()}, {arguments.threads} threads",
         "command": "python benches/peers/side_by_side.py " + " ".join(sys.argv[1:]),
-        "size": "512x512, 512 text tokens, f32",
+        "size": f"{arguments.size}x{arguments.size}, {arguments.max_sequence_length} text tokens, f32",
         "versions": {"tintype": ours["raw"]["version"], **whole["versions"]},
         "summary": summary,
         "rounds": rounds,

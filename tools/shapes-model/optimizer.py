@@ -5,6 +5,8 @@ Muon replaces the momentum of a matrix by its nearest orthogonal one (five Newto
 iterations, in bf16, all matrices of one shape at once).
 """
 
+from contextlib import contextmanager
+
 import torch
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
@@ -26,19 +28,22 @@ def orthogonalize(stack):
 class Muon:
     """Muon with Nesterov momentum over matrices grouped by shape."""
 
-    def __init__(self, parameters, rate, momentum=0.95, decay=0.01):
+    def __init__(self, named, rate, momentum=0.95, decay=0.01):
         groups = {}
-        for parameter in parameters:
-            groups.setdefault(tuple(parameter.shape), []).append(parameter)
+        for name, parameter in named:
+            # T5 does not divide by the root of the head's width: its queries start small, and must stay so.
+            share = 0.125 if "SelfAttention.q" in name else 1.0
+            groups.setdefault((tuple(parameter.shape), share), []).append(parameter)
         self.groups = list(groups.values())
+        self.shares = [share for _, share in groups]
         self.momenta = [torch.zeros(len(group), *group[0].shape, device=group[0].device) for group in self.groups]
         self.rate, self.momentum, self.decay = rate, momentum, decay
 
     @torch.no_grad()
     def step(self, factor):
         """``factor`` is a scalar tensor, so that a captured step sees it change."""
-        rate = self.rate * factor
-        for group, momentum in zip(self.groups, self.momenta):
+        for group, momentum, share in zip(self.groups, self.momenta, self.shares):
+            rate = self.rate * share * factor
             gradient = torch.stack([parameter.grad for parameter in group])
             momentum.lerp_(gradient, 1 - self.momentum)
             update = orthogonalize(gradient.lerp(momentum, self.momentum)).float()
@@ -58,7 +63,10 @@ class Optimizer:
         for name, parameter in module.named_parameters():
             hidden = any(part in name for part in self.HIDDEN) and "norm" not in name and "embed" not in name
             hidden = hidden and "relative_attention" not in name
-            (matrices if muon and hidden and parameter.ndim == 2 else others).append(parameter)
+            if muon and hidden and parameter.ndim == 2:
+                matrices.append((name, parameter))
+            else:
+                others.append(parameter)
         self.muon = Muon(matrices, muon_rate)
         device = others[0].device
         on_gpu = device.type == "cuda"
@@ -105,18 +113,26 @@ class Average:
         decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
         torch._foreach_lerp_(self.kept, self.live, 1 - decay)
 
+    @contextmanager
+    def in_place(self):
+        """The average in place of the live weights, for as long as the context lasts."""
+        live = [parameter.detach().clone() for parameter in self.live]
+        self.copy_to_live()
+        yield
+        with torch.no_grad():
+            torch._foreach_copy_(self.live, live)
+
     @torch.no_grad()
     def copy_to_live(self):
         torch._foreach_copy_(self.live, self.kept)
 
 
+# Steps that run as they are before a step is captured.
+WARM_UP = 5
+
+
 class Captured:
-    """Runs ``step()`` a few times, then captures it in a CUDA graph and replays that.
-
-    A step that cannot be captured, or a CPU, runs as it is.
-    """
-
-    WARM_UP = 5
+    """Runs ``step()`` a few times, then captures it in a CUDA graph and replays that. On a CPU it just runs."""
 
     def __init__(self, step, device):
         self.step, self.on_gpu = step, device.type == "cuda"
@@ -126,7 +142,7 @@ class Captured:
         self.count += 1
         if not self.on_gpu:
             return self.step()
-        if self.count <= self.WARM_UP:
+        if self.count <= WARM_UP:
             stream = torch.cuda.Stream()
             stream.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(stream):
@@ -134,19 +150,9 @@ class Captured:
             torch.cuda.current_stream().wait_stream(stream)
             return loss
         if self.graph is None:
-            self.capture()
-            if not self.on_gpu:
-                return self.step()
+            torch.cuda.synchronize()
+            self.graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(self.graph):
+                self.loss = self.step()
         self.graph.replay()
         return self.loss
-
-    def capture(self):
-        graph = torch.cuda.CUDAGraph()
-        try:
-            torch.cuda.synchronize()
-            with torch.cuda.graph(graph):
-                self.loss = self.step()
-            self.graph = graph
-        except RuntimeError as error:
-            print(f"not captured: {error}", flush=True)
-            self.on_gpu = False

@@ -19,7 +19,7 @@ mkdir -p "$work"
 "$python" train.py base "$work" --minutes 8 "${smoke[@]}"
 "$python" train.py guide "$work" --minutes 3 "${smoke[@]}"
 for style in neon chalk; do
-    "$python" train.py lora "$work" --style "$style" --minutes 1.6 --batch 512 "${smoke[@]}"
+    "$python" train.py lora "$work" --style "$style" --minutes 1.6 "${smoke[@]}"
 done
 "$python" export.py "$work" "$model"
 ./evaluate.sh "$model" "$work/evaluation" "${few[@]}"
