@@ -14,7 +14,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from judge import Judge, scene_from_json, scene_to_json, share, style_changed, table
+from judge import Judge, board_distance, glow, scene_from_json, scene_to_json, share, style_changed, table
 from render import Renderer
 from scenes import CANVAS, KINDS, sample, to_row
 from spoil import WRONGS, wrong_form, wrong_pattern
@@ -212,6 +212,33 @@ def test_empty(count):
     except ValueError:
         return
     raise AssertionError("a picture of the wrong size was judged")
+
+
+def hostile_pictures(rng, base):
+    """What a badly trained model may draw: noise, blurred blobs, one colour, and a picture with random patches."""
+    shape = (3, CANVAS, CANVAS)
+    noise = torch.from_numpy(rng.uniform(-1, 1, shape)).float()[None]
+    blobs = F.interpolate(noise[..., :: rng.integers(6, 16), :: rng.integers(6, 16)], shape[1:], mode="bicubic")
+    dim = blobs * rng.uniform(0.1, 1) + torch.from_numpy(rng.uniform(-1, 1, (1, 3, 1, 1))).float()
+    flat = torch.from_numpy(rng.uniform(-1, 1, (1, 3, 1, 1))).float().expand(1, *shape)
+    patched = torch.from_numpy(base.copy()).permute(2, 0, 1)[None] / 127.5 - 1
+    for _ in range(4):
+        (left, top), (right, bottom) = (corner := rng.integers(0, CANVAS - 8, 2)), corner + rng.integers(4, 60, 2)
+        source = (noise, blobs, dim, flat)[rng.integers(4)]
+        patched[..., top:bottom, left:right] = source[..., top:bottom, left:right]
+    for picture in (noise, blobs, dim, flat, patched):
+        yield ((picture[0].clamp(-1, 1) + 1) * 127.5).round().byte().permute(1, 2, 0).numpy()
+
+
+def test_smears_that_are_nowhere_paint_do_not_crash(count):
+    """A group that covers no pixel has no shape to fit: once a crash on a badly trained model's pictures."""
+    rng = np.random.default_rng(7)
+    for index, scene in enumerate(scenes(max(6, count // 20), 13)):
+        style = ("plain", "neon", "chalk")[index % 3]
+        for picture in hostile_pictures(rng, draw(scene, style, index, True)):
+            verdict = Judge(style).judge(picture, scene)
+            json.dumps(verdict.details, allow_nan=False)
+            assert np.isfinite(glow(picture, scene)) and np.isfinite(board_distance(picture, scene))
 
 
 def test_json(count):
