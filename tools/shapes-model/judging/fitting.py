@@ -4,7 +4,7 @@ Sees a cover only: no colours, no styles but whether shapes are outlines. Exampl
 ``Fitter(outlined=False).fit(cover, sure).kind``.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
@@ -16,17 +16,21 @@ from .pixels import box
 
 RADII = [10.5, 13.0, 15.5, 18.0, 21.5, 25.0, 28.5]
 RADIUS_LIMITS = (9.5, 30.0)
+# From how many places of each kind the fine search starts.
+STARTS = 2
 
 
 @dataclass
 class Fit:
     """The best placement of each kind: ``cost`` [8], ``misfit`` [8] (share of area), ``place`` [8, 3]
-    as (x, y, radius), and the share of the best silhouette that is not hidden."""
+    as (x, y, radius), and the share of the best silhouette that is not hidden. ``outlines`` keeps
+    signed distances [128, 128] by kind, once they were asked for."""
 
     cost: torch.Tensor
     misfit: torch.Tensor
     place: torch.Tensor
     visible: float = 1.0
+    outlines: dict = field(default_factory=dict)
 
     @property
     def kind(self):
@@ -46,17 +50,23 @@ class Fitter:
         step = 2 * EXTENT / (TABLE - 1)
         down, right = torch.gradient(tables, spacing=step, dim=(1, 2))
         self.tables = torch.stack([tables, right, down], 1)
+        # Kept, for gathering tables at each step would cost more than reading them.
+        self.doubled = self.tables.repeat_interleave(STARTS, 0)
         self.pixel = torch.arange(CANVAS) + 0.5
         self.templates, self.squares = self.make_templates()
 
-    def distances(self, kinds, place, window=(0, 0, CANVAS, CANVAS)):
-        """Signed distances [n, h, w] in pixels and their slopes [n, 3, h, w] in (x, y, radius)."""
+    def distance(self, kind, place):
+        """Signed distances [128, 128] in pixels to a shape at a place [3]."""
+        return self.distances(self.tables[kind : kind + 1], place[None])[0][0]
+
+    def distances(self, tables, place, window=(0, 0, CANVAS, CANVAS)):
+        """Signed distances [n, h, w] in pixels and their slopes [n, 3, h, w] in (x, y, radius), by tables [n, 3, 256, 256]."""
         left, top, right, bottom = window
         radius = place[:, 2, None, None]
         u = (self.pixel[None, None, left:right] - place[:, 0, None, None]) / radius
         v = (self.pixel[None, top:bottom, None] - place[:, 1, None, None]) / radius
         grid = torch.stack(torch.broadcast_tensors(u / EXTENT, v / EXTENT), -1)
-        read = F.grid_sample(self.tables[kinds], grid, padding_mode="border", align_corners=True)
+        read = F.grid_sample(tables, grid, padding_mode="border", align_corners=True)
         unit, along_x, along_y = read.unbind(1)
         slopes = torch.stack([-along_x, -along_y, unit - u * along_x - v * along_y], 1)
         return unit * radius, slopes
@@ -76,28 +86,28 @@ class Fitter:
         kinds = torch.arange(len(KINDS)).repeat_interleave(len(RADII))
         radii = torch.tensor(RADII).repeat(len(KINDS))
         centre = torch.full_like(radii, CANVAS / 2)
-        distance, _ = self.distances(kinds, torch.stack([centre, centre, radii], 1))
+        distance, _ = self.distances(self.tables[kinds], torch.stack([centre, centre, radii], 1))
         cover = F.avg_pool2d(self.profile(distance, 1.6)[0][:, None], 2)[:, 0]
         cover = torch.roll(cover, (-CANVAS // 4, -CANVAS // 4), (1, 2))
         return torch.fft.rfft2(cover).conj(), torch.fft.rfft2(cover * cover).conj()
 
-    def coarse(self, amount, weight, each=2):
-        """The best ``each`` radii of every kind with their centres: kinds [n], places [n, 3]."""
+    def coarse(self, amount, weight):
+        """The best ``STARTS`` radii of every kind with their centres: places [n, 3], in order of kinds."""
         halve = lambda plane: F.avg_pool2d(plane[None, None], 2)[0, 0]
         target, weights = halve(amount * weight), halve(weight)
         spectrum = torch.fft.rfft2(weights) * self.squares - 2 * torch.fft.rfft2(target) * self.templates
         cost = torch.fft.irfft2(spectrum, s=(CANVAS // 2, CANVAS // 2)).flatten(1)
         least, at = cost.min(1)
-        rank = least.reshape(len(KINDS), len(RADII)).topk(each, dim=1, largest=False).indices
+        rank = least.reshape(len(KINDS), len(RADII)).topk(STARTS, dim=1, largest=False).indices
         flat = (rank + torch.arange(len(KINDS))[:, None] * len(RADII)).flatten()
         # A template's centre lies on the corner that four half-resolution pixels share.
         x, y = (at[flat] % (CANVAS // 2)) * 2.0, torch.div(at[flat], CANVAS // 2, rounding_mode="floor") * 2.0
         radii = torch.tensor(RADII)[rank.flatten()]
-        return torch.arange(len(KINDS)).repeat_interleave(each), torch.stack([x, y, radii], 1)
+        return torch.stack([x, y, radii], 1)
 
-    def step(self, kinds, place, target, weights, window, edge):
+    def step(self, tables, place, target, weights, window, edge):
         """One step of Gauss-Newton with edges that many pixels wide: the error [n, h, w] and new places."""
-        distance, slopes = self.distances(kinds, place, window)
+        distance, slopes = self.distances(tables, place, window)
         cover, slope = self.profile(distance, edge)
         error = cover - target
         jacobian = (slope[:, None] * slopes).flatten(2)
@@ -108,18 +118,16 @@ class Fitter:
         moved[:, 2].clamp_(*RADIUS_LIMITS)
         return cover, error, moved
 
-    def refine(self, kinds, place, target, weights, window):
+    def refine(self, place, target, weights, window):
         """From several places of each kind, in order of kinds, to the best one of each kind."""
         for edge in (4.0, 4.0, 3.0):
-            _, error, moved = self.step(kinds, place, target, weights, window, edge)
+            _, error, moved = self.step(self.doubled, place, target, weights, window, edge)
             cost = (weights * error * error).sum((1, 2))
             place = moved
-        each = len(kinds) // len(KINDS)
-        keep = cost.reshape(len(KINDS), each).argmin(1) + torch.arange(len(KINDS)) * each
-        kinds, place = kinds[keep], place[keep]
+        place = place[cost.reshape(len(KINDS), STARTS).argmin(1) + torch.arange(len(KINDS)) * STARTS]
         best = Fit(torch.full((len(KINDS),), float("inf")), torch.ones(len(KINDS)), place)
         for _ in range(4):
-            cover, error, moved = self.step(kinds, place, target, weights, window, 1.6)
+            cover, error, moved = self.step(self.tables, place, target, weights, window, 1.6)
             cost = (weights * error * error).sum((1, 2))
             union = (weights * torch.maximum(cover, target)).sum((1, 2)).clamp(min=1)
             better = cost < best.cost
@@ -135,6 +143,6 @@ class Fitter:
         weight = weight.clamp(min=0.005)
         left, top, right, bottom = box(amount > 0.3)
         window = (max(0, left - 20), max(0, top - 20), min(CANVAS, right + 20), min(CANVAS, bottom + 20))
-        kinds, place = self.coarse(amount, weight)
+        place = self.coarse(amount, weight)
         crop = (slice(window[1], window[3]), slice(window[0], window[2]))
-        return self.refine(kinds, place, amount[crop], weight[crop], window)
+        return self.refine(place, amount[crop], weight[crop], window)

@@ -4,25 +4,37 @@ The scene only tells how many shapes of a colour are asked, and so how far parts
 ``find_groups(make_style("plain"), as_planes(picture), ground, scene)``.
 """
 
-import itertools
-from dataclasses import dataclass
+import functools
+from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
 
 from scenes import SHAPE_COLOURS
 
-from .pixels import colour_distance, components, grow, nested, segment_distance, shrink
+from .pixels import box, colour_distance, components, grow, segment_distance, shrink
 
 @dataclass
 class Group:
-    """Pixels of one colour that may be one shape: ``colour`` is an index, ``mask`` bool [128, 128]."""
+    """Pixels of one colour that may be one shape: ``colour`` is an index, ``mask`` bool [128, 128] and
+    not empty. The mask stays as it is: what is computed from it is kept."""
 
     colour: int
     mask: torch.Tensor
     bright: torch.Tensor = None
     dark: torch.Tensor = None
     patterned: bool = False
+    wider: dict = field(default_factory=dict)
+
+    @functools.cached_property
+    def box(self):
+        return box(self.mask)
+
+    def grown(self, radius):
+        """The mask, dilated."""
+        if radius not in self.wider:
+            self.wider[radius] = grow(self.mask, radius)
+        return self.wider[radius]
 
 
 def find_groups(style, pixels, ground, scene):
@@ -67,28 +79,57 @@ def slivers(mask):
 
 
 def join(style, groups, others, wanted):
-    """Joins parts until as many are left as the caption wants, where there is a reason to."""
-    groups = list(groups)
+    """Joins parts until as many are left as the caption wants, where there is a reason to: a part lies
+    within another, else touches it, else one of another colour, in front, touches both."""
+    groups, touches = list(groups), None
     while len(groups) > 1:
-        pairs = list(itertools.combinations(range(len(groups)), 2))
-        inside = [pair for pair in pairs if nested(groups[pair[0]].mask, groups[pair[1]].mask)]
-        if not inside and len(groups) <= wanted:
-            break
-        if not inside:
+        pair = first_pair(nesting(groups))
+        if pair is None and len(groups) > wanted:
             # Between outlines lies a glow of mixed colours.
-            wide = [grow(group.mask, 5 if style.name == "neon" else 3) for group in groups]
-            inside = [(i, j) for i, j in pairs if (wide[i] & wide[j]).any()]
-            inside += [
-                (i, j)
-                for i, j in pairs
-                if any((wide[i] & o.mask).any() and (wide[j] & o.mask).any() for o in others)
-            ]
-        if not inside:
+            touches = touches or Touches(groups, others, 5 if style.name == "neon" else 3)
+            pair = first_pair(touches.each_other) or first_pair(touches.through_others())
+        if pair is None:
             break
-        i, j = inside[0]
+        i, j = pair
         groups[i] = Group(groups[i].colour, groups[i].mask | groups[j].mask)
         del groups[j]
+        if touches:
+            touches.join(i, j)
     return groups
+
+
+class Touches:
+    """Which grown parts meet each other [n, n] and which others they meet [n, m]. Counted once: the
+    joined part meets what either part met."""
+
+    def __init__(self, groups, others, radius):
+        wide = torch.stack([group.grown(radius).flatten() for group in groups]).float()
+        self.each_other = wide @ wide.T > 0
+        masks = [other.mask.flatten() for other in others] or [torch.zeros(wide.shape[1], dtype=torch.bool)]
+        self.others = wide @ torch.stack(masks).float().T > 0
+
+    def through_others(self):
+        return self.others.float() @ self.others.float().T > 0
+
+    def join(self, i, j):
+        keep = [index for index in range(len(self.others)) if index != j]
+        self.others[i] |= self.others[j]
+        self.each_other[i] |= self.each_other[j]
+        self.each_other[:, i] |= self.each_other[:, j]
+        self.others, self.each_other = self.others[keep], self.each_other[keep][:, keep]
+
+
+def nesting(groups):
+    """Whether one of two groups' boxes lies within the other's, [n, n]."""
+    low, high = torch.tensor([group.box for group in groups]).split(2, dim=1)
+    within = ((low[:, None] >= low) & (high[:, None] <= high)).all(2)
+    return within | within.T
+
+
+def first_pair(related):
+    """The first (i, j), i < j, of a symmetrical relation [n, n], or None."""
+    at = torch.nonzero(related.triu(1))
+    return tuple(at[0].tolist()) if len(at) else None
 
 
 def measure_colour(style, group, pixels, along):

@@ -5,7 +5,6 @@ Masks are bool [128, 128], pictures f32 [3, 128, 128] in 0..255. Example: ``box(
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 
 from scenes import CANVAS
 
@@ -25,7 +24,15 @@ def colour_distance(a, b):
 
 def grow(mask, radius):
     """Dilation by a square of 2 radius + 1 pixels."""
-    return F.max_pool2d(mask.float()[None, None], 2 * radius + 1, 1, radius)[0, 0] > 0.5
+    rows = mask.clone()
+    for shift in range(1, radius + 1):
+        rows[shift:] |= mask[:-shift]
+        rows[:-shift] |= mask[shift:]
+    grown = rows.clone()
+    for shift in range(1, radius + 1):
+        grown[:, shift:] |= rows[:, :-shift]
+        grown[:, :-shift] |= rows[:, shift:]
+    return grown
 
 
 def shrink(mask, radius):
@@ -77,12 +84,11 @@ def box(mask):
     return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
 
 
-def within(a, b):
-    """Whether the box of mask a lies within the box of mask b."""
-    p, q = box(a), box(b)
+def within(p, q):
+    """Whether box p lies within box q."""
     return p[0] >= q[0] and p[1] >= q[1] and p[2] <= q[2] and p[3] <= q[3]
 
 
-def nested(a, b):
-    """Whether one of two masks' boxes lies within the other's."""
-    return within(a, b) or within(b, a)
+def nested(p, q):
+    """Whether one of two boxes lies within the other."""
+    return within(p, q) or within(q, p)

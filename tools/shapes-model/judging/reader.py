@@ -12,11 +12,11 @@ import torch
 
 from scenes import KINDS, SHAPE_COLOURS
 
-from .covers import cover_of
+from .covers import covers_of
 from .fitting import Fitter
 from .groups import find_groups
 from .patterns import name_pattern
-from .pixels import colour_distance, grow, nested, shrink, within
+from .pixels import colour_distance, nested, shrink, within
 from .styles import make_style
 
 class Reader:
@@ -29,7 +29,7 @@ class Reader:
     def read(self, pixels, ground, scene):
         """The groups of a picture's pixels, what each covers, and its fits. The scene counts colours only."""
         groups = find_groups(self.style, pixels, ground, scene)
-        covers = [cover_of(self.style, pixels, ground, group, groups) for group in groups]
+        covers = covers_of(self.style, pixels, ground, groups)
         # A smear that is nowhere paint has no shape; it counts among the unexplained.
         solid = [index for index, (cover, _) in enumerate(covers) if bool((cover > 0.3).any())]
         groups, covers = [groups[index] for index in solid], [covers[index] for index in solid]
@@ -64,7 +64,7 @@ class Reader:
 
     def touch(self, group, other, fit):
         """Whether a group lies at another one or at the shape fitted to that."""
-        return bool((grow(group.mask, 2) & (grow(other.mask, 1) | self.silhouette(fit, 2.0))).any())
+        return bool((group.grown(2) & (other.grown(1) | self.silhouette(fit, 2.0))).any())
 
 
     def silhouette(self, fit, margin):
@@ -73,8 +73,9 @@ class Reader:
 
     def distance(self, fit, kind):
         """Signed distances [128, 128] in pixels to a kind of shape where it fits best."""
-        distance, _ = self.fitter.distances(torch.tensor([kind]), fit.place[kind][None])
-        return distance[0]
+        if kind not in fit.outlines:
+            fit.outlines[kind] = self.fitter.distance(kind, fit.place[kind])
+        return fit.outlines[kind]
 
 
     def unexplained(self, pixels, ground, groups, fits):
@@ -83,7 +84,7 @@ class Reader:
         for fit in fits:
             away &= ~self.silhouette(fit, 3.5)
         for group in groups:
-            away &= ~grow(group.mask, 1)
+            away &= ~group.grown(1)
         return int(away.sum()) if shrink(away, 1).sum() >= 4 else 0
 
 
@@ -110,8 +111,8 @@ class Reader:
 
 def before(group, other, misfit, other_misfit):
     """Whether one group is the one in front: it lies within the other, or looks more like a whole shape."""
-    if nested(group.mask, other.mask):
-        return within(group.mask, other.mask)
+    if nested(group.box, other.box):
+        return within(group.box, other.box)
     return misfit < other_misfit
 
 
