@@ -157,13 +157,8 @@ pub(crate) fn place_movement(
     start: usize,
     dtype: DType,
 ) -> Option<Movement> {
-    let mut movement = Movement::new(input, element_bytes(dtype)?);
-    let strides = row_major(output);
-    for (axis, &stride) in movement.axes.iter_mut().zip(&strides) {
-        axis.second = stride;
-    }
-    movement.output_start = start as u64 * strides.get(axis)?;
-    Some(movement)
+    // What a slice of the whole would read, written.
+    Some(slice_movement(output, input, axis, start, dtype)?.reversed())
 }
 
 /// The movement of a broadcast.

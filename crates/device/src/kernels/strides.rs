@@ -85,6 +85,15 @@ impl Strides {
 }
 
 impl Movement {
+    /// The same elements, from where they would go to where they come from.
+    pub(crate) fn reversed(mut self) -> Self {
+        for axis in &mut self.axes {
+            std::mem::swap(&mut axis.first, &mut axis.second);
+        }
+        std::mem::swap(&mut self.input_start, &mut self.output_start);
+        self
+    }
+
     /// The axes of `shape`, both sides row-major and whole; to be changed then.
     pub(crate) fn new(shape: &[usize], element_bytes: usize) -> Self {
         let strides = row_major(shape);
