@@ -1,0 +1,1 @@
+//! The traits of `tintype-backend`, by TensorRT.

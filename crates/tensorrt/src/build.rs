@@ -1,0 +1,1 @@
+//! Builder, configuration, optimization profiles.

@@ -1,0 +1,1 @@
+//! Runtime, engine, context, refitter, inspector.

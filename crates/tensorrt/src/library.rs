@@ -1,0 +1,1 @@
+//! The loaded library and the logger that every object of it shares.

@@ -1,0 +1,1 @@
+//! Keys of plans, and the folder they are kept in.
