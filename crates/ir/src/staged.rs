@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use crate::passes::dead_code;
+use crate::passes::{canonical, dead_code};
 use crate::{
     Error, Graph, Input, Node, Op, Output, Overlay, Parameter, Result, Stage, Value, verify,
 };
@@ -36,6 +36,13 @@ impl StagedGraph {
     pub fn split(graph: &Graph) -> Result<Self> {
         verify(graph)?;
         Ok(Splitter::new(graph).split())
+    }
+
+    /// The split of the same graph in its [`canonical`](crate::passes::canonical) form: what is
+    /// counted in a name no longer depends on the numbers of values or on what no output needs.
+    /// Whatever keeps results of a program under its hash compiles this one.
+    pub fn canonical(&self) -> Result<Self> {
+        Self::split(&canonical(&self.source))
     }
 
     /// The weight program with overlays in front of the parameters they change.

@@ -25,6 +25,7 @@
 mod absorb_casts;
 mod activations;
 mod attention;
+mod canonical;
 mod common_subexpressions;
 mod dead_code;
 mod fold_constants;
@@ -43,6 +44,7 @@ use crate::{Error, Evaluator, Graph, Result, verify};
 pub use absorb_casts::AbsorbCasts;
 pub use activations::{Gelu, Silu, Softmax};
 pub use attention::FuseAttention;
+pub use canonical::{Canonical, canonical};
 pub use common_subexpressions::{CommonSubexpressions, common_subexpressions};
 pub use dead_code::{DeadCode, dead_code};
 pub use fold_constants::{FOLD_LIMIT, FoldConstants, fold_constants};
@@ -177,5 +179,6 @@ pub fn optimize(
 pub fn by_name(name: &str) -> Option<&'static dyn Pass> {
     let mut passes = standard_passes();
     passes.push(&FuseQkv);
+    passes.push(&Canonical);
     passes.into_iter().find(|pass| pass.name() == name)
 }

@@ -8,7 +8,7 @@ use crate::{
 
 /// The value of an attribute in the text form.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum Attribute {
+pub(crate) enum Attribute {
     Integer(i64),
     Float(f32),
     Bool(bool),
@@ -18,7 +18,7 @@ pub(super) enum Attribute {
 }
 
 /// The attributes of `op` that its result's type does not show.
-pub(super) fn attributes(op: &Op) -> Vec<(&'static str, Attribute)> {
+pub(crate) fn attributes(op: &Op) -> Vec<(&'static str, Attribute)> {
     use Attribute as A;
     let integer = |value: usize| A::Integer(value as i64);
     let integers = |values: &[usize]| A::Integers(values.iter().map(|&v| v as i64).collect());

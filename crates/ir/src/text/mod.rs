@@ -20,4 +20,5 @@ mod lexer;
 mod parser;
 mod printer;
 
+pub(crate) use attributes::{Attribute, attributes};
 pub use parser::parse;
