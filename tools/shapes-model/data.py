@@ -14,7 +14,8 @@ from transformers import CLIPTokenizer, T5TokenizerFast
 
 from model import pack
 from render import Renderer
-from scenes import CAPTION_TOKENS, sample, to_row
+from scenes import sample, to_row
+from spec import CAPTION_TOKENS
 
 CHUNK = 2000
 

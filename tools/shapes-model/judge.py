@@ -26,7 +26,7 @@ from judging.properties import board_distance, glow, style_changed
 from judging.reader import reader_of
 from judging.relations import relation_holds
 from judging.verdicts import Verdict, scene_from_json, scene_to_json, share, table
-from scenes import CANVAS, KINDS, SHAPE_COLOURS
+from spec import CANVAS, KINDS, SHAPE_COLOURS
 
 __all__ = [
     "Judge",

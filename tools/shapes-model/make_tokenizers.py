@@ -22,7 +22,8 @@ from tokenizers import Tokenizer, decoders, normalizers, pre_tokenizers, process
 from tokenizers.models import Unigram
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
-from scenes import CAPTION_TOKENS, sample
+from scenes import sample
+from spec import CAPTION_TOKENS
 
 CAPTIONS = 20_000
 MERGES = 400

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, T5Config, T5EncoderModel
 
-from scenes import CAPTION_TOKENS
+from spec import CAPTION_TOKENS
 
 GRID = 8
 CLIP_TOKENS, T5_TOKENS = 714, 119

@@ -9,7 +9,7 @@ import math
 import torch
 import torch.nn.functional as F
 
-from scenes import BACKGROUNDS, CANVAS, COLOURS, KINDS, PATTERNS, RGB, SPEC
+from spec import BACKGROUNDS, CANVAS, COLOURS, KINDS, PATTERNS, RGB, SPEC
 
 TABLE = 256
 EXTENT = 2.0

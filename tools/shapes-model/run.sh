@@ -16,7 +16,8 @@ mkdir -p "$work"
 
 "$python" make_tokenizers.py "$work"
 "$python" train.py vae "$work" --minutes 3 --batch 192 "${smoke[@]}"
-"$python" train.py base "$work" --minutes 8 "${smoke[@]}"
+"$python" train.py text "$work" --minutes 0.5 "${smoke[@]}"
+"$python" train.py base "$work" --minutes 7.5 "${smoke[@]}"
 "$python" train.py guide "$work" --minutes 3 "${smoke[@]}"
 for style in neon chalk; do
     "$python" train.py lora "$work" --style "$style" --minutes 1.6 "${smoke[@]}"

@@ -5,27 +5,27 @@ where the shapes lie. ``sample(random.Random(7))`` draws one from the training d
 ``sample(rng, held_out=True)`` draws one that shows a combination never trained on.
 """
 
-import json
-import math
 import random
 from dataclasses import dataclass
-from pathlib import Path
 
-SPEC = json.loads(Path(__file__).with_name("spec.json").read_text(encoding="utf-8"))
-CANVAS = SPEC["canvas"]
-CAPTION_TOKENS = SPEC["caption_tokens"]
-KINDS = SPEC["kinds"]
-SHAPE_COLOURS = list(SPEC["colours"])
-RGB = {**SPEC["colours"], **SPEC["background_only_colours"]}
-COLOURS = list(RGB)
-PATTERNS = list(SPEC["patterns"])
-BACKGROUNDS = list(SPEC["grammar"]["backgrounds"])
-OPPOSITE = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}
-DIRECTIONS = list(OPPOSITE)
-GRAMMAR = SPEC["grammar"]
-HELD_PAIRS = {tuple(pair) for pair in SPEC["held_out"]["colour_and_kind"]}
-HELD_TRIPLES = {tuple(triple) for triple in SPEC["held_out"]["kind_relation_kind"]}
-MARGIN, GAP, GRID = SPEC["margin"], SPEC["gap"], SPEC["centre_grid"]
+from layouts import compose, scatter
+from spec import (
+    BACKGROUNDS,
+    CANVAS,
+    CAPTION_TOKENS,
+    COLOURS,
+    DIRECTIONS,
+    GRAMMAR,
+    HELD_PAIRS,
+    HELD_TRIPLES,
+    KINDS,
+    OPPOSITE,
+    PATTERNS,
+    RGB,
+    SHAPE_COLOURS,
+    SIZES,
+    SPEC,
+)
 
 
 @dataclass
@@ -121,7 +121,7 @@ def sample_background(rng, shapes):
 def sample_shape(rng, crowd):
     """A shape; large ones are rarer in a crowd of three."""
     pattern = rng.choices(PATTERNS, list(SPEC["patterns"].values()))[0]
-    size = rng.choices(list(SPEC["sizes"]), [0.3, 0.45, 0.25 if crowd < 3 else 0.1])[0]
+    size = rng.choices(SIZES, [0.3, 0.45, 0.25 if crowd < 3 else 0.1])[0]
     return Shape(rng.choice(KINDS), rng.choice(SHAPE_COLOURS), size, pattern)
 
 
@@ -156,90 +156,6 @@ def fit_relation(shapes, relations):
         if relation in ("inside", "overlapping") and distance(shapes[first].colour, shapes[second].colour) < 100:
             return False
     return len({(shape.kind, shape.colour) for shape in shapes}) == len(shapes)
-
-
-def apart(a, b):
-    """Whether the boxes of two shapes leave a gap."""
-    reach = a.radius + b.radius + GAP
-    return abs(a.x - b.x) >= reach or abs(a.y - b.y) >= reach
-
-
-def holds(a, relation, b):
-    """Whether two placed shapes stand in a relation, as the sampler means it."""
-    right, down = b.x - a.x, b.y - a.y
-    reach = a.radius + b.radius + GAP
-    if relation == "left of":
-        return right >= reach and abs(down) <= 0.6 * right
-    if relation == "above":
-        return down >= reach and abs(right) <= 0.6 * down
-    if relation in ("right of", "below"):
-        return holds(b, OPPOSITE[relation], a)
-    between = math.hypot(right, down)
-    nearest, farthest = (0.0, 0.0) if relation == "inside" else overlap_distances(a, b)
-    return nearest <= between <= farthest
-
-
-def overlap_distances(front, behind):
-    """Between which distances of centres one shape covers a part of another, but never most of it."""
-    both = front.radius + behind.radius
-    nearest = max(0.4 * both, front.radius - 0.1 * behind.radius)
-    return nearest, max(0.65 * both, nearest + 4.0)
-
-
-def span(shape):
-    """The least and the greatest coordinate of a shape's centre."""
-    return MARGIN + shape.radius, CANVAS - MARGIN - shape.radius
-
-
-def snap(value):
-    """Centres lie on a grid of the autoencoder's cell, so that a shape looks alike to it wherever it lies."""
-    return GRID * round(value / GRID)
-
-
-def place_uniformly(rng, shape):
-    low, high = span(shape)
-    shape.x, shape.y = snap(rng.uniform(low, high)), snap(rng.uniform(low, high))
-    return low <= shape.x <= high and low <= shape.y <= high
-
-
-def place_related(rng, a, relation, b):
-    """Places ``b`` so that ``a`` stands in the relation to it; False where the canvas leaves no room."""
-    low, high = span(b)
-    if relation == "inside":
-        b.x, b.y = a.x, a.y
-    elif relation == "overlapping":
-        between, turn = rng.uniform(*overlap_distances(a, b)), rng.uniform(0, 2 * math.pi)
-        b.x, b.y = a.x + between * math.cos(turn), a.y + between * math.sin(turn)
-    else:
-        sign = 1 if relation in ("left of", "above") else -1
-        sideways = relation in ("left of", "right of")
-        along, across = (a.x, a.y) if sideways else (a.y, a.x)
-        room = high - along if sign > 0 else along - low
-        reach = a.radius + b.radius + GAP
-        if room < reach:
-            return False
-        step = rng.uniform(reach, room)
-        along, across = along + sign * step, across + rng.uniform(-0.6, 0.6) * step
-        b.x, b.y = (along, across) if sideways else (across, along)
-    b.x, b.y = snap(b.x), snap(b.y)
-    return low <= b.x <= high and low <= b.y <= high and holds(a, relation, b)
-
-
-def place(rng, scene, attempts=60):
-    """Centres that fulfil all relations; False if none were found."""
-    shapes = scene.shapes
-    anchors = {second: (first, relation) for first, relation, second in scene.relations}
-    related = {frozenset((first, second)) for first, _, second in scene.relations}
-    pairs = [(i, j) for i in range(len(shapes)) for j in range(i) if frozenset((i, j)) not in related]
-    for _ in range(attempts):
-        for index, shape in enumerate(shapes):
-            first, relation = anchors.get(index, (None, None))
-            if not (place_related(rng, shapes[first], relation, shape) if relation else place_uniformly(rng, shape)):
-                break
-        else:
-            if all(apart(shapes[i], shapes[j]) for i, j in pairs):
-                return True
-    return False
 
 
 def combinations(scene):
@@ -296,8 +212,11 @@ def describe(rng, scene):
     return caption
 
 
-def sample(rng, held_out=False):
-    """A placed scene with its caption: held-out combinations are all absent, or at least one is present."""
+def sample(rng, held_out=False, place=compose):
+    """A placed scene with its caption: held-out combinations are all absent, or at least one is present.
+
+    ``place`` is ``compose``, as the model is trained, or ``scatter``.
+    """
     count, layout, relations = sample_layout(rng)
     while True:
         shapes = [sample_shape(rng, count) for _ in range(count)]

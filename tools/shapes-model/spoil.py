@@ -4,21 +4,9 @@ Each function changes a scene in place and names the verdict's field that must t
 None where the scene cannot be spoiled so. Example: ``wrong_kind(random.Random(1), scene)``.
 """
 
-from scenes import (
-    BACKGROUNDS,
-    CANVAS,
-    COLOURS,
-    KINDS,
-    MARGIN,
-    PATTERNS,
-    SHAPE_COLOURS,
-    SPEC,
-    Shape,
-    apart,
-    distance,
-    place_uniformly,
-    stands_out,
-)
+from layouts import apart, place_uniformly
+from scenes import Shape, distance, stands_out
+from spec import BACKGROUNDS, CANVAS, COLOURS, KINDS, MARGIN, PATTERNS, SHAPE_COLOURS, SPEC
 
 
 def fresh_colour(rng, scene, not_colours=()):

@@ -15,8 +15,10 @@ import torch
 import torch.nn.functional as F
 
 from judge import Judge, board_distance, glow, scene_from_json, scene_to_json, share, style_changed, table
+from layouts import compose, scatter
 from render import Renderer
-from scenes import CANVAS, KINDS, sample, to_row
+from scenes import sample, to_row
+from spec import CANVAS, KINDS
 from spoil import WRONGS, wrong_form, wrong_pattern
 
 RENDERER = Renderer()
@@ -43,9 +45,9 @@ def wear(picture, generator, sigma=0.7, shift=12, noise=4):
 
 
 def scenes(count, seed):
-    """Scenes of which every second one shows a held-out combination."""
+    """Scenes as trained and placed at will; every second one shows a held-out combination."""
     rng = random.Random(seed)
-    return [sample(rng, held_out=index % 2 == 1) for index in range(count)]
+    return [sample(rng, index % 2 == 1, (compose, scatter)[index // 2 % 2]) for index in range(count)]
 
 
 def explain(scene, verdict, why):
@@ -101,7 +103,7 @@ def refused(spoil, style, worn, count, seed):
     """How many of count spoiled pictures are refused."""
     rng, judge, right, done = random.Random(seed), Judge(style), 0, 0
     while done < count:
-        scene = sample(rng, held_out=rng.random() < 0.5)
+        scene = sample(rng, rng.random() < 0.5, rng.choice((compose, scatter)))
         drawn = copy.deepcopy(scene)
         column = spoil(rng, drawn)
         if column is None or (column == "background_right" and style != "plain"):

@@ -1,11 +1,13 @@
 """The training steps, each bounded by a time and resumable from what the one before left.
 
     python train.py vae    OUT --minutes 3
+    python train.py text   OUT --minutes 0.5
     python train.py base   OUT --minutes 8
     python train.py guide  OUT --minutes 3
     python train.py lora   OUT --style neon --minutes 2
 
-``base`` learns the rectified flow from captions to pictures, dropping one caption in ten.
+``text`` teaches the text encoders to read: what is said of each noun (``reading.py``).
+``base`` learns the rectified flow from captions to pictures, all parts together, dropping one caption in ten.
 ``guide`` lets that teacher draw with classifier-free guidance of a random strength, and teaches
 the model those very noise-picture pairs with the strength as its input: guidance is distilled, and
 the paths from noise to picture become straight, so that few steps suffice.
@@ -28,8 +30,10 @@ import lora as lora_files
 from data import Tokenizers, build_scenes, encode
 from model import Flow, flow_parts, generate, load_parts, new_vae, save_parts, unpack
 from optimizer import WARM_UP, Average, Captured, Optimizer
+from reading import Reader, kind_tokens
 from render import Renderer, sheet
-from scenes import CANVAS, held_out_scenes
+from scenes import held_out_scenes, to_row
+from spec import CANVAS
 
 STYLES = ("plain", "neon", "chalk")
 CROP, CROPPED = 64, 0.65
@@ -233,6 +237,34 @@ def measure_vae(run, vae, rows, renderer):
     run.say(**report, **scale, deviations=[round(float(d), 2) for d in deviations])
 
 
+def train_text(run):
+    (rows, clip_ids, t5_ids), _ = run.pool(200_000, seed=71)
+    flow = Flow()
+    reader = Reader(flow.clip, flow.t5, kind_tokens(Tokenizers(run.out).t5)).to(run.device)
+    optimizer, average = Optimizer(reader), Average(reader, 0.998)
+
+    def step():
+        picks = torch.randint(len(rows), (run.batch,), device=run.device)
+        with run.autocast():
+            loss, _ = reader(rows[picks], clip_ids[picks], t5_ids[picks])
+        loss.backward()
+        optimizer.step()
+        return loss.detach()
+
+    run.loop(Captured(step, run.device), optimizer, average, every=200)
+    save_parts(run.out, text_encoder=flow.clip, text_encoder_2=flow.t5)
+    with torch.no_grad():
+        unseen = encode_scenes(held_out_scenes(1000, seed=72), run)
+        _, right = reader(*unseen)
+    run.say(held_out={name: round(float(share), 4) for name, share in right.items()})
+
+
+def encode_scenes(scenes, run):
+    """Rows and token ids on the device."""
+    rows = torch.tensor([to_row(scene) for scene in scenes])
+    return [part.to(run.device) for part in (rows, *Tokenizers(run.out)([scene.caption for scene in scenes]))]
+
+
 def flow_loss(flow, clean, noise, t, guidance, clip_ids, t5_ids):
     """The mean squared error of the velocity, noise - clean."""
     mixed = torch.lerp(clean, noise, t[:, None, None])
@@ -271,11 +303,14 @@ def train_base(run):
     rows, clip_ids, t5_ids, singles = by_count(*scenes)
     latents = encode(rows, run.vae(), run.device)
     run.say(encoded=len(latents), mean=float(latents.float().mean()), std=float(latents.float().std()))
-    flow = Flow().to(run.device)
+    flow = Flow()
     if (run.out / "transformer.safetensors").exists():
         load_parts(run.out, **flow_parts(flow))
         singles = len(latents)
         run.say(resumed=True)
+    elif (run.out / "text_encoder.safetensors").exists():
+        load_parts(run.out, text_encoder=flow.clip, text_encoder_2=flow.t5)
+    flow.to(run.device)
     compile_flow(run, flow)
     optimizer, average = Optimizer(flow), Average(flow)
     ones = torch.ones(run.batch, device=run.device)
@@ -399,7 +434,7 @@ def train_lora(run, style):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("step", choices=["vae", "base", "guide", "lora"])
+    parser.add_argument("step", choices=["vae", "text", "base", "guide", "lora"])
     parser.add_argument("out")
     parser.add_argument("--minutes", type=float, required=True)
     parser.add_argument("--batch", type=int, default=512)
@@ -414,7 +449,7 @@ def main():
     if arguments.step == "lora":
         train_lora(run, arguments.style)
     else:
-        {"vae": train_vae, "base": train_base, "guide": train_guide}[arguments.step](run)
+        {"vae": train_vae, "text": train_text, "base": train_base, "guide": train_guide}[arguments.step](run)
 
 
 if __name__ == "__main__":

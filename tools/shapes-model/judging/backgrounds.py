@@ -6,7 +6,7 @@ Fitted to the frame first, then to all pixels that agree. Example:
 
 import torch
 
-from scenes import BACKGROUNDS, CANVAS, COLOURS, RGB
+from spec import BACKGROUNDS, CANVAS, COLOURS, RGB
 
 from .pixels import FRAME, colour_distance
 

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from render import EXTENT, TABLE, Renderer
-from scenes import CANVAS, KINDS
+from spec import CANVAS, KINDS
 
 from .pixels import box
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import torch
 import torch.nn.functional as F
 
-from scenes import SHAPE_COLOURS
+from spec import SHAPE_COLOURS
 
 from .pixels import box, colour_distance, components, grow, segment_distance, shrink
 

@@ -6,7 +6,7 @@ Masks are bool [128, 128], pictures f32 [3, 128, 128] in 0..255. Example: ``box(
 import numpy as np
 import torch
 
-from scenes import CANVAS
+from spec import CANVAS
 
 FRAME = torch.ones(CANVAS, CANVAS, dtype=torch.bool)
 FRAME[2:-2, 2:-2] = False

@@ -7,7 +7,7 @@ The picture is compared with itself without the LoRA; no shape need be right. Ex
 import numpy as np
 import torch
 
-from scenes import SPEC
+from spec import SPEC
 
 from .backgrounds import read_background
 from .pixels import FRAME, as_planes, colour_distance

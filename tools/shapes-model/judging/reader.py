@@ -10,7 +10,7 @@ import functools
 
 import torch
 
-from scenes import KINDS, SHAPE_COLOURS
+from spec import KINDS, SHAPE_COLOURS
 
 from .covers import covers_of
 from .fitting import Fitter

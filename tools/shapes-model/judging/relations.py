@@ -7,7 +7,7 @@ A placed shape is a dict of ``kind`` (an index), ``place`` (x, y, radius), and p
 
 import torch
 
-from scenes import CANVAS, KINDS, OPPOSITE
+from spec import CANVAS, KINDS, OPPOSITE
 
 def relation_holds(a, relation, b):
     """Whether two placed shapes stand in a relation, as a person would say it."""

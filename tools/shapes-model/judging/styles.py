@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from scenes import RGB, SHAPE_COLOURS, SPEC
+from spec import RGB, SHAPE_COLOURS, SPEC
 
 SHAPE_RGB = torch.tensor([RGB[name] for name in SHAPE_COLOURS], dtype=torch.float32)
 
