@@ -11,14 +11,21 @@
 
 pub mod backend;
 pub mod build;
+mod calls;
+mod dtype;
 pub mod engine;
 mod error;
+mod files;
 mod library;
+mod log;
 pub mod lower;
 pub mod network;
 pub mod plan;
 
-pub use error::Error;
+pub use build::{Builder, Config, Flag, Profile, Progress, Target};
+pub use error::{Code, Error};
+pub use library::{Probe, Support, Tensorrt};
+pub use tintype_tensorrt_sys::{Abi, Line, LoadOptions, Newer, Version};
 
 /// The result of every fallible function of this crate.
 pub type Result<T> = std::result::Result<T, Error>;
