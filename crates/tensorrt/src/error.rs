@@ -144,6 +144,19 @@ pub enum Error {
     /// The GPU failed.
     #[error(transparent)]
     Device(#[from] tintype_device::Error),
+    /// A graph, or a dimension of it, that cannot be.
+    #[error(transparent)]
+    Graph(#[from] tintype_ir::Error),
+    /// An operation that is not lowered.
+    #[error("`{name}` ({operation}) cannot be lowered to TensorRT: {reason}")]
+    Lowering {
+        /// The operation's label, or its place.
+        name: String,
+        /// The operation's name.
+        operation: &'static str,
+        /// What is in the way.
+        reason: String,
+    },
 }
 
 /// The library's kind of failure.

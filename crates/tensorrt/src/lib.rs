@@ -24,6 +24,7 @@ pub mod plan;
 
 pub use build::{Builder, Config, Flag, Profile, Progress, Target};
 pub use error::{Code, Error};
+pub use network::{Network, Value};
 pub use library::{Probe, Support, Tensorrt};
 pub use tintype_tensorrt_sys::{Abi, Line, LoadOptions, Newer, Version};
 
