@@ -47,6 +47,26 @@ pub enum Error {
         /// What was expected and found.
         message: String,
     },
+    /// A device or the library that drives it failed.
+    #[error("backend `{backend}`: {source}")]
+    Device {
+        /// The backend's name.
+        backend: &'static str,
+        /// What failed, in the words of device or library.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// A refit failed midway and the old weights could not be brought back.
+    #[error(
+        "the weights of graph `{graph}` are mixed, since a refit failed ({reason}) and so did going back ({again}); refit all of them"
+    )]
+    Poisoned {
+        /// The graph.
+        graph: String,
+        /// Why the refit failed.
+        reason: String,
+        /// Why the old weights could not be brought back.
+        again: String,
+    },
     /// A graph, a type or an overlay is wrong.
     #[error(transparent)]
     Ir(#[from] tintype_ir::Error),

@@ -147,9 +147,9 @@ impl Error {
             Self::Ir(error) => error.into(),
             Self::Weights(error) => error.into(),
             Self::Tensor(error) => error.into(),
-            other => BackendError::Value {
-                op: backend.to_owned(),
-                message: other.to_string(),
+            other => BackendError::Device {
+                backend,
+                source: Box::new(other),
             },
         }
     }
