@@ -130,12 +130,17 @@ impl Calls {
         let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         let (result, logged) = capture(call);
         let recorded = self.recorder.take();
-        let code = recorded.first().map_or(Code::Unspecified, |(code, _)| Code::new(*code));
+        let code = recorded
+            .first()
+            .map_or(Code::Unspecified, |(code, _)| Code::new(*code));
         let mut messages = Vec::<String>::new();
         for message in recorded.into_iter().map(|(_, text)| text).chain(logged) {
             let message = in_one_line(&message);
             // The log says the same with more around it.
-            if !messages.iter().any(|known| message.contains(known.as_str())) {
+            if !messages
+                .iter()
+                .any(|known| message.contains(known.as_str()))
+            {
                 messages.push(message);
             }
         }
@@ -197,12 +202,23 @@ mod tests {
 
     #[test]
     fn a_silent_failure_is_told_as_such() {
-        let error = calls().done("adding a layer", || Ok::<_, Error>(false)).unwrap_err();
+        let error = calls()
+            .done("adding a layer", || Ok::<_, Error>(false))
+            .unwrap_err();
         let expected = "adding a layer failed: the library gives no reason \
                         (unspecified error, TensorRT-RTX 1.7.1)";
         assert_eq!(error.to_string(), expected);
-        assert!(calls().done("adding a layer", || Ok::<_, Error>(true)).is_ok());
-        assert_eq!(calls().object("asking", || Ok::<_, Error>(Some(3))).unwrap(), 3);
+        assert!(
+            calls()
+                .done("adding a layer", || Ok::<_, Error>(true))
+                .is_ok()
+        );
+        assert_eq!(
+            calls()
+                .object("asking", || Ok::<_, Error>(Some(3)))
+                .unwrap(),
+            3
+        );
     }
 
     #[test]

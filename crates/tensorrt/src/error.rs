@@ -239,7 +239,11 @@ mod tests {
 
     #[test]
     fn long_lists_are_cut() {
-        let names = |count: usize| (0..count).map(|index| index.to_string()).collect::<Vec<_>>();
+        let names = |count: usize| {
+            (0..count)
+                .map(|index| index.to_string())
+                .collect::<Vec<_>>()
+        };
         assert_eq!(list(&names(0)), "none");
         assert_eq!(list(&names(2)), "`0`, `1`");
         assert!(list(&names(8)).ends_with("`7`"));

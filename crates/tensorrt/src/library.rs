@@ -13,6 +13,7 @@ mod probe;
 use std::path::Path;
 use std::sync::Arc;
 
+use tintype_device::Device;
 use tintype_tensorrt_sys::{Abi, IBuilder, IRuntime, Library, Line, LoadOptions, Newer, Version};
 
 pub use probe::{Probe, Support};
@@ -21,7 +22,7 @@ use crate::build::Builder;
 use crate::calls::{Calls, Owned};
 use crate::engine::Runtime;
 use crate::log::logger;
-use crate::{Error, Result, Target};
+use crate::{Result, Target};
 
 /// A loaded library of TensorRT or TensorRT-RTX. A cheap handle, for any thread.
 ///
@@ -105,7 +106,11 @@ impl Tensorrt {
 
     /// The targets that can be named.
     pub fn targets(&self) -> &'static [Target] {
-        if self.takes_targets() { &Target::RTX } else { &[] }
+        if self.takes_targets() {
+            &Target::RTX
+        } else {
+            &[]
+        }
     }
 
     /// Whether compiled kernels can be kept between runs.
@@ -132,43 +137,38 @@ impl Tensorrt {
         Builder::new(self)
     }
 
-    /// A runtime.
+    /// A runtime, whose engines are on `device`.
     ///
     /// # Errors
     /// [`Error::Call`] where there is no GPU that the library can use.
-    pub fn runtime(&self) -> Result<Runtime> {
-        Runtime::new(self)
+    pub fn runtime(&self, device: &Device) -> Result<Runtime> {
+        Runtime::new(self, device)
     }
 
     pub(crate) fn create_builder(&self, calls: &Calls) -> Result<Owned<IBuilder>> {
         calls.run("creating a builder", || {
             // SAFETY: the logger is never dropped; the builder is owned by nobody else.
-            unsafe { self.0.create_builder(logger()).map(|builder| Owned::new(builder)) }
+            unsafe {
+                self.0
+                    .create_builder(logger())
+                    .map(|builder| Owned::new(builder))
+            }
         })
     }
 
     pub(crate) fn create_runtime(&self, calls: &Calls) -> Result<Owned<IRuntime>> {
         calls.run("creating a runtime", || {
             // SAFETY: the logger is never dropped; the runtime is owned by nobody else.
-            unsafe { self.0.create_runtime(logger()).map(|runtime| Owned::new(runtime)) }
+            unsafe {
+                self.0
+                    .create_runtime(logger())
+                    .map(|runtime| Owned::new(runtime))
+            }
         })
     }
 
     /// The library behind it.
     pub(crate) fn library(&self) -> &Library {
         &self.0
-    }
-
-    /// Fails for what this version does not have.
-    pub(crate) fn require(&self, class: &'static str, method: &'static str) -> Result<()> {
-        if self.abi().has(class, method) {
-            return Ok(());
-        }
-        Err(Error::Library(tintype_tensorrt_sys::Error::MissingMethod {
-            class,
-            method,
-            found: self.abi(),
-            since: None,
-        }))
     }
 }

@@ -73,9 +73,10 @@ impl Builder {
         // SAFETY: the caller owns a network, and `Network` borrows the builder.
         let object = unsafe { Owned::new(object) };
         // SAFETY: the network is alive; the recorder lives in the builder, which outlives it.
-        self.calls.run("setting the network's error recorder", || unsafe {
-            object.set_error_recorder(self.calls.recorder())
-        })?;
+        self.calls
+            .run("setting the network's error recorder", || unsafe {
+                object.set_error_recorder(self.calls.recorder())
+            })?;
         Ok(Network::new(self, object))
     }
 
@@ -101,10 +102,11 @@ impl Builder {
     /// Lets a build use up to `count` threads; at least 1, which is the default.
     pub fn set_max_threads(&mut self, count: usize) -> Result<()> {
         let count = i32::try_from(count).unwrap_or(i32::MAX);
-        self.calls.done(format_args!("allowing {count} threads"), || {
-            // SAFETY: the builder is alive.
-            unsafe { self.object.set_max_threads(count) }
-        })
+        self.calls
+            .done(format_args!("allowing {count} threads"), || {
+                // SAFETY: the builder is alive.
+                unsafe { self.object.set_max_threads(count) }
+            })
     }
 
     /// Builds a network and writes its plan, piece by piece; gives the plan's size in bytes.

@@ -168,10 +168,12 @@ impl<'b> Config<'b> {
 
     /// How long the library looks for fast kernels.
     pub fn optimization_level(&self) -> Result<i32> {
-        self.builder.calls().run("asking for the optimization level", || {
-            // SAFETY: the configuration is alive.
-            unsafe { self.object.get_builder_optimization_level() }
-        })
+        self.builder
+            .calls()
+            .run("asking for the optimization level", || {
+                // SAFETY: the configuration is alive.
+                unsafe { self.object.get_builder_optimization_level() }
+            })
     }
 
     /// The most streams that the engine may use beside the one it is run in.
@@ -219,11 +221,13 @@ impl<'b> Config<'b> {
         follow: impl Fn(Progress<'_>) -> ControlFlow<()> + Send + Sync + 'b,
     ) -> Result<()> {
         let monitor = Implementation::progress_monitor(Monitor::new(Box::new(follow)));
-        self.builder.calls().checked("setting the progress monitor", || {
-            // SAFETY: the configuration is alive; the monitor is kept until after it, and an
-            // older one is let go only now that the library has another.
-            unsafe { self.object.set_progress_monitor(monitor.as_ptr()) }
-        })?;
+        self.builder
+            .calls()
+            .checked("setting the progress monitor", || {
+                // SAFETY: the configuration is alive; the monitor is kept until after it, and an
+                // older one is let go only now that the library has another.
+                unsafe { self.object.set_progress_monitor(monitor.as_ptr()) }
+            })?;
         self.monitor = Some(monitor);
         Ok(())
     }
@@ -245,7 +249,9 @@ impl<'b> Config<'b> {
 
     /// Whether the last build was told to stop.
     pub(super) fn is_stopped(&self) -> bool {
-        self.monitor.as_ref().is_some_and(|monitor| monitor.is_stopped())
+        self.monitor
+            .as_ref()
+            .is_some_and(|monitor| monitor.is_stopped())
     }
 
     fn set_capabilities(&mut self, capabilities: &[ComputeCapability]) -> Result<()> {

@@ -56,7 +56,10 @@ impl<'b> Profile<'b> {
             self.builder.calls().done(action, || {
                 // SAFETY: the builder keeps the profile; name and shape live longer than the
                 // call.
-                unsafe { self.object.set_dimensions(input_name.as_ptr(), selector, &dims) }
+                unsafe {
+                    self.object
+                        .set_dimensions(input_name.as_ptr(), selector, &dims)
+                }
             })?;
         }
         Ok(())
@@ -137,9 +140,16 @@ mod tests {
     fn shapes_must_be_in_order_and_of_one_rank() {
         assert!(check("x", [&[1, 2], &[1, 2], &[4, 2]]).is_ok());
         assert!(check("x", [&[], &[], &[]]).is_ok());
-        for shapes in [[&[1][..], &[2, 2], &[4, 2]], [&[2], &[1], &[4]], [&[1], &[5], &[4]]] {
+        for shapes in [
+            [&[1][..], &[2, 2], &[4, 2]],
+            [&[2], &[1], &[4]],
+            [&[1], &[5], &[4]],
+        ] {
             let error = check("x", shapes).unwrap_err().to_string();
-            assert!(error.starts_with("profile of `x`: expected smallest"), "{error}");
+            assert!(
+                error.starts_with("profile of `x`: expected smallest"),
+                "{error}"
+            );
         }
     }
 }

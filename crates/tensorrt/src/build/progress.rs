@@ -101,7 +101,11 @@ impl ProgressMonitor for Monitor<'_> {
 
 impl fmt::Debug for Monitor<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let state = if self.is_stopped() { "stopped" } else { "going" };
+        let state = if self.is_stopped() {
+            "stopped"
+        } else {
+            "going"
+        };
         write!(f, "Monitor({state})")
     }
 }
@@ -134,8 +138,14 @@ mod tests {
         monitor.begin();
         assert!(monitor.step_completed(c"outer", 0));
         let told = told.lock().unwrap();
-        assert_eq!(told[0], r#"Started { phase: "outer", parent: None, steps: 2 }"#);
-        assert_eq!(told[1], r#"Started { phase: "inner", parent: Some("outer"), steps: 1 }"#);
+        assert_eq!(
+            told[0],
+            r#"Started { phase: "outer", parent: None, steps: 2 }"#
+        );
+        assert_eq!(
+            told[1],
+            r#"Started { phase: "inner", parent: Some("outer"), steps: 1 }"#
+        );
         assert_eq!(told.len(), 5, "nothing is told after a break: {told:?}");
     }
 }

@@ -121,7 +121,9 @@ mod tests {
         ] {
             assert_eq!(text.parse::<Target>().unwrap(), expected, "{text}");
         }
-        for text in ["", "sm", "9", "sm8", "1234", "8.10", "+8.9", "8.", ".9", "0.9", "größe", "9é"] {
+        for text in [
+            "", "sm", "9", "sm8", "1234", "8.10", "+8.9", "8.", ".9", "0.9", "größe", "9é",
+        ] {
             let error = text.parse::<Target>().unwrap_err().to_string();
             assert!(error.contains("expected one like sm89"), "{error}");
         }

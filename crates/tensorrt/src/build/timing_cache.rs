@@ -52,7 +52,11 @@ impl Config<'_> {
         }
         let bytes = calls.object("serializing the timing cache", || {
             // SAFETY: the cache is alive; the memory is owned here.
-            unsafe { cache.serialize().map(|memory| memory.map(|memory| HostMemory::new(memory))) }
+            unsafe {
+                cache
+                    .serialize()
+                    .map(|memory| memory.map(|memory| HostMemory::new(memory)))
+            }
         })?;
         let written = write_and_rename(path, bytes.bytes()?);
         written.map_err(|source| Error::Cache {

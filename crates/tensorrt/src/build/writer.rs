@@ -101,7 +101,10 @@ mod tests {
         assert_eq!(writer.write(b"abc"), Some(3));
         assert_eq!(writer.write(b"def"), None);
         assert_eq!(writer.write(b""), None);
-        assert_eq!(writer.finish().unwrap_err().kind(), io::ErrorKind::WriteZero);
+        assert_eq!(
+            writer.finish().unwrap_err().kind(),
+            io::ErrorKind::WriteZero
+        );
         assert_eq!(small.taken, b"abcd");
     }
 }

@@ -168,7 +168,9 @@ impl fmt::Display for Support {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Full(target) => write!(f, "supported as {target}"),
-            Self::Unlisted { target, reason } => write!(f, "not supported, {target} runs: {reason}"),
+            Self::Unlisted { target, reason } => {
+                write!(f, "not supported, {target} runs: {reason}")
+            }
             Self::None { reason } => write!(f, "not supported: {reason}"),
             Self::Unknown { reason } => f.write_str(reason),
         }
@@ -207,7 +209,10 @@ mod tests {
         assert_eq!(support.target(), None);
         let text = support.to_string();
         assert!(text.contains("compute capability 9.0 is not in the list of TensorRT-RTX 1.7.1"));
-        assert!(text.contains("sm75, sm80, sm86, sm89, sm120, sm121"), "{text}");
+        assert!(
+            text.contains("sm75, sm80, sm86, sm89, sm120, sm121"),
+            "{text}"
+        );
         assert!(text.contains("tensorrt-rtx-cu12-libs"));
         let support = probe(10601).support(hopper);
         assert_eq!(support.target(), Some(Target::new(8, 0)));
@@ -229,6 +234,10 @@ mod tests {
                         builds for sm75, sm80, sm86, sm89, sm120, sm121, \
                         constants need values when they are built";
         assert_eq!(text, expected);
-        assert!(probe(110400).to_string().ends_with("builds for the GPU that is there"));
+        assert!(
+            probe(110400)
+                .to_string()
+                .ends_with("builds for the GPU that is there")
+        );
     }
 }

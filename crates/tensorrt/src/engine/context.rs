@@ -1,0 +1,565 @@
+//! The context: runs of an engine.
+
+use std::ptr;
+use std::sync::Arc;
+
+use tintype_backend::DeviceMemory;
+use tintype_device::{CudaTensor, DeviceBuffer, Event, Stream};
+use tintype_tensor::Shape;
+use tintype_tensorrt_sys::{IExecutionContext, IRuntimeConfig};
+
+use super::binding::{Binding, HostValues, wait_for};
+use super::tensors::{from_dims, text, to_dims};
+use super::{Allocation, ContextOptions, Engine, IoTensor, Outputs, RuntimeCache};
+use crate::calls::{Calls, Owned};
+use crate::{Error, Result};
+
+/// Runs an engine. Several contexts of one engine can be under way at once; one context runs
+/// one thing after the other, and is used by one thread at a time:
+/// ```compile_fail,E0277
+/// fn shared<T: Sync>() {}
+/// shared::<tintype_tensorrt::engine::Context>();
+/// ```
+#[derive(Debug)]
+pub struct Context {
+    /// First, so that it is destroyed before what it refers to.
+    object: Owned<IExecutionContext>,
+    _config: Owned<IRuntimeConfig>,
+    _cache: Option<RuntimeCache>,
+    /// Of each input and output, in the engine's order.
+    bindings: Vec<Binding>,
+    /// Its memory, if the caller gives it.
+    memory: Option<Arc<DeviceBuffer>>,
+    allocation: Allocation,
+    /// Whether shapes have changed since they were last inferred.
+    is_changed: bool,
+    /// The last run, or the last change of the profile.
+    last: Option<(Stream, Event)>,
+    calls: Arc<Calls>,
+    engine: Engine,
+}
+
+// SAFETY: a context belongs to no thread; the library wants one at a time, and all functions
+// that use it take `&mut self` or, since it is not `Sync`, are called by the one that has it.
+unsafe impl Send for Context {}
+
+/// An output of the run that is being enqueued.
+struct Place {
+    tensor: usize,
+    shape: Shape,
+    buffer: Arc<DeviceBuffer>,
+}
+
+impl Context {
+    pub(super) fn new(engine: &Engine, options: &ContextOptions) -> Result<Self> {
+        engine.device().bind()?;
+        if let Some(cache) = &options.runtime_cache {
+            expect_own(
+                engine,
+                cache.engine().is_same(engine),
+                "the runtime cache",
+                "engine",
+            )?;
+        }
+        let calls = engine.calls();
+        let config = calls.object("creating a runtime configuration", || {
+            // SAFETY: the engine is alive.
+            unsafe { engine.raw().create_runtime_config() }
+        })?;
+        // SAFETY: the caller owns a runtime configuration; the engine is kept until after it.
+        let config = unsafe { Owned::new(config) };
+        // SAFETY: the configuration is alive; the cache is kept until after it.
+        unsafe { options.apply(config.raw(), calls) }?;
+        let object = engine.order().alone(|| {
+            calls.object("creating a context", || {
+                // SAFETY: engine and configuration are alive.
+                unsafe {
+                    engine
+                        .raw()
+                        .create_execution_context_with_runtime_config(Some(config.raw()))
+                }
+            })
+        })?;
+        // SAFETY: the caller owns a context; engine and configuration are kept until after it.
+        let object = unsafe { Owned::new(object) };
+        let calls = Calls::new(engine.tensorrt().abi());
+        // SAFETY: the context is alive; the recorder is kept until after it.
+        calls.run("setting the context's error recorder", || unsafe {
+            object.set_error_recorder(calls.recorder())
+        })?;
+        Ok(Self {
+            object,
+            _config: config,
+            _cache: options.runtime_cache.clone(),
+            bindings: engine.tensors().iter().map(|_| Binding::None).collect(),
+            memory: None,
+            allocation: options.allocation,
+            is_changed: true,
+            last: None,
+            calls,
+            engine: engine.clone(),
+        })
+    }
+
+    /// The engine.
+    pub fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    /// Uses another optimization profile; all inputs must then be given again.
+    ///
+    /// # Errors
+    /// [`Error::Setting`] if there is no such profile.
+    pub fn set_profile(&mut self, profile: usize, stream: &Stream) -> Result<()> {
+        let index = self.engine.expect_profile(profile)?;
+        self.expect_stream(stream)?;
+        self.wait()?;
+        self.bindings.fill_with(Binding::default);
+        self.is_changed = true;
+        let action = format_args!("switching to profile {profile}");
+        let switched = self.calls.done(action, || {
+            // SAFETY: context and stream are alive; later runs wait for what is enqueued here.
+            unsafe {
+                self.object
+                    .set_optimization_profile_async(index, stream.as_raw())
+            }
+        });
+        self.last = Some((stream.clone(), stream.record()?));
+        switched
+    }
+
+    /// Binds a tensor to an input, for this and later runs, and keeps it meanwhile. It must
+    /// not be written while they are under way, or they read what is being written.
+    ///
+    /// # Errors
+    /// [`Error::Unknown`] if there is no such input; [`Error::Mismatch`] for another dtype or
+    /// impossible sizes; [`Error::Device`] for a tensor of another device; [`Error::Call`] for
+    /// sizes outside the profile.
+    pub fn set_input(&mut self, input: &str, tensor: &CudaTensor) -> Result<()> {
+        let (index, own) = self.input(input, false)?;
+        if tensor.dtype() != own.dtype {
+            return Err(mismatch(
+                &own,
+                format!("{}{}", tensor.dtype(), tensor.shape()),
+            ));
+        }
+        expect_own(
+            &self.engine,
+            tensor.device().is_same(self.engine.device()),
+            &format!("input `{input}`"),
+            "device",
+        )?;
+        self.set_sizes(&own, tensor.shape())?;
+        let address = tensor.buffer().address() as *const _;
+        self.calls
+            .done(format_args!("binding input `{input}`"), || {
+                // SAFETY: context and name are alive; the memory is kept as long as it is bound.
+                unsafe {
+                    self.object
+                        .set_input_tensor_address(own.raw_name.as_ptr(), address)
+                }
+            })?;
+        self.bindings[index] = Binding::Input(tensor.clone());
+        Ok(())
+    }
+
+    /// Gives the sizes of an input before the tensor is there, for instance to know the sizes
+    /// of outputs.
+    ///
+    /// # Errors
+    /// As [`Context::set_input`].
+    pub fn set_input_sizes(&mut self, input: &str, sizes: &[usize]) -> Result<()> {
+        let (index, own) = self.input(input, false)?;
+        self.set_sizes(&own, sizes)?;
+        // A tensor of other sizes must not be read with these.
+        self.bindings[index] = Binding::None;
+        self.calls
+            .done(format_args!("unbinding input `{input}`"), || {
+                // SAFETY: context and name are alive.
+                unsafe {
+                    self.object
+                        .set_input_tensor_address(own.raw_name.as_ptr(), ptr::null())
+                }
+            })
+    }
+
+    /// Gives the values of an input in host memory, on which shapes depend.
+    ///
+    /// # Errors
+    /// As [`Context::set_input`], and for numbers that the input's dtype lacks.
+    pub fn set_input_values(&mut self, input: &str, sizes: &[usize], values: &[i64]) -> Result<()> {
+        let (index, own) = self.input(input, true)?;
+        if sizes.iter().product::<usize>() != values.len() {
+            return Err(mismatch(
+                &own,
+                format!("{} values for {sizes:?}", values.len()),
+            ));
+        }
+        let values = HostValues::new(input, own.dtype, values)?;
+        // The library may not have read the old ones.
+        self.wait()?;
+        self.set_sizes(&own, sizes)?;
+        self.calls
+            .done(format_args!("binding input `{input}`"), || {
+                // SAFETY: context and name are alive; the values are kept as long as they are bound.
+                unsafe {
+                    self.object
+                        .set_input_tensor_address(own.raw_name.as_ptr(), values.as_ptr())
+                }
+            })?;
+        self.bindings[index] = Binding::Values(values);
+        self.is_changed = true;
+        Ok(())
+    }
+
+    /// Writes an output of later runs into `buffer`, or into new memory each time if there is
+    /// none. Tensors of earlier runs in the same buffer are overwritten.
+    ///
+    /// # Errors
+    /// [`Error::Unknown`] if there is no such output; [`Error::Foreign`] for another device.
+    pub fn set_output(&mut self, output: &str, buffer: Option<Arc<DeviceBuffer>>) -> Result<()> {
+        let name = &self.engine.expect_tensor(output, false)?.name;
+        let index = self
+            .engine
+            .tensors()
+            .iter()
+            .position(|tensor| &tensor.name == name);
+        let index = index.expect("the engine has the tensor");
+        self.bindings[index] = match buffer {
+            None => Binding::None,
+            Some(buffer) => {
+                let is_own = buffer.device().is_same(self.engine.device());
+                expect_own(
+                    &self.engine,
+                    is_own,
+                    &format!("output `{output}`"),
+                    "device",
+                )?;
+                Binding::Output(buffer)
+            }
+        };
+        Ok(())
+    }
+
+    /// Gives the context its memory, for [`Allocation::Caller`]. Contexts that never run at the
+    /// same time may share it.
+    ///
+    /// # Errors
+    /// [`Error::Foreign`] for another device. Whether it is large enough is looked at when the
+    /// sizes of all inputs are known: see [`Context::needed_bytes`].
+    pub fn set_memory(&mut self, buffer: Arc<DeviceBuffer>) -> Result<()> {
+        let is_own = buffer.device().is_same(self.engine.device());
+        expect_own(&self.engine, is_own, "the context's memory", "device")?;
+        self.wait()?;
+        self.memory = Some(buffer);
+        self.is_changed = true;
+        Ok(())
+    }
+
+    /// Bytes of memory that the context needs with the inputs' sizes; all must be known.
+    pub fn needed_bytes(&mut self) -> Result<usize> {
+        self.engine.device().bind()?;
+        let bytes = self.calls.checked("asking for the context's memory", || {
+            // SAFETY: the context is alive.
+            unsafe { self.object.update_device_memory_size_for_shapes() }
+        })?;
+        // The library divides its memory anew; it is given again before the next run.
+        self.is_changed = true;
+        Ok(bytes)
+    }
+
+    /// The sizes of an output; those of all inputs must be known.
+    ///
+    /// # Errors
+    /// [`Error::Unknown`] if there is no such output; [`Error::Mismatch`] if sizes are not known
+    /// before a run.
+    pub fn output_sizes(&self, output: &str) -> Result<Vec<usize>> {
+        self.sizes(self.engine.expect_tensor(output, false)?)
+    }
+
+    /// Puts a run into a stream; the host does not wait. Outputs can be read in the order of
+    /// the stream, elsewhere after their events.
+    ///
+    /// # Errors
+    /// [`Error::Missing`] with the inputs that were not given; [`Error::Mismatch`] for memory
+    /// that is too small; [`Error::Call`] with the library's reasons.
+    pub fn enqueue(&mut self, stream: &Stream) -> Result<Outputs> {
+        self.expect_stream(stream)?;
+        self.engine.device().bind()?;
+        self.expect_inputs()?;
+        if self.is_changed {
+            self.infer_shapes()?;
+            self.give_memory()?;
+            self.is_changed = false;
+        }
+        let places = self.place_outputs(stream)?;
+        self.wait_in(stream)?;
+        let enqueued = self.engine.order().run(stream, || {
+            self.calls.done("enqueueing a run", || {
+                // SAFETY: the context and all that it is bound to are alive, and are kept until
+                // the device is done: buffers are told so below.
+                unsafe { self.object.enqueue_v3(stream.as_raw()) }
+            })
+        });
+        // Also of a run that failed some may be under way.
+        self.last = Some((stream.clone(), stream.record()?));
+        for binding in &self.bindings {
+            binding.used_by(stream)?;
+        }
+        if let Some(memory) = &self.memory {
+            memory.read_by(stream)?;
+        }
+        enqueued?;
+        self.outputs(places, stream)
+    }
+
+    /// Waits until no run of this context is under way.
+    pub fn wait(&self) -> Result<()> {
+        match &self.last {
+            Some((_, event)) => Ok(event.synchronize()?),
+            None => Ok(()),
+        }
+    }
+
+    pub(super) fn raw(&self) -> IExecutionContext {
+        self.object.raw()
+    }
+
+    /// An input by its name, which lies where the caller thinks.
+    fn input(&self, input: &str, on_host: bool) -> Result<(usize, IoTensor)> {
+        let tensors = self.engine.tensors().iter().enumerate();
+        let own = self.engine.expect_tensor(input, true)?;
+        let index = tensors
+            .into_iter()
+            .find(|(_, tensor)| tensor.name == own.name);
+        let (index, _) = index.expect("the engine has the tensor");
+        if own.is_on_host != on_host {
+            let place = |on_host| {
+                if on_host {
+                    "values in host memory"
+                } else {
+                    "a tensor"
+                }
+            };
+            return Err(Error::Mismatch {
+                name: input.to_owned(),
+                expected: place(own.is_on_host).to_owned(),
+                found: place(on_host).to_owned(),
+            });
+        }
+        Ok((index, own.clone()))
+    }
+
+    fn set_sizes(&mut self, own: &IoTensor, sizes: &[usize]) -> Result<()> {
+        if !own.accepts(sizes) {
+            return Err(mismatch(
+                own,
+                format!("{}{}", own.dtype, Shape::from(sizes)),
+            ));
+        }
+        if self.sizes(own).is_ok_and(|known| known == sizes) {
+            return Ok(());
+        }
+        let dims = to_dims(sizes)?;
+        self.is_changed = true;
+        let action = format_args!("setting the sizes of input `{}` to {sizes:?}", own.name);
+        self.calls.done(action, || {
+            // SAFETY: context, name and sizes are alive.
+            unsafe { self.object.set_input_shape(own.raw_name.as_ptr(), &dims) }
+        })
+    }
+
+    fn sizes(&self, own: &IoTensor) -> Result<Vec<usize>> {
+        let dims = self.calls.run("asking for sizes", || {
+            // SAFETY: context and name are alive.
+            unsafe { self.object.get_tensor_shape(own.raw_name.as_ptr()) }
+        })?;
+        from_dims(&dims).ok_or_else(|| Error::Mismatch {
+            name: own.name.clone(),
+            expected: "sizes that are known before the run".to_owned(),
+            found: format!("{:?}", dims.as_slice()),
+        })
+    }
+
+    fn expect_stream(&self, stream: &Stream) -> Result<()> {
+        let is_own = stream.device().is_same(self.engine.device());
+        expect_own(&self.engine, is_own, "the stream", "device")
+    }
+
+    fn expect_inputs(&self) -> Result<()> {
+        let tensors = self.engine.tensors().iter().zip(&self.bindings);
+        let missing = tensors
+            .filter(|(tensor, binding)| tensor.is_input && matches!(binding, Binding::None))
+            .map(|(tensor, _)| tensor.name.clone())
+            .collect::<Vec<_>>();
+        expect_none(missing)
+    }
+
+    fn infer_shapes(&self) -> Result<()> {
+        let mut names = vec![ptr::null(); self.bindings.len()];
+        let missing = self.calls.checked("inferring shapes", || {
+            // SAFETY: the context is alive, and there is room for so many names.
+            unsafe {
+                self.object
+                    .infer_shapes(names.len() as i32, names.as_mut_ptr())
+            }
+        })?;
+        if missing < 0 {
+            return Err(Error::Mismatch {
+                name: "inputs".to_owned(),
+                expected: "sizes that fit each other".to_owned(),
+                found: "sizes that do not".to_owned(),
+            });
+        }
+        let missing = names.iter().take(missing as usize);
+        // SAFETY: so many names were written, which live with the engine.
+        expect_none(missing.map(|name| unsafe { text(*name) }).collect())
+    }
+
+    /// Gives the library the caller's memory, if it is large enough.
+    fn give_memory(&mut self) -> Result<()> {
+        if self.allocation != Allocation::Caller {
+            return Ok(());
+        }
+        let needed = self.needed_bytes()?;
+        let len = self.memory.as_ref().map_or(0, |memory| memory.len());
+        if len < needed {
+            return Err(Error::Mismatch {
+                name: "memory of the context".to_owned(),
+                expected: format!("{needed} bytes"),
+                found: format!("{len} bytes"),
+            });
+        }
+        let Some(memory) = &self.memory else {
+            return Ok(());
+        };
+        let address = memory.address() as *mut _;
+        self.calls.checked("giving the context its memory", || {
+            // SAFETY: the context is alive; the memory is kept until after it.
+            unsafe { self.object.set_device_memory_v2(address, len as i64) }
+        })
+    }
+
+    /// Memory for all outputs, new where none is bound.
+    fn place_outputs(&self, stream: &Stream) -> Result<Vec<Place>> {
+        let tensors = self.engine.tensors().iter().zip(&self.bindings).enumerate();
+        let mut places = Vec::new();
+        for (index, (tensor, binding)) in tensors.filter(|(_, (tensor, _))| !tensor.is_input) {
+            if tensor.is_on_host {
+                return Err(mismatch(tensor, "an output in host memory".to_owned()));
+            }
+            let shape = Shape::from(self.sizes(tensor)?);
+            let bytes = self.output_bytes(tensor, &shape)?;
+            let buffer = match binding {
+                Binding::Output(buffer) if buffer.len() < bytes => {
+                    return Err(Error::Mismatch {
+                        name: tensor.name.clone(),
+                        expected: format!("memory of {bytes} bytes"),
+                        found: format!("{} bytes", buffer.len()),
+                    });
+                }
+                Binding::Output(buffer) => buffer.clone(),
+                _ => Arc::new(DeviceBuffer::allocate(stream, bytes)?),
+            };
+            let address = buffer.address() as *mut _;
+            self.calls
+                .done(format_args!("binding output `{}`", tensor.name), || {
+                    // SAFETY: context and name are alive. The memory is large enough; it is kept
+                    // until the run is done, and the next run binds it or another anew.
+                    unsafe {
+                        self.object
+                            .set_output_tensor_address(tensor.raw_name.as_ptr(), address)
+                    }
+                })?;
+            places.push(Place {
+                tensor: index,
+                shape,
+                buffer,
+            });
+        }
+        Ok(places)
+    }
+
+    /// The bytes of an output, and what the library may write beyond.
+    fn output_bytes(&self, tensor: &IoTensor, shape: &Shape) -> Result<usize> {
+        let bytes = shape
+            .byte_len(tensor.dtype)
+            .map_err(tintype_device::Error::from)?;
+        let most = self.calls.run("asking for the size of an output", || {
+            // SAFETY: context and name are alive.
+            unsafe { self.object.get_max_output_size(tensor.raw_name.as_ptr()) }
+        })?;
+        Ok(bytes.max(usize::try_from(most).unwrap_or_default()))
+    }
+
+    /// Lets later work in `stream` begin when everything is ready for it.
+    fn wait_in(&self, stream: &Stream) -> Result<()> {
+        if let Some((other, event)) = &self.last
+            && !other.is_same(stream)
+        {
+            stream.wait(event)?;
+        }
+        if let Some(memory) = &self.memory {
+            wait_for(memory, stream)?;
+        }
+        self.bindings
+            .iter()
+            .try_for_each(|binding| binding.wait_in(stream))
+    }
+
+    fn outputs(&self, places: Vec<Place>, stream: &Stream) -> Result<Outputs> {
+        let output = |place: Place| {
+            let own = &self.engine.tensors()[place.tensor];
+            let tensor = CudaTensor::new(own.dtype, place.shape, place.buffer, stream)?;
+            Ok((own.name.clone(), tensor))
+        };
+        places
+            .into_iter()
+            .map(output)
+            .collect::<Result<_>>()
+            .map(Outputs::new)
+    }
+}
+
+impl Drop for Context {
+    fn drop(&mut self) {
+        // The library must not destroy what the device works with.
+        let device = self.engine.device();
+        if let Err(error) = device
+            .bind()
+            .map_err(Error::from)
+            .and_then(|()| self.wait())
+        {
+            tracing::warn!("{error}");
+        }
+    }
+}
+
+fn mismatch(own: &IoTensor, found: String) -> Error {
+    Error::Mismatch {
+        name: own.name.clone(),
+        expected: format!("{}{:?}", own.dtype, own.sizes),
+        found,
+    }
+}
+
+fn expect_none(names: Vec<String>) -> Result<()> {
+    if names.is_empty() {
+        return Ok(());
+    }
+    Err(Error::Missing {
+        action: "running an engine".to_owned(),
+        names,
+    })
+}
+
+fn expect_own(engine: &Engine, is_own: bool, what: &str, owner: &'static str) -> Result<()> {
+    if is_own {
+        return Ok(());
+    }
+    Err(Error::Foreign {
+        action: format!("using an engine on {}", engine.device().name()),
+        what: what.to_owned(),
+        owner,
+    })
+}
