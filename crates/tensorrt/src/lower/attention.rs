@@ -1,0 +1,96 @@
+//! Attention.
+
+use tintype_ir::Attention;
+use tintype_tensor::DType;
+
+use super::composer::Composer;
+use super::layers::{Kind, Tensor};
+use crate::Result;
+use crate::network::{AttentionOptions, ElementWise};
+
+impl Composer<'_> {
+    /// Attention by the library's layer, on `[b, h, s, d]`; by two products and a softmax where
+    /// values have another size than keys.
+    pub(super) fn attention(
+        &mut self,
+        qkv: [Tensor; 3],
+        bias: Option<Tensor>,
+        attributes: &Attention,
+    ) -> Result<Tensor> {
+        let by_layer = self.ty(qkv[0]).dims[3] == self.ty(qkv[2]).dims[3];
+        let dtype = self.dtype(qkv[0]);
+        let [q, k, v] = qkv.map(|operand| self.transpose(operand, &[0, 2, 1, 3]));
+        let result = if by_layer {
+            let [q, k] = self.scaled([q, k], attributes.scale)?;
+            let mask = match bias {
+                Some(bias) if attributes.causal => Some(self.causal_mask(bias)?),
+                other => other,
+            };
+            let mask = mask.map(|mask| self.cast(mask, dtype)).transpose()?;
+            let options = AttentionOptions {
+                causal: attributes.causal && mask.is_none(),
+                decomposable: true,
+            };
+            let operands: Vec<Tensor> = [q, k, v].into_iter().chain(mask).collect();
+            let ty = self.ty(q).clone();
+            self.add(Kind::Attention(options), &operands, ty)
+        } else {
+            self.attention_of_products([q, k, v], bias, attributes)?
+        };
+        Ok(self.transpose(result, &[0, 2, 1, 3]))
+    }
+
+    /// Query and key with the scale of their product, half of it in each: so neither leaves the
+    /// range of f16. A negative scale has no root and stays with the query.
+    fn scaled(&mut self, [q, k]: [Tensor; 2], scale: f32) -> Result<[Tensor; 2]> {
+        if scale == 1.0 {
+            return Ok([q, k]);
+        }
+        if scale > 0.0 {
+            let root = scale.sqrt();
+            let q = self.with_number(ElementWise::Product, q, root)?;
+            return Ok([q, self.with_number(ElementWise::Product, k, root)?]);
+        }
+        Ok([self.with_number(ElementWise::Product, q, scale)?, k])
+    }
+
+    /// `softmax(scale · q·kᵀ + bias) · v` in f32.
+    fn attention_of_products(
+        &mut self,
+        qkv: [Tensor; 3],
+        bias: Option<Tensor>,
+        attributes: &Attention,
+    ) -> Result<Tensor> {
+        let dtype = self.dtype(qkv[0]);
+        let mut wide = qkv;
+        for operand in &mut wide {
+            *operand = self.cast(*operand, DType::F32)?;
+        }
+        let [q, k, v] = wide;
+        let scores = self.multiply(q, k, [false, true])?;
+        let mut scores = self.with_number(ElementWise::Product, scores, attributes.scale)?;
+        if let Some(bias) = bias {
+            let bias = self.cast(bias, DType::F32)?;
+            scores = self.elementwise(ElementWise::Sum, scores, bias)?;
+        }
+        if attributes.causal {
+            scores = self.causal_mask(scores)?;
+        }
+        let weights = self.softmax(scores);
+        let result = self.multiply(weights, v, [false, false])?;
+        self.cast(result, dtype)
+    }
+
+    /// `scores[…, queries, keys]` with −∞ where the key's position is after the query's.
+    fn causal_mask(&mut self, scores: Tensor) -> Result<Tensor> {
+        let dims = self.dims(scores);
+        let (queries, keys) = (dims[2].clone(), dims[3].clone());
+        let query = self.count(DType::I64, queries.clone());
+        let query = self.reshape(query, vec![queries, 1.into()])?;
+        let key = self.count(DType::I64, keys.clone());
+        let key = self.reshape(key, vec![1.into(), keys])?;
+        let later = self.elementwise(ElementWise::Less, query, key)?;
+        let hidden = self.number(self.dtype(scores), 4, f32::NEG_INFINITY)?;
+        self.select(later, hidden, scores)
+    }
+}

@@ -1,0 +1,133 @@
+//! Linear layers, convolution, and what stands around them.
+
+use tintype_ir::{Conv2d, Dim, TensorType, Value};
+use tintype_tensor::DType;
+
+use super::composer::Composer;
+use super::layers::{Kind, Tensor};
+use crate::Result;
+use crate::network::{ConvolutionOptions, ElementWise};
+
+impl Composer<'_> {
+    /// `x · weightᵀ + bias`, the weight turned by the product: kernels for that read it as it
+    /// lies.
+    pub(super) fn linear(
+        &mut self,
+        x: Tensor,
+        weight: Value,
+        bias: Option<Value>,
+    ) -> Result<Tensor> {
+        let dims = self.dims(x);
+        // A product needs two axes.
+        let rows = if dims.len() == 1 {
+            self.to_rank(x, 2)?
+        } else {
+            x
+        };
+        let rank = self.rank(rows);
+        let weight_dims = self.graph.type_of(weight).dims.clone();
+        let weight_dims = self.in_network(&weight_dims)?;
+        let weight = self.value_as(weight, with_ones(rank, weight_dims))?;
+        let mut product = self.multiply(rows, weight, [false, true])?;
+        if let Some(bias) = bias {
+            let bias_dims = self.graph.type_of(bias).dims.clone();
+            let bias_dims = self.in_network(&bias_dims)?;
+            let bias = self.value_as(bias, with_ones(rank, bias_dims))?;
+            product = self.elementwise(ElementWise::Sum, product, bias)?;
+        }
+        let mut result = dims;
+        result.pop();
+        result.extend(self.dims(product).pop());
+        self.reshape(product, result)
+    }
+
+    /// `x · (1 + scale) + shift`, rounded once.
+    pub(super) fn modulate(&mut self, x: Tensor, scale: Tensor, shift: Tensor) -> Result<Tensor> {
+        let dtype = self.dtype(x);
+        let wide = self.cast(x, DType::F32)?;
+        let (scale, shift) = (self.cast(scale, DType::F32)?, self.cast(shift, DType::F32)?);
+        let factor = self.with_number(ElementWise::Sum, scale, 1.0)?;
+        let scaled = self.elementwise(ElementWise::Product, wide, factor)?;
+        let shifted = self.elementwise(ElementWise::Sum, scaled, shift)?;
+        self.cast(shifted, dtype)
+    }
+
+    /// `residual + gate · x`, rounded once.
+    pub(super) fn gated_residual(
+        &mut self,
+        residual: Tensor,
+        gate: Tensor,
+        x: Tensor,
+    ) -> Result<Tensor> {
+        let dtype = self.dtype(residual);
+        let residual = self.cast(residual, DType::F32)?;
+        let (gate, x) = (self.cast(gate, DType::F32)?, self.cast(x, DType::F32)?);
+        let gated = self.elementwise(ElementWise::Product, gate, x)?;
+        let sum = self.elementwise(ElementWise::Sum, residual, gated)?;
+        self.cast(sum, dtype)
+    }
+
+    pub(super) fn convolution(
+        &mut self,
+        x: Tensor,
+        weight: Tensor,
+        bias: Option<Tensor>,
+        attributes: &Conv2d,
+    ) -> Result<Tensor> {
+        let of_weight = self.dims(weight);
+        let size = |axis: usize| of_weight[axis].as_constant().map(|size: i64| size as usize);
+        let (Some(maps), Some(height), Some(width)) = (size(0), size(2), size(3)) else {
+            return self.refuse(format!("a weight of {}", self.ty(weight)));
+        };
+        let options = ConvolutionOptions {
+            maps,
+            kernel: [height, width],
+            stride: attributes.stride,
+            padding: attributes.padding,
+            groups: attributes.groups,
+        };
+        let types: Vec<TensorType> = [x, weight]
+            .iter()
+            .map(|&operand| self.ty(operand).clone())
+            .collect();
+        let ty = tintype_ir::infer(&tintype_ir::Op::Conv2d(attributes.clone()), &types)?;
+        let inputs: Vec<Tensor> = [x, weight].into_iter().chain(bias).collect();
+        Ok(self.add(Kind::Convolution(options), &inputs, ty))
+    }
+
+    pub(super) fn upsample(&mut self, x: Tensor, factor: usize) -> Result<Tensor> {
+        let mut ty = self.ty(x).clone();
+        for dim in &mut ty.dims[2..] {
+            let larger = dim.checked_mul(&Dim::from(factor));
+            *dim = larger.ok_or_else(|| tintype_ir::Error::Overflow(dim.to_string()))?;
+        }
+        // Whole numbers, bools and 8-bit floats are carried by floats that hold them.
+        let dtype = self.dtype(x);
+        if matches!(dtype, DType::F32 | DType::F16 | DType::BF16) {
+            let scales = vec![1.0, 1.0, factor as f32, factor as f32];
+            return Ok(self.add(Kind::Resize(scales), &[x], ty));
+        }
+        self.repeat_pixels(x, factor, ty.dims)
+    }
+
+    /// Each pixel repeated along two axes that are put in for it.
+    fn repeat_pixels(&mut self, x: Tensor, factor: usize, dims: Vec<Dim>) -> Result<Tensor> {
+        let [b, c, h, w] = [0, 1, 2, 3].map(|axis: usize| self.ty(x).dims[axis].clone());
+        let (one, factor) = (Dim::from(1), Dim::from(factor));
+        let apart = vec![b.clone(), c.clone(), h.clone(), one.clone(), w.clone(), one];
+        let repeated = vec![b, c, h, factor.clone(), w, factor];
+        self.carried(&[x], |composer, x| {
+            let apart = composer.reshape(x[0], apart)?;
+            let repeated = composer.repeat(apart, repeated)?;
+            composer.reshape(repeated, dims)
+        })
+    }
+}
+
+/// Dimensions with leading ones up to a rank.
+pub(super) fn with_ones(rank: usize, dims: Vec<Dim>) -> Vec<Dim> {
+    let missing = rank.saturating_sub(dims.len());
+    std::iter::repeat_n(Dim::from(1), missing)
+        .chain(dims)
+        .collect()
+}
