@@ -1,7 +1,8 @@
 """Where the shapes of a scene lie, after spec.json's ``places``.
 
 ``compose`` gives each composition one place on the canvas, then moves all of it by a few pixels:
-a caption leaves so little open that a small model can learn it. ``scatter`` gives any placement in
+a caption leaves so little open that a small model can learn it. ``settle`` moves it to one of two
+sides of that place along each axis. ``scatter`` gives any placement in
 which the relations hold; the judge is tested on those too.
 """
 
@@ -107,7 +108,7 @@ def put_three(a, relation, b, relation2, c):
     return True
 
 
-def compose(rng, scene):
+def compose(rng, scene, moves=tuple(PLACES["moves"])):
     """Gives a scene its place; False if its shapes do not fit."""
     shapes, layout = scene.shapes, scene.layout
     if layout == "one":
@@ -121,18 +122,26 @@ def compose(rng, scene):
     else:
         fits = put_row(shapes, layout != "column")
     if fits:
-        move(rng, shapes)
+        scene.share = tuple(move(rng, shapes, axis, moves) for axis in ("x", "y"))
     return fits
 
 
-def move(rng, shapes):
-    """Moves all shapes together, along both axes, as far as the canvas allows."""
-    for axis in ("x", "y"):
-        spans = [(getattr(shape, axis), *span(shape)) for shape in shapes]
-        moves = [move for move in PLACES["moves"] if all(low <= at + move <= high for at, low, high in spans)]
-        chosen = rng.choice(moves)
-        for shape in shapes:
-            setattr(shape, axis, getattr(shape, axis) + chosen)
+def settle(rng, scene):
+    """``compose`` with the two moves of the finished model."""
+    return compose(rng, scene, tuple(PLACES["settled_moves"]))
+
+
+def move(rng, shapes, axis, moves):
+    """Moves all shapes together along an axis, if the canvas allows.
+
+    The result is the share of all pictures in 0..1, as (from, to), that is moved like this one.
+    """
+    spans = [(getattr(shape, axis), *span(shape)) for shape in shapes]
+    fitting = [move for move in moves if all(low <= at + move <= high for at, low, high in spans)] or [0]
+    chosen = rng.randrange(len(fitting))
+    for shape in shapes:
+        setattr(shape, axis, getattr(shape, axis) + fitting[chosen])
+    return chosen / len(fitting), (chosen + 1) / len(fitting)
 
 
 # --- any placement ------------------------------------------------------------------------------

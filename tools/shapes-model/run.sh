@@ -8,7 +8,7 @@ set -euo pipefail
 smoke=() few=()
 if [ "${1:-}" = --smoke ]; then
     shift
-    smoke=(--smoke 2 --batch 8 --no-compile) few=(--count 4 --batch 4)
+    smoke=(--smoke 2 --batch 8) few=(--count 4 --batch 4)
 fi
 work=$(realpath -m "$1") model=$(realpath -m "$2") python=${PYTHON:-python3}
 cd "$(dirname "$0")"
@@ -18,7 +18,8 @@ mkdir -p "$work"
 "$python" train.py vae "$work" --minutes 3 --batch 192 "${smoke[@]}"
 "$python" train.py text "$work" --minutes 0.5 "${smoke[@]}"
 "$python" train.py base "$work" --minutes 7.5 "${smoke[@]}"
-"$python" train.py guide "$work" --minutes 3 "${smoke[@]}"
+"$python" train.py settle "$work" --minutes 1.8 "${smoke[@]}"
+"$python" train.py guide "$work" --minutes 1.2 "${smoke[@]}"
 for style in neon chalk; do
     "$python" train.py lora "$work" --style "$style" --minutes 1.6 "${smoke[@]}"
 done

@@ -6,7 +6,7 @@ where the shapes lie. ``sample(random.Random(7))`` draws one from the training d
 """
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from layouts import compose, scatter
 from spec import (
@@ -63,6 +63,8 @@ class Scene:
     background: Background
     layout: str
     caption: str = ""
+    # For each axis, the share of pictures that are moved like this one: see layouts.move.
+    share: tuple = field(default=((0.0, 1.0), (0.0, 1.0)), compare=False)
 
     @property
     def order(self):
@@ -215,7 +217,7 @@ def describe(rng, scene):
 def sample(rng, held_out=False, place=compose):
     """A placed scene with its caption: held-out combinations are all absent, or at least one is present.
 
-    ``place`` is ``compose``, as the model is trained, or ``scatter``.
+    ``place`` is a function of layouts.py.
     """
     count, layout, relations = sample_layout(rng)
     while True:
@@ -257,7 +259,8 @@ def held_out_scenes(count, seed):
 
 def to_row(scene):
     """The numbers that the renderer needs: for each of three shapes in drawing order
-    (kind, colour, radius, x, y, pattern), kind -1 where there is none, then (form, a, b)."""
+    (kind, colour, radius, x, y, pattern), kind -1 where there is none, then (form, a, b); the shares
+    of both axes follow."""
     row = []
     for index in scene.order:
         shape = scene.shapes[index]
@@ -272,7 +275,8 @@ def to_row(scene):
     row += [-1.0, 0, 1, 0, 0, 0] * (3 - len(scene.shapes))
     background = scene.background
     b = background.b or background.a
-    return row + [BACKGROUNDS.index(background.form), COLOURS.index(background.a), COLOURS.index(b)]
+    row += [BACKGROUNDS.index(background.form), COLOURS.index(background.a), COLOURS.index(b)]
+    return row + [bound for share in scene.share for bound in share]
 
 
 if __name__ == "__main__":

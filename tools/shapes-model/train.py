@@ -2,12 +2,14 @@
 
     python train.py vae    OUT --minutes 3
     python train.py text   OUT --minutes 0.5
-    python train.py base   OUT --minutes 8
-    python train.py guide  OUT --minutes 3
+    python train.py base   OUT --minutes 7.5
+    python train.py settle OUT --minutes 1.8
+    python train.py guide  OUT --minutes 1.2
     python train.py lora   OUT --style neon --minutes 2
 
 ``text`` teaches the text encoders to read: what is said of each noun (``reading.py``).
 ``base`` learns the rectified flow from captions to pictures, all parts together, dropping one caption in ten.
+``settle`` goes on with pictures in fewer places, coupled with the noise: the noise decides the place.
 ``guide`` lets that teacher draw with classifier-free guidance of a random strength, and teaches
 the model those very noise-picture pairs with the strength as its input: guidance is distilled, and
 the paths from noise to picture become straight, so that few steps suffice.
@@ -28,7 +30,8 @@ import torch.nn.functional as F
 
 import lora as lora_files
 from data import Tokenizers, build_scenes, encode
-from model import Flow, flow_parts, generate, load_parts, new_vae, save_parts, unpack
+from layouts import compose, settle
+from model import Flow, couple, flow_parts, generate, load_parts, new_vae, save_parts, unpack
 from optimizer import WARM_UP, Average, Captured, Optimizer
 from reading import Reader, kind_tokens
 from render import Renderer, sheet
@@ -52,7 +55,6 @@ class Run:
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.minutes, self.batch, self.smoke = arguments.minutes, arguments.batch, arguments.smoke
         self.scenes = arguments.scenes
-        self.compile = arguments.compile
         self.log = open(self.out / f"{arguments.step}{arguments.style or ''}.log", "a", encoding="utf-8")
         self.born = time.time()
         torch.manual_seed(arguments.seed)
@@ -107,10 +109,10 @@ class Run:
         if self.device.type == "cuda":
             torch.cuda.synchronize()
 
-    def pool(self, count, seed):
+    def pool(self, count, seed, place=compose):
         """Scenes on the device (rows, CLIP's ids, T5's ids), and the ids of an empty caption."""
         count = self.smoke * 8 if self.smoke else self.scenes or count
-        scenes = [part.to(self.device) for part in build_scenes(count, seed, self.out)]
+        scenes = [part.to(self.device) for part in build_scenes(count, seed, self.out, place)]
         self.say(scenes=count)
         return scenes, [ids.to(self.device) for ids in Tokenizers(self.out)([""])]
 
@@ -123,14 +125,14 @@ class Run:
         return vae.to(self.device, memory_format=torch.channels_last).eval()
 
 
-def sample_times(n, device, centre=1.0):
+def sample_times(n, device, centre=1.0, uniform=0.2):
     """Times in 0..1: mostly logit-normal, some uniform.
 
     What a caption leaves open is settled between 0.95 and 0.7, so most times lie there; a style's
     texture is settled later.
     """
     normal = torch.sigmoid(centre + torch.randn(n, device=device))
-    return torch.where(torch.rand(n, device=device) < 0.2, torch.rand(n, device=device), normal)
+    return torch.where(torch.rand(n, device=device) < uniform, torch.rand(n, device=device), normal)
 
 
 def train_vae(run):
@@ -278,17 +280,11 @@ def rms_norm_in_kind(norm, x):
     return F.rms_norm(x, norm.normalized_shape, norm.weight.to(x.dtype), norm.eps)
 
 
-def compile_flow(run, flow):
-    """Compiles the repeated layers; without that, at least lets their RMS norms be one kernel each."""
-    if not run.compile:
-        for norm in flow.transformer.modules():
-            if isinstance(norm, torch.nn.RMSNorm):
-                norm.forward = partial(rms_norm_in_kind, norm)
-    else:
-        flow.transformer.compile_repeated_blocks(dynamic=False)
-        for layer in (*flow.t5.modules(), *flow.clip.modules()):
-            if type(layer).__name__ in ("T5Block", "CLIPEncoderLayer"):
-                layer.compile(dynamic=False)
+def fuse_norms(flow):
+    """Lets RMS norms be one kernel each. (Compiled layers cannot be captured in torch 2.11.)"""
+    for norm in flow.transformer.modules():
+        if isinstance(norm, torch.nn.RMSNorm):
+            norm.forward = partial(rms_norm_in_kind, norm)
 
 
 def by_count(rows, clip_ids, t5_ids):
@@ -298,26 +294,31 @@ def by_count(rows, clip_ids, t5_ids):
     return rows[order], clip_ids[order], t5_ids[order], int((counts == 1).sum())
 
 
-def train_base(run):
-    scenes, empty = run.pool(400_000, seed=31)
+def train_settle(run):
+    """Fewer scenes than ``base``: what is new to learn is where the noise puts them."""
+    train_base(run, "settled", 200_000, settle, couple, uniform=0.4, decay=0.998)
+
+
+def train_base(run, name="base", count=400_000, place=compose, arrange=lambda noise, shares: noise, uniform=0.2, decay=0.9995):
+    scenes, empty = run.pool(count, seed=31, place=place)
     rows, clip_ids, t5_ids, singles = by_count(*scenes)
     latents = encode(rows, run.vae(), run.device)
     run.say(encoded=len(latents), mean=float(latents.float().mean()), std=float(latents.float().std()))
     flow = Flow()
-    if (run.out / "transformer.safetensors").exists():
-        load_parts(run.out, **flow_parts(flow))
+    if (run.out / "base" / "transformer.safetensors").exists():
+        load_parts(run.out / "base", **flow_parts(flow))
         singles = len(latents)
         run.say(resumed=True)
     elif (run.out / "text_encoder.safetensors").exists():
         load_parts(run.out, text_encoder=flow.clip, text_encoder_2=flow.t5)
     flow.to(run.device)
-    compile_flow(run, flow)
-    optimizer, average = Optimizer(flow), Average(flow)
+    fuse_norms(flow)
+    optimizer, average = Optimizer(flow), Average(flow, decay)
     ones = torch.ones(run.batch, device=run.device)
     within = torch.zeros((), device=run.device)
 
     def keep():
-        save_parts(run.out / "base", **flow_parts(flow))
+        save_parts(run.out / name, **flow_parts(flow))
 
     def widen(progress):
         low, high = WIDENING
@@ -329,16 +330,16 @@ def train_base(run):
         dropped = torch.rand(run.batch, 1, device=run.device) < DROPPED
         clip, t5 = (torch.where(dropped, none, ids[picks]) for none, ids in zip(empty, (clip_ids, t5_ids)))
         clean = latents[picks].float()
-        noise = torch.randn_like(clean)
+        noise = arrange(torch.randn_like(clean), rows[picks, -4:])
         with run.autocast():
-            loss = flow_loss(flow, clean, noise, sample_times(run.batch, run.device), ones, clip, t5)
+            t = sample_times(run.batch, run.device, uniform=uniform)
+            loss = flow_loss(flow, clean, noise, t, ones, clip, t5)
         loss.backward()
         optimizer.step()
         return loss.detach()
 
     run.loop(Captured(step, run.device), optimizer, average, keep=keep, before=widen)
-    save_parts(run.out, **flow_parts(flow))
-    show(run, flow, "base", empty)
+    show(run, flow, name, empty)
 
 
 @torch.no_grad()
@@ -348,8 +349,7 @@ def show(run, flow, name, empty=None):
     ids = [part.to(run.device) for part in Tokenizers(run.out)([scene.caption for scene in scenes])]
     noise = torch.randn(len(scenes), 64, 64, device=run.device)
     guidance = torch.full((len(scenes),), 3.0, device=run.device)
-    with torch.compiler.set_stance("force_eager"):
-        tokens = generate(flow, noise, *ids, guidance, 2 if run.smoke else 20, empty)
+    tokens = generate(flow, noise, *ids, guidance, 2 if run.smoke else 20, empty)
     vae = run.vae()
     latents = unpack(tokens) / vae.config.scaling_factor + vae.config.shift_factor
     sheet(vae.decode(latents).sample, columns=9).save(run.out / f"{name}.png")
@@ -370,30 +370,36 @@ def draw_pairs(run, teacher, clip_ids, t5_ids, empty, batch):
     return noise, guidance, clean
 
 
-def train_guide(run, seconds_for_pairs=60):
-    (_, clip_ids, t5_ids), empty = run.pool(150_000, seed=41)
+def train_guide(run, seconds_for_pairs=25):
+    (rows, clip_ids, t5_ids), empty = run.pool(150_000, seed=41, place=settle)
+    latents = encode(rows, run.vae(), run.device)
     flow = Flow().to(run.device)
-    load_parts(run.out / "base", **flow_parts(flow))
+    load_parts(run.out / "settled", **flow_parts(flow))
     teacher = copy.deepcopy(flow).eval()
     pairs, start, batch = [], time.time(), 16 if run.smoke else 4096
     for first in range(0, len(clip_ids) - batch + 1, batch):
         part = slice(first, first + batch)
         pairs.append(draw_pairs(run, teacher, clip_ids[part], t5_ids[part], empty, batch))
-        torch.cuda.synchronize() if run.device.type == "cuda" else None
+        run.wait()
         if time.time() - start > seconds_for_pairs or (run.smoke and len(pairs) == 2):
             break
     noises, guidances, cleans = (torch.cat(part) for part in zip(*pairs))
     run.say(pairs=len(noises), std=float(cleans.float().std()))
-    compile_flow(run, flow)
-    optimizer, average = Optimizer(flow, muon_rate=0.006, adam_rate=6e-4), Average(flow)
+    fuse_norms(flow)
+    optimizer, average = Optimizer(flow, muon_rate=0.006, adam_rate=6e-4), Average(flow, 0.998)
+    drawn = run.batch // 2
 
     def step():
-        picks = torch.randint(len(noises), (run.batch,), device=run.device)
+        """Half the batch is what the teacher drew, half are true pictures, at any guidance."""
+        old = torch.randint(len(noises), (drawn,), device=run.device)
+        new = torch.randint(len(latents), (run.batch - drawn,), device=run.device)
+        picks, true = torch.cat([old, new]), latents[new].float()
+        clean = torch.cat([cleans[old].float(), true])
+        noise = torch.cat([noises[old].float(), couple(torch.randn_like(true), rows[new, -4:])])
+        strength = torch.cat([guidances[old], torch.empty(len(new), device=run.device).uniform_(*GUIDANCE)])
         t = torch.rand(run.batch, device=run.device)
         with run.autocast():
-            loss = flow_loss(
-                flow, cleans[picks].float(), noises[picks].float(), t, guidances[picks], clip_ids[picks], t5_ids[picks]
-            )
+            loss = flow_loss(flow, clean, noise, t, strength, clip_ids[picks], t5_ids[picks])
         loss.backward()
         optimizer.step()
         return loss.detach()
@@ -408,8 +414,7 @@ def train_guide(run, seconds_for_pairs=60):
 
 
 def train_lora(run, style):
-    scenes, _ = run.pool(100_000, seed=51)
-    rows, clip_ids, t5_ids = scenes
+    (rows, clip_ids, t5_ids), _ = run.pool(100_000, seed=51, place=settle)
     latents = encode(rows, run.vae(), run.device, style)
     flow = Flow().to(run.device).requires_grad_(False)
     load_parts(run.out / "guided", **flow_parts(flow))
@@ -423,7 +428,8 @@ def train_lora(run, style):
         guidance = torch.empty(run.batch, device=run.device).uniform_(*GUIDANCE)
         with run.autocast():
             t = sample_times(run.batch, run.device, centre=0.3)
-            loss = flow_loss(flow, clean, torch.randn_like(clean), t, guidance, clip_ids[picks], t5_ids[picks])
+            noise = couple(torch.randn_like(clean), rows[picks, -4:])
+            loss = flow_loss(flow, clean, noise, t, guidance, clip_ids[picks], t5_ids[picks])
         loss.backward()
         optimizer.step()
         return loss.detach()
@@ -434,7 +440,7 @@ def train_lora(run, style):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("step", choices=["vae", "text", "base", "guide", "lora"])
+    parser.add_argument("step", choices=["vae", "text", "base", "settle", "guide", "lora"])
     parser.add_argument("out")
     parser.add_argument("--minutes", type=float, required=True)
     parser.add_argument("--batch", type=int, default=512)
@@ -442,14 +448,13 @@ def main():
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--smoke", type=int, default=0, metavar="STEPS", help="few steps on little data, for a CPU")
     parser.add_argument("--scenes", type=int, help="how many scenes to draw, in place of the step's own number")
-    parser.add_argument("--no-compile", dest="compile", action="store_false")
     arguments = parser.parse_args()
     random.seed(arguments.seed)
     run = Run(arguments)
     if arguments.step == "lora":
         train_lora(run, arguments.style)
     else:
-        {"vae": train_vae, "text": train_text, "base": train_base, "guide": train_guide}[arguments.step](run)
+        {"vae": train_vae, "text": train_text, "base": train_base, "settle": train_settle, "guide": train_guide}[arguments.step](run)
 
 
 if __name__ == "__main__":
