@@ -23,6 +23,7 @@
 
 mod builder;
 mod config;
+mod gate;
 mod profile;
 mod progress;
 mod target;

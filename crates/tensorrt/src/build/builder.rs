@@ -7,6 +7,7 @@ use std::sync::Arc;
 use tintype_tensorrt_sys::callback::Implementation;
 use tintype_tensorrt_sys::{IBuilder, ITimingCache, NetworkDefinitionCreationFlag};
 
+use super::gate::GATE;
 use super::writer::PlanWriter;
 use super::{Config, Profile};
 use crate::calls::{Calls, Owned};
@@ -111,7 +112,8 @@ impl Builder {
 
     /// Builds a network and writes its plan, piece by piece; gives the plan's size in bytes.
     /// Network and configuration stay as they are and can be built again. Slow: seconds to
-    /// minutes.
+    /// minutes. Builds for different targets wait for each other, in all threads of a process:
+    /// the library keeps their list for all.
     ///
     /// # Errors
     /// [`Error::Call`] with the library's reasons; [`Error::Stopped`] if the configuration's
@@ -126,6 +128,7 @@ impl Builder {
         const ACTION: &str = "building a plan";
         self.expect_own(network.builder(), "the network")?;
         self.expect_own(config.builder(), "the configuration")?;
+        let _pass = GATE.enter(config.targets());
         config.begin();
         let writer = Implementation::stream_writer(PlanWriter::new(writer));
         let built = self.calls.done(ACTION, || {
