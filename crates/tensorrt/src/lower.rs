@@ -75,7 +75,7 @@ mod sizes;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use tintype_ir::{Graph, Node, Op, Value, decompose, verify};
+use tintype_ir::{Graph, Node, Op, TensorType, Value, decompose, infer};
 use tintype_tensor::DType;
 
 pub use layers::{InputKind, Layers, LoweredInput, LoweredOutput, PlacedWeight, WeightSource};
@@ -126,7 +126,7 @@ pub struct Lowered {
 /// Adds a program to an empty network.
 ///
 /// # Errors
-/// [`Error::Graph`](crate::Error::Graph) for a graph that does not verify,
+/// [`Error::Graph`](crate::Error::Graph) for an operation whose operands do not fit,
 /// [`Error::Lowering`](crate::Error::Lowering) for what TensorRT cannot do,
 /// [`Error::Setting`](crate::Error::Setting) for ranges outside of the graph's, or what the
 /// library says.
@@ -140,7 +140,7 @@ impl Layers {
     /// # Errors
     /// As [`lower`], without those of the library.
     pub fn of(program: &Graph, options: &LowerOptions) -> Result<Self> {
-        verify(program)?;
+        check_types(program)?;
         let program = prepared(program)?;
         let symbols = Symbols::new(program.symbols(), &options.symbols)?;
         let mut composer = Composer::new(&program, Self::empty(program.name(), symbols));
@@ -186,6 +186,27 @@ impl Lowered {
         }
         Ok(())
     }
+}
+
+/// Each node has the type that inference gives. The verifier asks for more than a program of
+/// three can give: symbols that only another one's inputs bind.
+fn check_types(program: &Graph) -> Result<()> {
+    for (index, node) in program.nodes().iter().enumerate() {
+        let types: Vec<TensorType> = node
+            .operands
+            .iter()
+            .map(|&operand| program.type_of(operand).clone())
+            .collect();
+        let expected = infer(&node.op, &types)?;
+        if expected != node.ty {
+            return Err(crate::Error::Lowering {
+                name: format!("%{index}"),
+                operation: node.op.name(),
+                reason: format!("expected the type {expected}, found {}", node.ty),
+            });
+        }
+    }
+    Ok(())
 }
 
 /// The graph with convolutions taken apart whose weights are computed: the library's read

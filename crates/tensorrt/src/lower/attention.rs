@@ -41,17 +41,30 @@ impl Composer<'_> {
     }
 
     /// Query and key with the scale of their product, half of it in each: so neither leaves the
-    /// range of f16. A negative scale has no root and stays with the query.
+    /// range of f16. A negative scale has no root; it stays with the query, as does that of a tensor
+    /// that is its own key.
     fn scaled(&mut self, [q, k]: [Tensor; 2], scale: f32) -> Result<[Tensor; 2]> {
         if scale == 1.0 {
             return Ok([q, k]);
         }
-        if scale > 0.0 {
+        // The library's builder crashes (TensorRT-RTX 1.7) where one tensor is both, scaled twice.
+        if scale > 0.0 && !self.is_same(q, k) {
             let root = scale.sqrt();
             let q = self.with_number(ElementWise::Product, q, root)?;
             return Ok([q, self.with_number(ElementWise::Product, k, root)?]);
         }
         Ok([self.with_number(ElementWise::Product, q, scale)?, k])
+    }
+
+    /// Whether two tensors are transposes of one.
+    fn is_same(&self, a: Tensor, b: Tensor) -> bool {
+        let source = |tensor| {
+            let maker = self.maker(tensor);
+            maker
+                .filter(|layer| matches!(layer.kind, Kind::Transpose(_)))
+                .map(|layer| layer.inputs[0])
+        };
+        a == b || source(a).is_some_and(|of_a| source(b) == Some(of_a))
     }
 
     /// `softmax(scale · q·kᵀ + bias) · v` in f32.

@@ -35,9 +35,9 @@ impl Composer<'_> {
             DType::I64
         };
         let counted = self.count(counting, dims[axis].clone());
-        let counted = self.narrow(counted, ty.dtype)?;
         let counted = self.reshape(counted, along)?;
-        self.repeat(counted, dims)
+        let repeated = self.repeat(counted, dims)?;
+        self.narrow(repeated, ty.dtype)
     }
 
     /// The numbers 0, 1, … in f32 or i64.
@@ -189,6 +189,14 @@ impl Composer<'_> {
 
     /// A cast by the rules of the graph: whole numbers stop at the ends of the narrower dtype.
     fn narrow(&mut self, x: Tensor, dtype: DType) -> Result<Tensor> {
+        if self.dtype(x) == DType::F8E4M3 && !matches!(dtype, DType::F16 | DType::BF16) {
+            let wide = self.cast(x, DType::F32)?;
+            return if dtype == DType::F32 {
+                Ok(wide)
+            } else {
+                self.narrow(wide, dtype)
+            };
+        }
         let from = self.dtype(x);
         let (min, max) = match (from, dtype) {
             (DType::I64, DType::I32) => (i64::from(i32::MIN), i64::from(i32::MAX)),

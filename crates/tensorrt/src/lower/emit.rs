@@ -71,7 +71,8 @@ impl<'l, 'n> Emitter<'l, 'n> {
     }
 
     fn layer(&mut self, layer: &'l Layer) -> Result<()> {
-        let result = self.add(layer).and_then(|value| {
+        let name = self.name(layer);
+        let result = self.add(layer, &name).and_then(|value| {
             self.check(layer, value)?;
             Ok(value)
         });
@@ -94,11 +95,25 @@ impl<'l, 'n> Emitter<'l, 'n> {
                     .name_last_layer(&format!("{}.{number}", layer.name))?,
             }
         }
+        // Only the layer that was added last can be named, and an attention is several.
+        if !matches!(layer.kind, Kind::Attention(_) | Kind::Constant(_)) {
+            self.network.name_last_layer(&name)?;
+        }
         self.values[layer.output.0] = Some(value);
         Ok(())
     }
 
-    fn add(&mut self, layer: &Layer) -> Result<Value<'n>> {
+    /// The layer's name, with a number if others have it too.
+    fn name(&mut self, layer: &'l Layer) -> String {
+        let number = self.names.entry(&layer.name).or_default();
+        *number += 1;
+        match number {
+            1 => layer.name.clone(),
+            number => format!("{}.{number}", layer.name),
+        }
+    }
+
+    fn add(&mut self, layer: &Layer, name: &str) -> Result<Value<'n>> {
         let network = self.network;
         let x: Vec<Value<'n>> = layer
             .inputs
@@ -132,7 +147,7 @@ impl<'l, 'n> Emitter<'l, 'n> {
             Kind::Resize(scales) => network.resize_nearest(x[0], scales),
             Kind::RotaryEmbedding => network.rotary_embedding(x[0], x[1], x[2]),
             Kind::Attention(options) => {
-                network.attention([x[0], x[1], x[2]], x.get(3).copied(), *options)
+                network.attention(name, [x[0], x[1], x[2]], x.get(3).copied(), *options)
             }
             Kind::Quantize(axis) => network.quantize(x[0], x[1], ty.dtype, *axis),
             Kind::Dequantize(axis) => network.dequantize(x[0], x[1], ty.dtype, *axis),

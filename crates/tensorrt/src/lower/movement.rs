@@ -116,6 +116,10 @@ impl Composer<'_> {
                 let ty = self.ty(wide).with_dtype(DType::U8);
                 tensor = self.add(Kind::Cast, &[wide], ty);
             }
+            if self.is_constant_of_f8(tensor) {
+                let wide = self.cast(tensor, DType::BF16)?;
+                tensor = self.cast(wide, dtype)?;
+            }
             if self.is_taken(tensor) {
                 let ty = self.ty(tensor).clone();
                 tensor = self.add(Kind::Identity, &[tensor], ty);
@@ -148,11 +152,27 @@ impl Composer<'_> {
 
     pub(super) fn move_reshape(&mut self, x: Tensor, dims: &[Dim]) -> Result<Tensor> {
         let dims = self.in_network(dims)?;
+        if self.is_constant_of_f8(x) {
+            return self.carried(&[x], |composer, x| composer.reshape(x[0], dims));
+        }
         self.reshape(x, dims)
     }
 
     pub(super) fn move_transpose(&mut self, x: Tensor, permutation: &[usize]) -> Result<Tensor> {
+        if self.is_constant_of_f8(x) {
+            return self.carried(
+                &[x],
+                |composer, x| Ok(composer.transpose(x[0], permutation)),
+            );
+        }
         Ok(self.transpose(x, permutation))
+    }
+
+    /// The library reads 8-bit constants by a dequantize alone.
+    fn is_constant_of_f8(&self, x: Tensor) -> bool {
+        self.dtype(x) == DType::F8E4M3
+            && self.maker(x).is_none()
+            && !self.layers.input_tensors.contains(&x)
     }
 
     pub(super) fn move_broadcast(&mut self, x: Tensor, dims: &[Dim]) -> Result<Tensor> {

@@ -8,6 +8,7 @@ use tintype_tensorrt_sys::{
 
 use super::{Activation, ElementWise, Network, Reduction, Unary, Value};
 use crate::Result;
+use crate::calls::name;
 use crate::dtype::to_library;
 
 /// What a normalization is over.
@@ -291,12 +292,14 @@ impl Network<'_> {
         })
     }
 
-    /// `softmax(q·kᵀ + mask) · v` for `[b, h, s, d]` operands of one dtype.
+    /// `softmax(q·kᵀ + mask) · v` for `[b, h, s, d]` operands of one dtype. It has its name from
+    /// here, since it is several layers.
     ///
     /// # Errors
     /// What the library says.
     pub fn attention(
         &self,
+        attention_name: &str,
         [q, k, v]: [Value<'_>; 3],
         mask: Option<Value<'_>>,
         options: AttentionOptions,
@@ -321,6 +324,11 @@ impl Network<'_> {
         self.calls().done("making an attention decomposable", || {
             // SAFETY: the attention is alive.
             unsafe { attention.set_decomposable(options.decomposable) }
+        })?;
+        let text = name(attention_name)?;
+        self.calls().done("naming an attention", || {
+            // SAFETY: the attention is alive, and the text outlives the call.
+            unsafe { attention.set_name(text.as_ptr()) }
         })?;
         let tensor = self
             .calls()
