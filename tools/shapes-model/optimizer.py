@@ -9,6 +9,7 @@ from contextlib import contextmanager
 
 import torch
 
+MUON_RATE, ADAM_RATE = 0.02, 1.5e-3
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 
 
@@ -58,7 +59,7 @@ class Optimizer:
 
     HIDDEN = ("attn.", "SelfAttention", "ff.", "ff_context.", "proj_mlp", "single_transformer_blocks", "mlp.", "DenseRelu")
 
-    def __init__(self, module, muon_rate=0.02, adam_rate=1.5e-3, warm_up=0.03, fall=0.6, muon=True):
+    def __init__(self, module, muon_rate=MUON_RATE, adam_rate=ADAM_RATE, warm_up=0.03, fall=0.6, muon=True):
         matrices, others = [], []
         for name, parameter in module.named_parameters():
             hidden = any(part in name for part in self.HIDDEN) and "norm" not in name and "embed" not in name

@@ -32,7 +32,7 @@ import lora as lora_files
 from data import Tokenizers, build_scenes, encode
 from layouts import compose, settle
 from model import Flow, couple, flow_parts, generate, load_parts, new_vae, save_parts, unpack
-from optimizer import WARM_UP, Average, Captured, Optimizer
+from optimizer import ADAM_RATE, MUON_RATE, WARM_UP, Average, Captured, Optimizer
 from reading import Reader, kind_tokens
 from render import Renderer, sheet
 from scenes import held_out_scenes, to_row
@@ -296,10 +296,10 @@ def by_count(rows, clip_ids, t5_ids):
 
 def train_settle(run):
     """Fewer scenes than ``base``: what is new to learn is where the noise puts them."""
-    train_base(run, "settled", 200_000, settle, couple, uniform=0.4, decay=0.998)
+    train_base(run, "settled", 200_000, settle, couple, rate=0.5, uniform=0.4, decay=0.998)
 
 
-def train_base(run, name="base", count=400_000, place=compose, arrange=lambda noise, shares: noise, uniform=0.2, decay=0.9995):
+def train_base(run, name="base", count=400_000, place=compose, arrange=lambda noise, shares: noise, rate=1.0, uniform=0.2, decay=0.9995):
     scenes, empty = run.pool(count, seed=31, place=place)
     rows, clip_ids, t5_ids, singles = by_count(*scenes)
     latents = encode(rows, run.vae(), run.device)
@@ -313,7 +313,7 @@ def train_base(run, name="base", count=400_000, place=compose, arrange=lambda no
         load_parts(run.out, text_encoder=flow.clip, text_encoder_2=flow.t5)
     flow.to(run.device)
     fuse_norms(flow)
-    optimizer, average = Optimizer(flow), Average(flow, decay)
+    optimizer, average = Optimizer(flow, rate * MUON_RATE, rate * ADAM_RATE), Average(flow, decay)
     ones = torch.ones(run.batch, device=run.device)
     within = torch.zeros((), device=run.device)
 
@@ -386,7 +386,7 @@ def train_guide(run, seconds_for_pairs=25):
     noises, guidances, cleans = (torch.cat(part) for part in zip(*pairs))
     run.say(pairs=len(noises), std=float(cleans.float().std()))
     fuse_norms(flow)
-    optimizer, average = Optimizer(flow, muon_rate=0.006, adam_rate=6e-4), Average(flow, 0.998)
+    optimizer, average = Optimizer(flow, 0.3 * MUON_RATE, 0.3 * ADAM_RATE), Average(flow, 0.998)
     drawn = run.batch // 2
 
     def step():
