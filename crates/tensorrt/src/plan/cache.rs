@@ -108,7 +108,7 @@ impl PlanCache {
             Ok(lock) => lock,
             Err(error) => {
                 tracing::warn!("plans cannot be kept in {}: {error}", self.folder.display());
-                return self.build_unkept(key, build);
+                return build_unkept(key, build);
             }
         };
         // Whoever had the lock before may have built it.
@@ -186,21 +186,6 @@ impl PlanCache {
         PlanEntry::written(file, written.len, manifest).map_err(failed)
     }
 
-    /// Builds into a file without a name.
-    fn build_unkept(
-        &self,
-        key: &PlanKey,
-        build: impl FnOnce(&mut (dyn Write + Send)) -> Result<Vec<u8>>,
-    ) -> Result<PlanEntry> {
-        let failed = |source: io::Error| Error::Cache {
-            path: std::env::temp_dir(),
-            source,
-        };
-        let file = tempfile::tempfile().map_err(failed)?;
-        let (written, manifest) = write(file, key, build, &failed)?;
-        PlanEntry::written(written.file, written.len, manifest).map_err(failed)
-    }
-
     /// Gives a whole file its name, and makes room for it.
     fn persist(&self, whole: NamedTempFile, path: &Path) -> io::Result<File> {
         let lock = self.lock_uses();
@@ -239,6 +224,20 @@ impl PlanCache {
     fn lock_path(&self, key: &PlanKey) -> PathBuf {
         eviction::lock_path(&self.folder, key)
     }
+}
+
+/// Builds into a file without a name.
+fn build_unkept(
+    key: &PlanKey,
+    build: impl FnOnce(&mut (dyn Write + Send)) -> Result<Vec<u8>>,
+) -> Result<PlanEntry> {
+    let failed = |source: io::Error| Error::Cache {
+        path: std::env::temp_dir(),
+        source,
+    };
+    let file = tempfile::tempfile().map_err(failed)?;
+    let (written, manifest) = write(file, key, build, &failed)?;
+    PlanEntry::written(written.file, written.len, manifest).map_err(failed)
 }
 
 /// Has a plan written into `file`; gives the whole entry and its manifest.

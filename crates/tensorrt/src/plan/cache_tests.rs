@@ -149,7 +149,7 @@ fn the_order_of_uses_holds_when_the_clock_is_turned_back() {
         put(&cache, name, b"plan");
     }
     // `b` was used while the clock was a year ahead.
-    let ahead = SystemTime::now() + Duration::from_secs(365 * 24 * 3600);
+    let ahead = SystemTime::now() + Duration::from_hours(24 * 365);
     let file = File::open(cache.path(&key("b"))).unwrap();
     file.set_modified(ahead).unwrap();
     cache.get(&key("c")).unwrap();
@@ -259,22 +259,44 @@ fn kept_files_differ_by_kind_version_and_gpu() {
     let (_folder, cache) = cache();
     let abi = |number| Abi::of_number(number, tintype_tensorrt_sys::Newer::Refuse).unwrap();
     let file = |kind, number, gpu| cache.kept(kind, abi(number), gpu);
-    let kept = file(Kept::Runtime, 10701, "H100");
-    kept.write(b"kernels").unwrap();
-    assert_eq!(kept.read().unwrap(), b"kernels");
-    assert!(
-        kept.path()
-            .ends_with("runtime-tensorrt-rtx-1.7.1-h100.kept")
-    );
-    assert_eq!(file(Kept::Timing, 10701, "H100").read(), None);
-    assert_eq!(file(Kept::Runtime, 10700, "H100").read(), None);
-    assert_eq!(file(Kept::Runtime, 10701, "h/100").read(), None);
+    let kept = file(Kept::Timing, 110_400, "H100");
+    kept.write(b"times").unwrap();
+    assert_eq!(kept.read().unwrap(), b"times");
+    assert!(kept.path().ends_with("timing-tensorrt-11.4.0-h100.kept"));
+    assert_eq!(file(Kept::Runtime(key("a")), 110_400, "H100").read(), None);
+    assert_eq!(file(Kept::Timing, 110_300, "H100").read(), None);
+    assert_eq!(file(Kept::Timing, 110_400, "h/100").read(), None);
     // Two names that give one file name are told apart by the checksum.
-    assert_eq!(file(Kept::Runtime, 10701, "h100").read(), None);
+    assert_eq!(file(Kept::Timing, 110_400, "h100").read(), None);
     fs::write(kept.path(), b"damaged").unwrap();
     assert_eq!(kept.read(), None);
-    kept.write(b"more kernels").unwrap();
-    assert_eq!(kept.read().unwrap(), b"more kernels");
+    kept.write(b"more times").unwrap();
+    assert_eq!(kept.read().unwrap(), b"more times");
     cache.trim().unwrap();
     assert_eq!(files(&cache).len(), 1);
+}
+
+#[test]
+fn compiled_kernels_go_with_their_plan() {
+    let (_folder, cache) = cache();
+    let abi = Abi::of_number(10701, tintype_tensorrt_sys::Newer::Refuse).unwrap();
+    for name in ["a", "b"] {
+        put(&cache, name, b"plan");
+        cache
+            .kept(Kept::Runtime(key(name)), abi, "H100")
+            .write(b"kernels")
+            .unwrap();
+    }
+    cache.clone().with_limit(100).trim().unwrap();
+    assert!(is_there(&cache, "b"));
+    assert_eq!(
+        cache.kept(Kept::Runtime(key("a")), abi, "H100").read(),
+        None
+    );
+    assert!(
+        cache
+            .kept(Kept::Runtime(key("b")), abi, "H100")
+            .read()
+            .is_some()
+    );
 }

@@ -186,7 +186,10 @@ impl<W: Write + Seek> EntryWriter<W> {
         header.extend(len.to_le_bytes());
         header.extend(manifest_len.to_le_bytes());
         header.extend(checksum(self.hasher, len, manifest_len).as_bytes());
-        let mut file = self.file.into_inner().map_err(|error| error.into_error())?;
+        let mut file = self
+            .file
+            .into_inner()
+            .map_err(io::IntoInnerError::into_error)?;
         file.seek(SeekFrom::Start(0))?;
         file.write_all(&header)?;
         file.flush()?;

@@ -19,8 +19,9 @@ use crate::{Error, Result};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Kept {
-    /// Kernels that TensorRT-RTX compiles for a GPU when an engine first runs there.
-    Runtime,
+    /// Kernels that TensorRT-RTX compiles for a GPU when the engine of this plan first runs
+    /// there. They go with the plan.
+    Runtime(PlanKey),
     /// Times that TensorRT measured while it built.
     Timing,
 }
@@ -28,7 +29,7 @@ pub enum Kept {
 impl fmt::Display for Kept {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Runtime => "runtime",
+            Self::Runtime(key) => return write!(f, "{key}.runtime"),
             Self::Timing => "timing",
         })
     }
@@ -45,7 +46,7 @@ impl fmt::Display for Kept {
 /// # let folder = tempfile::tempdir()?;
 /// let cache = PlanCache::new(folder.path());
 /// let abi = Abi::of_number(10701, Newer::Refuse)?;
-/// let kept = cache.kept(Kept::Runtime, abi, "NVIDIA GeForce RTX 5090 sm120");
+/// let kept = cache.kept(Kept::Timing, abi, "NVIDIA GeForce RTX 5090 sm120");
 /// assert_eq!(kept.read(), None);
 /// kept.write(b"kernels")?;
 /// assert_eq!(kept.read().as_deref(), Some(&b"kernels"[..]));
@@ -60,6 +61,7 @@ pub struct KeptFile {
 impl KeptFile {
     pub(super) fn new(folder: &Path, kind: Kept, abi: Abi, gpu: &str) -> Self {
         let name = format!("{kind} {abi} {gpu}");
+        // Those of a plan begin with its key, by which they are found when the plan goes.
         let plain = |c: char| c.is_ascii_alphanumeric() || c == '.';
         let file: String = name
             .chars()

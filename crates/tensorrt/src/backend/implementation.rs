@@ -1,0 +1,217 @@
+//! The backend itself: a library, a device, and how plans are made for them.
+
+use std::fmt;
+use std::sync::Arc;
+
+use tintype_backend::{
+    Backend, Capabilities, CompileOptions, Error as BackendError, Executable, Result,
+};
+use tintype_device::{Device, KernelCache, WeightKernels, WeightRunner};
+use tintype_ir::{Evaluator, Op, Stage, StagedGraph, verify};
+
+use super::NAME;
+use super::executable::TensorrtExecutable;
+use super::instance::Source;
+use super::plans::{BuildOptions, PlanTarget, plan};
+use crate::engine::Runtime;
+use crate::library::Support;
+use crate::{LoadOptions, Target, Tensorrt};
+
+/// What a [`TensorrtBackend`] works with.
+#[derive(Clone)]
+pub struct TensorrtOptions {
+    load: LoadOptions,
+    device: usize,
+    target: Option<Target>,
+    build: BuildOptions,
+    evaluator: Arc<dyn Evaluator + Send + Sync>,
+}
+
+impl TensorrtOptions {
+    /// The first GPU, and a library from the usual places. `evaluator` computes constants, and
+    /// operations of weight programs that have no kernel: that of another backend.
+    pub fn new(evaluator: Arc<dyn Evaluator + Send + Sync>, build: BuildOptions) -> Self {
+        Self {
+            load: LoadOptions::default(),
+            device: 0,
+            target: None,
+            build,
+            evaluator,
+        }
+    }
+
+    /// The same with a library from elsewhere.
+    #[must_use]
+    pub fn with_library(mut self, load: LoadOptions) -> Self {
+        self.load = load;
+        self
+    }
+
+    /// The same on the GPU of this number.
+    #[must_use]
+    pub fn on_device(mut self, ordinal: usize) -> Self {
+        self.device = ordinal;
+        self
+    }
+
+    /// The same with plans for an architecture other than the GPU's own, which it must be able
+    /// to run.
+    #[must_use]
+    pub fn with_target(mut self, target: Target) -> Self {
+        self.target = Some(target);
+        self
+    }
+}
+
+impl fmt::Debug for TensorrtOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TensorrtOptions")
+            .field("load", &self.load)
+            .field("device", &self.device)
+            .field("target", &self.target)
+            .field("build", &self.build)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Runs graphs with TensorRT or TensorRT-RTX on one GPU.
+///
+/// ```no_run
+/// # fn f(evaluator: std::sync::Arc<dyn tintype_ir::Evaluator + Send + Sync>)
+/// #     -> Result<(), Box<dyn std::error::Error>> {
+/// use tintype_tensorrt::backend::{BuildOptions, TensorrtBackend, TensorrtOptions};
+/// use tintype_tensorrt::plan::PlanCache;
+///
+/// let build = BuildOptions::new(PlanCache::of_user());
+/// let backend = TensorrtBackend::new(TensorrtOptions::new(evaluator, build))?;
+/// println!("{}", backend.description());
+/// # Ok(()) }
+/// ```
+pub struct TensorrtBackend {
+    runtime: Runtime,
+    kernels: Arc<WeightKernels>,
+    target: PlanTarget,
+    options: TensorrtOptions,
+}
+
+impl TensorrtBackend {
+    /// Loads the library and opens the device.
+    ///
+    /// # Errors
+    /// [`BackendError::Unavailable`] without a library, a driver, a GPU that the library
+    /// supports, or NVRTC, with what to install.
+    pub fn new(options: TensorrtOptions) -> Result<Self> {
+        let tensorrt = Tensorrt::load(&options.load).map_err(BackendError::from)?;
+        let device = Device::open(options.device).map_err(|error| error.for_backend(NAME))?;
+        let target = target_for(&tensorrt, &device, options.target)?;
+        let kernels = WeightKernels::load(&device, &KernelCache::of_user());
+        let kernels = kernels.map_err(|error| error.for_backend(NAME))?;
+        let runtime = tensorrt.runtime(&device).map_err(BackendError::from)?;
+        Ok(Self {
+            runtime,
+            kernels: Arc::new(kernels),
+            target,
+            options,
+        })
+    }
+
+    /// Library, version and device, for people.
+    pub fn description(&self) -> String {
+        let device = self.runtime.device();
+        let abi = self.runtime.tensorrt().abi();
+        format!("{abi} on {device:?}, plans for {}", self.target)
+    }
+
+    /// The library.
+    pub fn tensorrt(&self) -> &Tensorrt {
+        self.runtime.tensorrt()
+    }
+
+    /// The device.
+    pub fn device(&self) -> &Device {
+        self.runtime.device()
+    }
+
+    fn source(&self, staged: &StagedGraph, stage: Stage) -> crate::Result<Option<Source>> {
+        let build = &self.options.build;
+        let plan = plan(self.tensorrt(), staged, stage, &self.target, build)?;
+        Ok(plan.map(|plan| Source::new(plan, build.cache(), &self.runtime)))
+    }
+}
+
+impl Backend for TensorrtBackend {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities::default()
+            .with_fuse_qkv(true)
+            .with_copies_weights(true)
+    }
+
+    fn supports(&self, _op: &Op) -> bool {
+        // Lowering composes what the library does not have.
+        true
+    }
+
+    fn evaluator(&self) -> Option<&dyn Evaluator> {
+        Some(&*self.options.evaluator)
+    }
+
+    fn compile(
+        &self,
+        graph: &StagedGraph,
+        options: &CompileOptions,
+    ) -> Result<Box<dyn Executable>> {
+        if options.verify {
+            verify(&graph.source)?;
+        }
+        let staged = graph.canonical()?;
+        let sources = [
+            self.source(&staged, Stage::Request)?,
+            self.source(&staged, Stage::Step)?,
+        ];
+        let runner = WeightRunner::new(Arc::clone(&self.kernels));
+        let runner = runner.map_err(|error| error.for_backend(NAME))?;
+        Ok(Box::new(TensorrtExecutable::new(
+            staged,
+            self.runtime.clone(),
+            sources,
+            runner,
+            Arc::clone(&self.options.evaluator),
+            self.options.build.clone(),
+        )?))
+    }
+}
+
+impl fmt::Debug for TensorrtBackend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.description())
+    }
+}
+
+/// What plans are built for on a GPU.
+fn target_for(tensorrt: &Tensorrt, device: &Device, wanted: Option<Target>) -> Result<PlanTarget> {
+    if let Some(target) = wanted {
+        return Ok(PlanTarget::Named(target));
+    }
+    let info = device.info();
+    let own = info.compute_capability.to_string();
+    let own: Target = own.parse().map_err(BackendError::from)?;
+    match tensorrt.probe().support(own) {
+        Support::Full(target) if tensorrt.takes_targets() => Ok(PlanTarget::Named(target)),
+        Support::Unlisted { target, reason } => {
+            tracing::warn!("{reason}");
+            Ok(PlanTarget::Named(target))
+        }
+        Support::Full(_) | Support::Unknown { .. } => {
+            Ok(PlanTarget::ThisGpu(format!("{} {own}", info.name)))
+        }
+        Support::None { reason } => Err(BackendError::Unavailable {
+            backend: NAME,
+            reason,
+            remedy: "use another backend".to_owned(),
+        }),
+    }
+}

@@ -1,0 +1,290 @@
+//! One engine with its weights: what a refit changes and request states hold.
+
+use std::collections::{BTreeSet, HashMap};
+use std::io::{Seek, SeekFrom};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tintype_device::{CudaTensor, Stream};
+use tintype_tensor::Tensor;
+
+use super::Manifest;
+use super::plans::Plan;
+use super::required::Required;
+use crate::Result;
+use crate::engine::{Allocation, Context, ContextOptions, Engine, Refitter, Runtime, RuntimeCache};
+use crate::plan::{Kept, KeptFile, PlanCache};
+
+/// A plan that engines are made of.
+#[derive(Debug)]
+pub(super) struct Source {
+    plan: Mutex<Plan>,
+    /// Kernels that the library compiled for this GPU when the plan ran.
+    kernels: Option<KeptFile>,
+}
+
+/// An engine. Those who hold it keep its weights as they are.
+#[derive(Debug)]
+pub(super) struct Instance {
+    /// Before the engine, which they keep alive themselves.
+    contexts: Mutex<HashMap<u64, Context>>,
+    /// None if there is nothing that could be set.
+    refit: Option<Mutex<Refit>>,
+    manifest: Manifest,
+    kernels: Option<Kernels>,
+    engine: Engine,
+}
+
+#[derive(Debug)]
+struct Refit {
+    refitter: Refitter,
+    required: Required,
+}
+
+#[derive(Debug)]
+struct Kernels {
+    cache: RuntimeCache,
+    file: KeptFile,
+    /// Length of what was written or read last.
+    len: Mutex<usize>,
+}
+
+/// New weights by name.
+pub(super) type NewWeights = HashMap<String, NewWeight>;
+
+/// Where a new weight lies.
+#[derive(Debug, Clone)]
+pub(super) enum NewWeight {
+    Device(CudaTensor),
+    Host(Tensor),
+}
+
+impl Source {
+    pub(super) fn new(plan: Plan, cache: &PlanCache, runtime: &Runtime) -> Self {
+        let tensorrt = runtime.tensorrt();
+        let kernels = tensorrt.has_runtime_cache().then(|| {
+            let device = runtime.device();
+            let driver = device.driver().version();
+            let gpu = format!("{} driver {driver}", device.info().name);
+            cache.kept(Kept::Runtime(plan.key), tensorrt.abi(), &gpu)
+        });
+        Self {
+            plan: Mutex::new(plan),
+            kernels,
+        }
+    }
+
+    /// An engine without weights.
+    pub(super) fn load(&self, runtime: &Runtime) -> Result<Instance> {
+        let mut plan = lock(&self.plan);
+        let start = plan.entry.seek(SeekFrom::Start(0));
+        start.map_err(|source| crate::Error::Read {
+            action: "reading a plan".to_owned(),
+            source,
+        })?;
+        let engine = runtime.engine_from(&mut plan.entry)?;
+        let refit = match plan.manifest.weights.as_slice() {
+            [] => None,
+            _ => Some(Mutex::new(Refit::new(&engine, &plan.manifest)?)),
+        };
+        let kernels = self
+            .kernels
+            .as_ref()
+            .map(|file| Kernels::load(&engine, file));
+        Ok(Instance {
+            contexts: Mutex::default(),
+            refit,
+            manifest: plan.manifest.clone(),
+            kernels: kernels.transpose()?,
+            engine,
+        })
+    }
+}
+
+impl Kernels {
+    fn load(engine: &Engine, file: &KeptFile) -> Result<Self> {
+        let cache = engine.runtime_cache()?;
+        let bytes = file.read().unwrap_or_default();
+        if !bytes.is_empty()
+            && let Err(error) = cache.read(&bytes)
+        {
+            tracing::warn!("{} is begun anew: {error}", file.path().display());
+        }
+        Ok(Self {
+            cache,
+            file: file.clone(),
+            len: Mutex::new(bytes.len()),
+        })
+    }
+
+    /// Keeps what has been compiled since.
+    fn save(&self) -> Result<()> {
+        let bytes = self.cache.to_bytes()?;
+        let mut len = lock(&self.len);
+        if *len != bytes.len() {
+            self.file.write(&bytes)?;
+            *len = bytes.len();
+        }
+        Ok(())
+    }
+}
+
+impl Instance {
+    /// How its tensors are called.
+    pub(super) fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// Names of the weights that it needs.
+    pub(super) fn names(&self) -> BTreeSet<String> {
+        let refit = self.refit.as_ref().map(lock);
+        let names = refit.iter().flat_map(|refit| refit.required.names());
+        names.map(str::to_owned).collect()
+    }
+
+    /// Whether each weight comes from a program, with its dtype and number of elements.
+    pub(super) fn check(&self, weight_program: &tintype_ir::Graph) -> Result<()> {
+        match &self.refit {
+            Some(refit) => lock(refit).required.check(weight_program),
+            None => Ok(()),
+        }
+    }
+
+    /// Writes those of `weights` that it needs, and literals that were never set. Returns when
+    /// the device has done it, or with names of further weights that belong to them: the library
+    /// may have merged some. Nothing has then been written.
+    ///
+    /// # Errors
+    /// [`Error::Missing`](crate::Error::Missing) before anything is written if weights would be
+    /// lacking; what the library or the device says: some weights may then be new, others old.
+    pub(super) fn write(
+        &self,
+        graph: &str,
+        weights: &NewWeights,
+        stream: &Stream,
+    ) -> Result<Vec<String>> {
+        let Some(refit) = &self.refit else {
+            return Ok(Vec::new());
+        };
+        let mut refit = lock(refit);
+        let written = refit.write(graph, weights, stream);
+        if !matches!(&written, Ok(lacking) if lacking.is_empty()) {
+            // What is set must not be written by a later refit.
+            if let Err(error) = refit.refitter.unset_all() {
+                tracing::warn!("{error}");
+            }
+        }
+        written
+    }
+
+    /// Lets a session use its context of this engine, made when it is first wanted. The engine
+    /// owns it, so that idle sessions keep no engine alive.
+    pub(super) fn with_context<T>(
+        &self,
+        session: u64,
+        run: impl FnOnce(&mut Context) -> tintype_backend::Result<T>,
+    ) -> tintype_backend::Result<T> {
+        let context = lock(&self.contexts).remove(&session);
+        let mut context = match context {
+            Some(context) => context,
+            None => self.context()?,
+        };
+        let result = run(&mut context);
+        lock(&self.contexts).insert(session, context);
+        result
+    }
+
+    fn context(&self) -> Result<Context> {
+        self.engine.context(&ContextOptions {
+            allocation: Allocation::Caller,
+            runtime_cache: self.kernels.as_ref().map(|kernels| kernels.cache.clone()),
+            ..ContextOptions::default()
+        })
+    }
+
+    /// Drops what a session had here.
+    pub(super) fn end_session(&self, session: u64) {
+        let context = lock(&self.contexts).remove(&session);
+        drop(context);
+        self.save_kernels();
+    }
+
+    /// Keeps compiled kernels for the next run of the program. Not having them costs time only.
+    fn save_kernels(&self) {
+        if let Some(Err(error)) = self.kernels.as_ref().map(Kernels::save) {
+            tracing::warn!("{error}");
+        }
+    }
+}
+
+impl Refit {
+    fn new(engine: &Engine, manifest: &Manifest) -> Result<Self> {
+        let mut refitter = engine.refitter()?;
+        // Types are compared by `Required`; looking at values would cost time.
+        refitter.set_validation(false)?;
+        let offered = refitter.weights();
+        let offered = offered.map(|weights| (weights.name, weights.dtype, weights.count));
+        let required = Required::new(manifest, offered)?;
+        Ok(Self { refitter, required })
+    }
+
+    fn write(&mut self, graph: &str, weights: &NewWeights, stream: &Stream) -> Result<Vec<String>> {
+        let mut names: BTreeSet<String> = BTreeSet::new();
+        for (name, weight) in weights {
+            if self.required.needs(name) {
+                self.set(name, weight)?;
+                names.insert(name.clone());
+            }
+        }
+        if self.required.lacks_literals() {
+            names.extend(self.set_literals(|_| true)?);
+        }
+        if names.is_empty() {
+            return Ok(Vec::new());
+        }
+        // The list that counts is our own. Where the library wants more, it shall have it.
+        self.required.expect_complete(graph, &names)?;
+        let (literals, lacking): (Vec<String>, Vec<String>) = self
+            .refitter
+            .missing()?
+            .into_iter()
+            .partition(|name| self.required.is_literal(name));
+        if !lacking.is_empty() {
+            return Ok(lacking);
+        }
+        names.extend(self.set_literals(|name| literals.iter().any(|other| other == name))?);
+        self.refitter.refit(stream)?;
+        stream.synchronize()?;
+        self.required.give(names);
+        self.required.expect_complete(graph, &BTreeSet::new())?;
+        Ok(Vec::new())
+    }
+
+    fn set(&mut self, name: &str, weight: &NewWeight) -> Result<()> {
+        match weight {
+            NewWeight::Device(tensor) => self.refitter.set(name, tensor),
+            NewWeight::Host(tensor) => self.refitter.set_host(name, tensor),
+        }
+    }
+
+    /// Sets the literals that are wanted, and gives their names.
+    fn set_literals(&mut self, is_wanted: impl Fn(&str) -> bool) -> Result<Vec<String>> {
+        let mut names = Vec::new();
+        for (name, tensor) in self.required.literals() {
+            if is_wanted(name) {
+                self.refitter.set_host(name, tensor)?;
+                names.push(name.clone());
+            }
+        }
+        Ok(names)
+    }
+}
+
+/// What these locks protect is whole between calls, also after a panic elsewhere.
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Several handles of one engine.
+pub(super) fn is_held(instance: &Arc<Instance>) -> bool {
+    Arc::strong_count(instance) > 1
+}

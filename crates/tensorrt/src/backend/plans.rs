@@ -1,0 +1,321 @@
+//! From programs to plans: found in the cache, or lowered and built.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io::Write;
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use tintype_ir::{Graph, Stage, StagedGraph};
+
+use super::Manifest;
+use crate::build::{Config, Flag, Progress};
+use crate::lower::{self, LowerOptions, SizeRange, lower};
+use crate::plan::{PlanCache, PlanEntry, PlanKey, Recipe};
+use crate::{Error, Result, Target, Tensorrt};
+
+/// Is told how far a build is, and which program is built; may say `Break`.
+pub type Follow = Arc<dyn Fn(Stage, Progress<'_>) -> ControlFlow<()> + Send + Sync>;
+
+/// How plans are built, and where they are kept.
+///
+/// ```
+/// use tintype_tensorrt::backend::BuildOptions;
+/// use tintype_tensorrt::lower::SizeRange;
+/// use tintype_tensorrt::plan::PlanCache;
+///
+/// let options = BuildOptions::new(PlanCache::of_user())
+///     .with_range("batch", SizeRange::fixed(1))
+///     .with_optimization_level(5);
+/// ```
+#[derive(Clone)]
+pub struct BuildOptions {
+    cache: PlanCache,
+    ranges: BTreeMap<String, SizeRange>,
+    optimization_level: Option<u8>,
+    follow: Option<Follow>,
+}
+
+/// What a plan is built for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum PlanTarget {
+    /// An architecture, by name.
+    Named(Target),
+    /// The GPU that is there, of this name and architecture.
+    ThisGpu(String),
+}
+
+/// A plan with what stands beside it.
+#[derive(Debug)]
+pub(super) struct Plan {
+    pub(super) key: PlanKey,
+    pub(super) entry: PlanEntry,
+    pub(super) manifest: Manifest,
+}
+
+/// A plan that [`build_plans`] found or built.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct BuiltPlan {
+    /// What it is for.
+    pub target: Target,
+    /// The program.
+    pub stage: Stage,
+    /// The file.
+    pub path: PathBuf,
+    /// The plan's size in bytes.
+    pub bytes: u64,
+    /// How many named constants must be set before it runs.
+    pub weights: usize,
+    /// Whether it was built now, or found.
+    pub is_new: bool,
+}
+
+/// Builds the plans of the request and the step program for every target, without a GPU where
+/// the library can; those that the cache has are found. A program without outputs has no plan.
+///
+/// # Errors
+/// [`Error::Target`] for a target that the library does not build for, before anything is built;
+/// [`Error::Lowering`] for an operation that cannot be lowered; what the library says; and
+/// [`Error::Cache`] if the cache's folder cannot be written.
+///
+/// ```no_run
+/// # fn f(graph: &tintype_ir::Graph) -> Result<(), Box<dyn std::error::Error>> {
+/// use tintype_tensorrt::backend::{BuildOptions, build_plans};
+/// use tintype_tensorrt::plan::PlanCache;
+/// use tintype_tensorrt::Tensorrt;
+///
+/// let tensorrt = Tensorrt::load(&Default::default())?;
+/// let staged = tintype_ir::StagedGraph::split(graph)?;
+/// let options = BuildOptions::new(PlanCache::new("plans").with_limit(u64::MAX));
+/// for plan in build_plans(&tensorrt, &staged, &["sm89".parse()?], &options)? {
+///     println!("{} {}: {} bytes in {}", plan.target, plan.stage, plan.bytes, plan.path.display());
+/// }
+/// # Ok(()) }
+/// ```
+pub fn build_plans(
+    tensorrt: &Tensorrt,
+    staged: &StagedGraph,
+    targets: &[Target],
+    options: &BuildOptions,
+) -> Result<Vec<BuiltPlan>> {
+    let known = tensorrt.targets();
+    if let Some(&target) = targets.iter().find(|target| !known.contains(target)) {
+        return Err(Error::Target {
+            target,
+            reason: match known {
+                [] => "it builds for the GPU that is there alone".to_owned(),
+                known => format!("it builds for {}", Target::list(known)),
+            },
+            abi: tensorrt.abi(),
+        });
+    }
+    let staged = staged.canonical()?;
+    let mut plans = Vec::new();
+    for &target in targets {
+        for stage in [Stage::Request, Stage::Step] {
+            let built = plan(
+                tensorrt,
+                &staged,
+                stage,
+                &PlanTarget::Named(target),
+                options,
+            )?;
+            let Some(built) = built else { continue };
+            let path = options.cache.path(&built.key);
+            // A cache that cannot be written still gives a plan, but here the file is wanted.
+            if let Err(source) = std::fs::metadata(&path) {
+                return Err(Error::Cache { path, source });
+            }
+            plans.push(BuiltPlan {
+                target,
+                stage,
+                path,
+                bytes: built.entry.len(),
+                weights: built.manifest.weights.len(),
+                is_new: built.entry.is_new(),
+            });
+        }
+    }
+    Ok(plans)
+}
+
+/// The plan of a program of a canonical graph, found or built; none for a program without
+/// outputs.
+pub(super) fn plan(
+    tensorrt: &Tensorrt,
+    staged: &StagedGraph,
+    stage: Stage,
+    target: &PlanTarget,
+    options: &BuildOptions,
+) -> Result<Option<Plan>> {
+    let program = staged.program(stage);
+    if program.outputs().is_empty() {
+        return Ok(None);
+    }
+    let key = PlanKey::new(program, &options.recipe(tensorrt, target));
+    let entry = options.cache.get_or_build(&key, |writer| {
+        tracing::info!("building a plan of `{}` for {target}", program.name());
+        build(tensorrt, program, stage, target, options, writer)
+    })?;
+    let manifest = Manifest::read(entry.manifest(), program).map_err(|reason| Error::Read {
+        action: format!(
+            "reading what stands beside the plan of `{}`",
+            program.name()
+        ),
+        source: std::io::Error::new(std::io::ErrorKind::InvalidData, reason),
+    })?;
+    Ok(Some(Plan {
+        key,
+        entry,
+        manifest,
+    }))
+}
+
+/// Lowers and builds a program; gives its manifest.
+fn build(
+    tensorrt: &Tensorrt,
+    program: &Graph,
+    stage: Stage,
+    target: &PlanTarget,
+    options: &BuildOptions,
+    writer: &mut (dyn Write + Send),
+) -> Result<Vec<u8>> {
+    let mut builder = tensorrt.builder()?;
+    let threads = std::thread::available_parallelism();
+    builder.set_max_threads(threads.map_or(1, std::num::NonZero::get))?;
+    let network = builder.network()?;
+    let lowered = lower(&network, program, &options.lowering())?;
+    let mut config = builder.config()?;
+    match target {
+        PlanTarget::Named(target) => config.set_targets(&[*target])?,
+        PlanTarget::ThisGpu(_) => config.set_target_of_this_gpu()?,
+    }
+    let has_weights = lowered.placeholders().next().is_some();
+    if has_weights {
+        make_weightless(tensorrt, &mut config)?;
+    }
+    if let Some(level) = options.optimization_level {
+        config.set_optimization_level(level)?;
+    }
+    if let Some(follow) = &options.follow {
+        let follow = Arc::clone(follow);
+        config.on_progress(move |progress| follow(stage, progress))?;
+    }
+    let mut profile = builder.profile()?;
+    if lowered.is_dynamic() {
+        lowered.set_profile(&mut profile)?;
+        config.add_profile(&profile)?;
+    }
+    builder.build(&network, &config, writer)?;
+    let mut manifest = Manifest::new(&lowered);
+    if !has_weights {
+        // The plan has all of its constants.
+        manifest.weights.clear();
+    }
+    Ok(manifest.to_bytes())
+}
+
+/// No weight is in the plan, and each can be set by its name.
+fn make_weightless(tensorrt: &Tensorrt, config: &mut Config<'_>) -> Result<()> {
+    config.set_flag(Flag::StripPlan, true)?;
+    // Null placeholders came together with this flag's use for them. Before, every constant of
+    // the engine can be refitted, or none.
+    let refit = if tensorrt.takes_placeholders() {
+        Flag::RefitIndividual
+    } else {
+        Flag::Refit
+    };
+    config.set_flag(refit, true)
+}
+
+impl BuildOptions {
+    /// The graph's own ranges, the library's own effort, and plans kept in `cache`.
+    pub fn new(cache: PlanCache) -> Self {
+        Self {
+            cache,
+            ranges: BTreeMap::new(),
+            optimization_level: None,
+            follow: None,
+        }
+    }
+
+    /// The same with fewer values of a symbol than the graph allows: a narrow range is faster,
+    /// and one size more so.
+    #[must_use]
+    pub fn with_range(mut self, symbol: impl Into<String>, range: SizeRange) -> Self {
+        self.ranges.insert(symbol.into(), range);
+        self
+    }
+
+    /// The same with more or less effort, 0 to 5.
+    #[must_use]
+    pub fn with_optimization_level(mut self, level: u8) -> Self {
+        self.optimization_level = Some(level);
+        self
+    }
+
+    /// The same with someone who is told how far a build is.
+    #[must_use]
+    pub fn with_follow(mut self, follow: Follow) -> Self {
+        self.follow = Some(follow);
+        self
+    }
+
+    /// Where plans are kept.
+    pub fn cache(&self) -> &PlanCache {
+        &self.cache
+    }
+
+    /// The ranges that are narrower than the graph's.
+    pub(super) fn ranges(&self) -> &BTreeMap<String, SizeRange> {
+        &self.ranges
+    }
+
+    fn lowering(&self) -> LowerOptions {
+        LowerOptions {
+            symbols: self.ranges.clone(),
+        }
+    }
+
+    /// All that a plan depends on beside its program.
+    fn recipe(&self, tensorrt: &Tensorrt, target: &PlanTarget) -> Recipe {
+        let mut recipe = Recipe::new(tensorrt.abi(), target.to_string())
+            .with("library", tensorrt.tag())
+            .with("tintype", env!("CARGO_PKG_VERSION"))
+            .with("lowering", lower::REVISION)
+            .with("manifest", MANIFEST)
+            .with("placeholders", tensorrt.takes_placeholders());
+        if let Some(level) = self.optimization_level {
+            recipe = recipe.with("optimization level", level);
+        }
+        for (symbol, range) in &self.ranges {
+            let range = format!("{}..{}..{}", range.min, range.opt, range.max);
+            recipe = recipe.with(format!("range of {symbol}"), range);
+        }
+        recipe
+    }
+}
+
+impl fmt::Debug for BuildOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BuildOptions")
+            .field("cache", &self.cache)
+            .field("ranges", &self.ranges)
+            .field("optimization_level", &self.optimization_level)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Display for PlanTarget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Named(target) => write!(f, "{target}"),
+            Self::ThisGpu(name) => write!(f, "this {name}"),
+        }
+    }
+}
+
+/// The form of what stands beside plans.
+const MANIFEST: u32 = 1;

@@ -1,0 +1,264 @@
+//! Sessions and request states.
+
+use std::any::Any;
+use std::collections::HashMap;
+use std::sync::{Arc, Weak};
+
+use tintype_backend::{DeviceTensor, Error, RequestState, Result, Session, Tensors};
+use tintype_device::{CudaTensor, DeviceBuffer, Staging, Stream};
+use tintype_ir::{Binding, Error as IrError, Stage};
+use tintype_tensor::{DType, Shape};
+
+use super::executable::Shared;
+use super::instance::Instance;
+use crate::engine::{Context, Outputs};
+
+/// A stream, contexts in it, and memory that these share, since they run one after another.
+pub(super) struct TensorrtSession {
+    shared: Arc<Shared>,
+    /// By which engines know the session's contexts.
+    number: u64,
+    stream: Stream,
+    staging: Staging,
+    scratch: Option<Arc<DeviceBuffer>>,
+    /// The engines in which it has contexts.
+    used: Vec<Weak<Instance>>,
+}
+
+/// What a request computed, and the engine of its steps.
+struct TensorrtState {
+    shared: Arc<Shared>,
+    /// Held, so that a refit leaves its weights alone.
+    step: Option<Arc<Instance>>,
+    binding: Binding,
+    /// Request inputs and results of the request program that the step reads.
+    handed: HashMap<String, CudaTensor>,
+    outputs: Tensors,
+}
+
+impl RequestState for TensorrtState {
+    fn outputs(&self) -> &Tensors {
+        &self.outputs
+    }
+
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+}
+
+impl TensorrtSession {
+    pub(super) fn new(shared: Arc<Shared>, number: u64) -> crate::Result<Self> {
+        let stream = shared.runtime.device().new_stream()?;
+        Ok(Self {
+            shared,
+            number,
+            staging: Staging::with_sizes(&stream, 2, STAGING)?,
+            stream,
+            scratch: None,
+            used: Vec::new(),
+        })
+    }
+}
+
+impl Session for TensorrtSession {
+    fn prepare(&mut self, inputs: &Tensors) -> Result<Box<dyn RequestState>> {
+        let shared = Arc::clone(&self.shared);
+        let [request, step] = shared.engines()?;
+        let mut binding = Binding::new();
+        let given = self.inputs(Stage::Request, inputs, &mut binding)?;
+        let results = match &request {
+            Some(instance) => self.run(instance, &given, &binding)?,
+            None => Vec::new(),
+        };
+        let is_handed = |name: &str| shared.graph.handed_to_step().any(|other| other == name);
+        let graph_outputs = shared.graph.source.outputs();
+        let mut outputs = Tensors::new();
+        let mut handed: HashMap<String, CudaTensor> = given;
+        handed.retain(|name, _| is_handed(name));
+        for (name, tensor) in results {
+            if graph_outputs.iter().any(|output| output.name == name) {
+                outputs.insert(name.clone(), tensor.clone());
+            }
+            if is_handed(&name) {
+                handed.insert(name, tensor);
+            }
+        }
+        Ok(Box::new(TensorrtState {
+            shared,
+            step,
+            binding,
+            handed,
+            outputs,
+        }))
+    }
+
+    fn step(&mut self, state: &dyn RequestState, inputs: &Tensors) -> Result<Tensors> {
+        let state = state.as_any().downcast_ref::<TensorrtState>();
+        let state = state.ok_or(Error::ForeignState)?;
+        if !Arc::ptr_eq(&state.shared, &self.shared) {
+            return Err(Error::ForeignState);
+        }
+        let mut binding = state.binding.clone();
+        let mut given = self.inputs(Stage::Step, inputs, &mut binding)?;
+        self.check_request_inputs(state, &mut binding)?;
+        for (name, tensor) in &state.handed {
+            given.insert(name.clone(), tensor.clone());
+        }
+        let results = match &state.step {
+            Some(instance) => self.run(instance, &given, &binding)?,
+            None => Vec::new(),
+        };
+        Ok(results.into_iter().collect())
+    }
+}
+
+impl TensorrtSession {
+    /// The inputs of a stage, checked against the graph, on the device, with their symbols bound.
+    fn inputs(
+        &mut self,
+        stage: Stage,
+        inputs: &Tensors,
+        binding: &mut Binding,
+    ) -> Result<HashMap<String, CudaTensor>> {
+        let graph = &self.shared.graph;
+        // Twice: sizes that follow from several symbols are known when all are.
+        for _ in 0..2 {
+            for (name, tensor) in inputs.iter() {
+                graph.expect_input(stage, name)?;
+                binding.bind_input(&graph.source, name, tensor.dtype(), tensor.shape())?;
+            }
+        }
+        if let Some(missing) = graph
+            .inputs_of(stage)
+            .find(|input| inputs.get(&input.name).is_none())
+        {
+            return Err(Error::MissingInput(missing.name.clone()));
+        }
+        self.check_ranges(binding)?;
+        let mut given = HashMap::new();
+        for (name, tensor) in inputs.iter() {
+            given.insert(name.to_owned(), self.on_device(tensor)?);
+        }
+        Ok(given)
+    }
+
+    /// A plan may be for fewer sizes than the graph.
+    fn check_ranges(&self, binding: &Binding) -> Result<()> {
+        for (symbol, range) in self.shared.build.ranges() {
+            if let Some(found) = binding.get(symbol)
+                && !(range.min..=range.max).contains(&found)
+            {
+                return Err(Error::Ir(IrError::Range {
+                    input: format!("the plan of {}", self.shared.graph.source.name()),
+                    symbol: symbol.clone(),
+                    min: range.min,
+                    max: range.max,
+                    found,
+                }));
+            }
+        }
+        Ok(())
+    }
+
+    /// Sizes of request inputs may follow from symbols that only step inputs bind.
+    fn check_request_inputs(&self, state: &TensorrtState, binding: &mut Binding) -> Result<()> {
+        use tintype_backend::DeviceMemory;
+        let graph = &self.shared.graph;
+        for input in graph.inputs_of(Stage::Request) {
+            if let Some(tensor) = state.handed.get(&input.name) {
+                let (dtype, shape) = (tensor.dtype(), tensor.shape());
+                binding.bind_input(&graph.source, &input.name, dtype, shape)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The tensor on this device, uploaded if it lies elsewhere.
+    fn on_device(&mut self, tensor: &DeviceTensor) -> Result<CudaTensor> {
+        if let Some(tensor) = CudaTensor::of(tensor, self.shared.runtime.device()) {
+            return Ok(tensor.clone());
+        }
+        let tensor = CudaTensor::upload(&tensor.to_host()?, &mut self.staging);
+        Ok(tensor.map_err(crate::Error::from)?)
+    }
+
+    /// Runs a program in the session's stream.
+    fn run(
+        &mut self,
+        instance: &Arc<Instance>,
+        inputs: &HashMap<String, CudaTensor>,
+        binding: &Binding,
+    ) -> Result<Vec<(String, CudaTensor)>> {
+        let weak = Arc::downgrade(instance);
+        self.used.retain(|used| used.strong_count() > 0);
+        if !self.used.iter().any(|used| used.ptr_eq(&weak)) {
+            self.used.push(weak);
+        }
+        let outputs = instance.with_context(self.number, |context| {
+            self.give_inputs(instance, context, inputs, binding)?;
+            Ok(self.enqueue(context)?)
+        })?;
+        let outputs = instance.manifest().outputs.iter().map(|output| {
+            let tensor = outputs[output.tensor.as_str()].clone();
+            (output.name.clone(), tensor)
+        });
+        Ok(outputs.collect())
+    }
+
+    fn give_inputs(
+        &self,
+        instance: &Instance,
+        context: &mut Context,
+        inputs: &HashMap<String, CudaTensor>,
+        binding: &Binding,
+    ) -> Result<()> {
+        for input in &instance.manifest().inputs {
+            if let Some(symbol) = &input.symbol {
+                let size = binding.get(symbol);
+                let size = size.ok_or_else(|| Error::Ir(IrError::Unbound(symbol.clone())))?;
+                context.set_input(&input.tensor, &self.only_size(size)?)?;
+                continue;
+            }
+            let tensor = inputs.get(&input.name);
+            let tensor = tensor.ok_or_else(|| Error::MissingInput(input.name.clone()))?;
+            context.set_input(&input.tensor, tensor)?;
+        }
+        Ok(())
+    }
+
+    /// A tensor whose size alone is read.
+    fn only_size(&self, size: usize) -> crate::Result<CudaTensor> {
+        let shape = Shape::from([size]);
+        let bytes = shape
+            .byte_len(DType::I32)
+            .map_err(tintype_device::Error::from)?;
+        let buffer = Arc::new(DeviceBuffer::allocate(&self.stream, bytes)?);
+        Ok(CudaTensor::new(DType::I32, shape, buffer, &self.stream)?)
+    }
+
+    fn enqueue(&mut self, context: &mut Context) -> crate::Result<Outputs> {
+        let needed = context.needed_bytes()?;
+        let scratch = match self.scratch.take() {
+            Some(scratch) if scratch.len() >= needed => scratch,
+            // The smaller one goes first: both together may not fit.
+            smaller => {
+                drop(smaller);
+                Arc::new(DeviceBuffer::allocate(&self.stream, needed)?)
+            }
+        };
+        context.set_memory(Arc::clone(&scratch))?;
+        self.scratch = Some(scratch);
+        context.enqueue(&self.stream)
+    }
+}
+
+impl Drop for TensorrtSession {
+    fn drop(&mut self) {
+        for instance in self.used.drain(..).filter_map(|used| used.upgrade()) {
+            instance.end_session(self.number);
+        }
+    }
+}
+
+/// Inputs are small; weights do not come this way.
+const STAGING: usize = 4 << 20;

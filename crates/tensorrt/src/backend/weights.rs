@@ -1,0 +1,171 @@
+//! The part of a weight program that a refit needs, run on the device.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+
+use tintype_backend::Result;
+use tintype_device::{CudaTensor, WeightProgram, WeightRunner};
+use tintype_ir::{Evaluator, Graph, TensorType, Value};
+use tintype_weights::{Error as WeightsError, Parameters};
+
+use super::NAME;
+use super::instance::{NewWeight, NewWeights};
+
+/// A weight program with what it reads.
+#[derive(Clone, Copy)]
+pub(super) struct Inputs<'a> {
+    pub(super) program: &'a Graph,
+    pub(super) parameters: &'a Parameters,
+    /// Computes what has no kernel.
+    pub(super) evaluator: &'a dyn Evaluator,
+}
+
+impl Inputs<'_> {
+    /// Looks at every parameter that `names` need, without reading it.
+    ///
+    /// # Errors
+    /// One that is missing, of another shape, or holds no floats where floats are needed.
+    pub(super) fn check(&self, names: &BTreeSet<String>) -> Result<()> {
+        for index in reached_parameters(self.program, names) {
+            let parameter = &self.program.parameters()[index];
+            check_parameter(self.parameters, &parameter.name, &parameter.ty)?;
+        }
+        Ok(())
+    }
+
+    /// Computes weights. They lie on the device, all of them, as long as `budget` bytes suffice;
+    /// of what does not fit, parameters that are used as they are stay in their mapped file, and
+    /// other weights are copied back to the host.
+    pub(super) fn compute(
+        &self,
+        names: &BTreeSet<String>,
+        budget: usize,
+        runner: &mut WeightRunner,
+    ) -> Result<NewWeights> {
+        let mut weights = self.left_in_files(names, budget)?;
+        let wanted: HashSet<&str> = names
+            .iter()
+            .map(String::as_str)
+            .filter(|name| !weights.contains_key(*name))
+            .collect();
+        let stream = runner.stream().clone();
+        let mut on_device = 0;
+        let program = WeightProgram {
+            graph: self.program,
+            parameters: self.parameters,
+            wanted: Some(&wanted),
+            evaluator: self.evaluator,
+        };
+        let mut deliver = |name: &str, tensor: CudaTensor| {
+            let bytes = tensor.byte_len();
+            let weight = if on_device + bytes <= budget {
+                on_device += bytes;
+                NewWeight::Device(tensor)
+            } else {
+                NewWeight::Host(tensor.download(&stream)?)
+            };
+            weights.insert(name.to_owned(), weight);
+            Ok(())
+        };
+        let run = runner.run(&program, &mut deliver);
+        run.map_err(|error| error.for_backend(NAME))?;
+        Ok(weights)
+    }
+
+    /// Weights that are parameters as they are stored, as many as do not fit on the device.
+    fn left_in_files(&self, names: &BTreeSet<String>, budget: usize) -> Result<NewWeights> {
+        let outputs = || {
+            let outputs = self.program.outputs().iter();
+            outputs.filter(|output| names.contains(&output.name))
+        };
+        let total: usize = outputs()
+            .map(|output| bytes(self.program, output.value))
+            .sum();
+        let mut excess = total.saturating_sub(budget);
+        let mut left = HashMap::new();
+        for output in outputs() {
+            let Value::Parameter(index) = output.value else {
+                continue;
+            };
+            if excess == 0 {
+                break;
+            }
+            let parameter = &self.program.parameters()[index];
+            if self.parameters.info(&parameter.name)?.dtype == parameter.ty.dtype {
+                let tensor = self.parameters.get(&parameter.name)?;
+                left.insert(output.name.clone(), NewWeight::Host(tensor));
+                excess = excess.saturating_sub(bytes(self.program, output.value));
+            }
+        }
+        Ok(left)
+    }
+}
+
+/// The bytes of some weights, or of those that a program does not have.
+pub(super) fn total_bytes<'n>(program: &Graph, names: impl Iterator<Item = &'n str>) -> usize {
+    let names: HashSet<&str> = names.collect();
+    let outputs = program.outputs().iter();
+    outputs
+        .filter(|output| names.contains(output.name.as_str()))
+        .map(|output| bytes(program, output.value))
+        .sum()
+}
+
+/// A weight's bytes; weights have static types.
+fn bytes(program: &Graph, value: Value) -> usize {
+    let ty = program.type_of(value);
+    let shape = ty.static_shape();
+    shape.map_or(0, |shape| shape.byte_len(ty.dtype).unwrap_or_default())
+}
+
+/// The parameters that some outputs depend on, by number.
+fn reached_parameters(program: &Graph, names: &BTreeSet<String>) -> BTreeSet<usize> {
+    let mut nodes = vec![false; program.nodes().len()];
+    let mut parameters = BTreeSet::new();
+    let mut reach = |value: Value, nodes: &mut Vec<bool>| match value {
+        Value::Parameter(index) => {
+            parameters.insert(index);
+        }
+        Value::Node(index) => nodes[index] = true,
+        Value::Input(_) => {}
+    };
+    let outputs = program.outputs().iter();
+    for output in outputs.filter(|output| names.contains(&output.name)) {
+        reach(output.value, &mut nodes);
+    }
+    for index in (0..program.nodes().len()).rev() {
+        if nodes[index] {
+            for &operand in &program.nodes()[index].operands {
+                reach(operand, &mut nodes);
+            }
+        }
+    }
+    parameters
+}
+
+fn check_parameter(parameters: &Parameters, name: &str, ty: &TensorType) -> Result<()> {
+    let info = parameters.info(name)?;
+    let expected = ty.static_shape().expect("parameters have static types");
+    if info.shape != expected {
+        return Err(WeightsError::Shape {
+            origin: parameters.origin(),
+            tensor: name.to_owned(),
+            expected,
+            found: info.shape,
+        }
+        .into());
+    }
+    if ty.dtype.is_float() && !info.dtype.is_float() {
+        return Err(WeightsError::Parameter {
+            origin: parameters.origin(),
+            tensor: name.to_owned(),
+            expected: "floats".to_owned(),
+            found: info.dtype.to_string(),
+        }
+        .into());
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+#[path = "weights_tests.rs"]
+mod tests;

@@ -1,0 +1,89 @@
+use tintype_cpu::CpuEvaluator;
+use tintype_tensor::{DType, Tensor};
+
+use super::*;
+
+const PROGRAM: &str = r#"graph "weights" {
+  param @a: f32[4]
+  param @b: f32[8]
+  param @c: bf16[4]
+  param @d: f32[4]
+  %0: f32[4] = add @a, @d
+  output sum = %0
+  output b = @b
+  output c = @c
+}"#;
+
+fn parameters() -> Parameters {
+    Parameters::builder()
+        .tensor("a", zeros(DType::F32, 4))
+        .tensor("b", zeros(DType::F32, 8))
+        .tensor("c", zeros(DType::F32, 4))
+        .tensor("d", zeros(DType::F32, 4))
+        .build()
+        .unwrap()
+}
+
+fn zeros(dtype: DType, size: usize) -> Tensor {
+    let bytes = vec![0; dtype.byte_len(size).unwrap()];
+    Tensor::from_bytes(dtype, [size], bytes).unwrap()
+}
+
+fn names(names: &[&str]) -> BTreeSet<String> {
+    names.iter().map(|name| (*name).to_owned()).collect()
+}
+
+fn with<T>(parameters: &Parameters, test: impl FnOnce(Inputs<'_>) -> T) -> T {
+    test(Inputs {
+        program: &tintype_ir::parse(PROGRAM).unwrap(),
+        parameters,
+        evaluator: &CpuEvaluator,
+    })
+}
+
+#[test]
+fn parameters_are_checked_where_they_are_reached() {
+    let missing = parameters()
+        .renamed(|name| (name != "a").then(|| name.to_owned()))
+        .unwrap();
+    let check = |wanted: &[&str]| with(&missing, |inputs| inputs.check(&names(wanted)));
+    assert!(check(&["b", "c"]).is_ok());
+    assert!(check(&["sum"]).unwrap_err().to_string().contains("`a`"));
+    let mut other = missing;
+    other.insert("a", zeros(DType::F32, 5)).unwrap();
+    let error = with(&other, |inputs| inputs.check(&names(&["sum"])).unwrap_err());
+    assert!(error.to_string().contains("[5]"), "{error}");
+    let mut integers = other
+        .renamed(|name| (name != "a").then(|| name.to_owned()))
+        .unwrap();
+    integers.insert("a", zeros(DType::I64, 4)).unwrap();
+    let error = with(&integers, |inputs| {
+        inputs.check(&names(&["sum"])).unwrap_err()
+    });
+    assert!(error.to_string().contains("floats"), "{error}");
+}
+
+#[test]
+fn what_does_not_fit_stays_in_its_file_if_it_can() {
+    let left = |budget| {
+        let all = names(&["sum", "b", "c"]);
+        let left = with(&parameters(), |inputs| {
+            inputs.left_in_files(&all, budget).unwrap()
+        });
+        let mut left: Vec<String> = left.into_keys().collect();
+        left.sort();
+        left
+    };
+    // 16 bytes of `sum`, 32 of `b`, 8 of `c`, which is stored as f32 and must be converted.
+    assert_eq!(left(56), [""; 0]);
+    assert_eq!(left(55), ["b"]);
+    assert_eq!(left(0), ["b"]);
+}
+
+#[test]
+fn bytes_are_those_of_the_names() {
+    with(&parameters(), |inputs| {
+        assert_eq!(total_bytes(inputs.program, ["sum", "c"].into_iter()), 24);
+        assert_eq!(total_bytes(inputs.program, ["other"].into_iter()), 0);
+    });
+}
