@@ -73,11 +73,11 @@ impl Builder {
         })?;
         // SAFETY: the caller owns a network, and `Network` borrows the builder.
         let object = unsafe { Owned::new(object) };
-        // SAFETY: the network is alive; the recorder lives in the builder, which outlives it.
-        self.calls
-            .run("setting the network's error recorder", || unsafe {
-                object.set_error_recorder(self.calls.recorder())
-            })?;
+        let recorder = self.calls.recorder();
+        self.calls.run("setting the network's recorder", || {
+            // SAFETY: the network is alive; the recorder lives in the builder, which outlives it.
+            unsafe { object.set_error_recorder(recorder) }
+        })?;
         Ok(Network::new(self, object))
     }
 

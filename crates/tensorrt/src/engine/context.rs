@@ -1,4 +1,6 @@
-//! The context: runs of an engine.
+//! The context: what a run takes and gives.
+
+mod run;
 
 use std::ptr;
 use std::sync::Arc;
@@ -8,9 +10,9 @@ use tintype_device::{CudaTensor, DeviceBuffer, Event, Stream};
 use tintype_tensor::Shape;
 use tintype_tensorrt_sys::{IExecutionContext, IRuntimeConfig};
 
-use super::binding::{Binding, HostValues, wait_for};
-use super::tensors::{from_dims, text, to_dims};
-use super::{Allocation, ContextOptions, Engine, IoTensor, Outputs, RuntimeCache};
+use super::binding::{Binding, HostValues};
+use super::tensors::{from_dims, to_dims};
+use super::{Allocation, ContextOptions, Engine, IoTensor, RuntimeCache};
 use crate::calls::{Calls, Owned};
 use crate::{Error, Result};
 
@@ -43,23 +45,12 @@ pub struct Context {
 // that use it take `&mut self` or, since it is not `Sync`, are called by the one that has it.
 unsafe impl Send for Context {}
 
-/// An output of the run that is being enqueued.
-struct Place {
-    tensor: usize,
-    shape: Shape,
-    buffer: Arc<DeviceBuffer>,
-}
-
 impl Context {
     pub(super) fn new(engine: &Engine, options: &ContextOptions) -> Result<Self> {
         engine.device().bind()?;
         if let Some(cache) = &options.runtime_cache {
-            expect_own(
-                engine,
-                cache.engine().is_same(engine),
-                "the runtime cache",
-                "engine",
-            )?;
+            let is_own = cache.engine().is_same(engine);
+            expect_own(engine, is_own, "the runtime cache", "engine")?;
         }
         let calls = engine.calls();
         let config = calls.object("creating a runtime configuration", || {
@@ -114,7 +105,11 @@ impl Context {
         let index = self.engine.expect_profile(profile)?;
         self.expect_stream(stream)?;
         self.wait()?;
-        self.bindings.fill_with(Binding::default);
+        for (tensor, binding) in self.engine.tensors().iter().zip(&mut self.bindings) {
+            if tensor.is_input {
+                *binding = Binding::None;
+            }
+        }
         self.is_changed = true;
         let action = format_args!("switching to profile {profile}");
         let switched = self.calls.done(action, || {
@@ -149,7 +144,7 @@ impl Context {
             &format!("input `{input}`"),
             "device",
         )?;
-        self.set_sizes(&own, tensor.shape())?;
+        self.set_sizes(index, &own, tensor.shape())?;
         let address = tensor.buffer().address() as *const _;
         self.calls
             .done(format_args!("binding input `{input}`"), || {
@@ -170,9 +165,8 @@ impl Context {
     /// As [`Context::set_input`].
     pub fn set_input_sizes(&mut self, input: &str, sizes: &[usize]) -> Result<()> {
         let (index, own) = self.input(input, false)?;
-        self.set_sizes(&own, sizes)?;
-        // A tensor of other sizes must not be read with these.
         self.bindings[index] = Binding::None;
+        self.set_sizes(index, &own, sizes)?;
         self.calls
             .done(format_args!("unbinding input `{input}`"), || {
                 // SAFETY: context and name are alive.
@@ -198,7 +192,8 @@ impl Context {
         let values = HostValues::new(input, own.dtype, values)?;
         // The library may not have read the old ones.
         self.wait()?;
-        self.set_sizes(&own, sizes)?;
+        self.bindings[index] = Binding::None;
+        self.set_sizes(index, &own, sizes)?;
         self.calls
             .done(format_args!("binding input `{input}`"), || {
                 // SAFETY: context and name are alive; the values are kept as long as they are bound.
@@ -218,13 +213,7 @@ impl Context {
     /// # Errors
     /// [`Error::Unknown`] if there is no such output; [`Error::Foreign`] for another device.
     pub fn set_output(&mut self, output: &str, buffer: Option<Arc<DeviceBuffer>>) -> Result<()> {
-        let name = &self.engine.expect_tensor(output, false)?.name;
-        let index = self
-            .engine
-            .tensors()
-            .iter()
-            .position(|tensor| &tensor.name == name);
-        let index = index.expect("the engine has the tensor");
+        let (index, _) = self.engine.expect_tensor(output, false)?;
         self.bindings[index] = match buffer {
             None => Binding::None,
             Some(buffer) => {
@@ -245,11 +234,19 @@ impl Context {
     /// same time may share it.
     ///
     /// # Errors
-    /// [`Error::Foreign`] for another device. Whether it is large enough is looked at when the
+    /// [`Error::Foreign`] for another device; [`Error::Setting`] if the context has memory of its
+    /// own. Whether it is large enough is looked at when the
     /// sizes of all inputs are known: see [`Context::needed_bytes`].
     pub fn set_memory(&mut self, buffer: Arc<DeviceBuffer>) -> Result<()> {
         let is_own = buffer.device().is_same(self.engine.device());
         expect_own(&self.engine, is_own, "the context's memory", "device")?;
+        if self.allocation != Allocation::Caller {
+            return Err(Error::Setting {
+                what: "where the context's memory comes from".to_owned(),
+                expected: format!("{:?}", Allocation::Caller),
+                found: format!("{:?}", self.allocation),
+            });
+        }
         self.wait()?;
         self.memory = Some(buffer);
         self.is_changed = true;
@@ -274,43 +271,7 @@ impl Context {
     /// [`Error::Unknown`] if there is no such output; [`Error::Mismatch`] if sizes are not known
     /// before a run.
     pub fn output_sizes(&self, output: &str) -> Result<Vec<usize>> {
-        self.sizes(self.engine.expect_tensor(output, false)?)
-    }
-
-    /// Puts a run into a stream; the host does not wait. Outputs can be read in the order of
-    /// the stream, elsewhere after their events.
-    ///
-    /// # Errors
-    /// [`Error::Missing`] with the inputs that were not given; [`Error::Mismatch`] for memory
-    /// that is too small; [`Error::Call`] with the library's reasons.
-    pub fn enqueue(&mut self, stream: &Stream) -> Result<Outputs> {
-        self.expect_stream(stream)?;
-        self.engine.device().bind()?;
-        self.expect_inputs()?;
-        if self.is_changed {
-            self.infer_shapes()?;
-            self.give_memory()?;
-            self.is_changed = false;
-        }
-        let places = self.place_outputs(stream)?;
-        self.wait_in(stream)?;
-        let enqueued = self.engine.order().run(stream, || {
-            self.calls.done("enqueueing a run", || {
-                // SAFETY: the context and all that it is bound to are alive, and are kept until
-                // the device is done: buffers are told so below.
-                unsafe { self.object.enqueue_v3(stream.as_raw()) }
-            })
-        });
-        // Also of a run that failed some may be under way.
-        self.last = Some((stream.clone(), stream.record()?));
-        for binding in &self.bindings {
-            binding.used_by(stream)?;
-        }
-        if let Some(memory) = &self.memory {
-            memory.read_by(stream)?;
-        }
-        enqueued?;
-        self.outputs(places, stream)
+        self.sizes(self.engine.expect_tensor(output, false)?.1)
     }
 
     /// Waits until no run of this context is under way.
@@ -327,12 +288,7 @@ impl Context {
 
     /// An input by its name, which lies where the caller thinks.
     fn input(&self, input: &str, on_host: bool) -> Result<(usize, IoTensor)> {
-        let tensors = self.engine.tensors().iter().enumerate();
-        let own = self.engine.expect_tensor(input, true)?;
-        let index = tensors
-            .into_iter()
-            .find(|(_, tensor)| tensor.name == own.name);
-        let (index, _) = index.expect("the engine has the tensor");
+        let (index, own) = self.engine.expect_tensor(input, true)?;
         if own.is_on_host != on_host {
             let place = |on_host| {
                 if on_host {
@@ -350,7 +306,9 @@ impl Context {
         Ok((index, own.clone()))
     }
 
-    fn set_sizes(&mut self, own: &IoTensor, sizes: &[usize]) -> Result<()> {
+    /// Gives the sizes of an input. If they are new, nothing is bound to it any more: what was
+    /// might be too small.
+    fn set_sizes(&mut self, index: usize, own: &IoTensor, sizes: &[usize]) -> Result<()> {
         if !own.accepts(sizes) {
             return Err(mismatch(
                 own,
@@ -361,6 +319,7 @@ impl Context {
             return Ok(());
         }
         let dims = to_dims(sizes)?;
+        self.bindings[index] = Binding::None;
         self.is_changed = true;
         let action = format_args!("setting the sizes of input `{}` to {sizes:?}", own.name);
         self.calls.done(action, || {
@@ -385,140 +344,6 @@ impl Context {
         let is_own = stream.device().is_same(self.engine.device());
         expect_own(&self.engine, is_own, "the stream", "device")
     }
-
-    fn expect_inputs(&self) -> Result<()> {
-        let tensors = self.engine.tensors().iter().zip(&self.bindings);
-        let missing = tensors
-            .filter(|(tensor, binding)| tensor.is_input && matches!(binding, Binding::None))
-            .map(|(tensor, _)| tensor.name.clone())
-            .collect::<Vec<_>>();
-        expect_none(missing)
-    }
-
-    fn infer_shapes(&self) -> Result<()> {
-        let mut names = vec![ptr::null(); self.bindings.len()];
-        let missing = self.calls.checked("inferring shapes", || {
-            // SAFETY: the context is alive, and there is room for so many names.
-            unsafe {
-                self.object
-                    .infer_shapes(names.len() as i32, names.as_mut_ptr())
-            }
-        })?;
-        if missing < 0 {
-            return Err(Error::Mismatch {
-                name: "inputs".to_owned(),
-                expected: "sizes that fit each other".to_owned(),
-                found: "sizes that do not".to_owned(),
-            });
-        }
-        let missing = names.iter().take(missing as usize);
-        // SAFETY: so many names were written, which live with the engine.
-        expect_none(missing.map(|name| unsafe { text(*name) }).collect())
-    }
-
-    /// Gives the library the caller's memory, if it is large enough.
-    fn give_memory(&mut self) -> Result<()> {
-        if self.allocation != Allocation::Caller {
-            return Ok(());
-        }
-        let needed = self.needed_bytes()?;
-        let len = self.memory.as_ref().map_or(0, |memory| memory.len());
-        if len < needed {
-            return Err(Error::Mismatch {
-                name: "memory of the context".to_owned(),
-                expected: format!("{needed} bytes"),
-                found: format!("{len} bytes"),
-            });
-        }
-        let Some(memory) = &self.memory else {
-            return Ok(());
-        };
-        let address = memory.address() as *mut _;
-        self.calls.checked("giving the context its memory", || {
-            // SAFETY: the context is alive; the memory is kept until after it.
-            unsafe { self.object.set_device_memory_v2(address, len as i64) }
-        })
-    }
-
-    /// Memory for all outputs, new where none is bound.
-    fn place_outputs(&self, stream: &Stream) -> Result<Vec<Place>> {
-        let tensors = self.engine.tensors().iter().zip(&self.bindings).enumerate();
-        let mut places = Vec::new();
-        for (index, (tensor, binding)) in tensors.filter(|(_, (tensor, _))| !tensor.is_input) {
-            if tensor.is_on_host {
-                return Err(mismatch(tensor, "an output in host memory".to_owned()));
-            }
-            let shape = Shape::from(self.sizes(tensor)?);
-            let bytes = self.output_bytes(tensor, &shape)?;
-            let buffer = match binding {
-                Binding::Output(buffer) if buffer.len() < bytes => {
-                    return Err(Error::Mismatch {
-                        name: tensor.name.clone(),
-                        expected: format!("memory of {bytes} bytes"),
-                        found: format!("{} bytes", buffer.len()),
-                    });
-                }
-                Binding::Output(buffer) => buffer.clone(),
-                _ => Arc::new(DeviceBuffer::allocate(stream, bytes)?),
-            };
-            let address = buffer.address() as *mut _;
-            self.calls
-                .done(format_args!("binding output `{}`", tensor.name), || {
-                    // SAFETY: context and name are alive. The memory is large enough; it is kept
-                    // until the run is done, and the next run binds it or another anew.
-                    unsafe {
-                        self.object
-                            .set_output_tensor_address(tensor.raw_name.as_ptr(), address)
-                    }
-                })?;
-            places.push(Place {
-                tensor: index,
-                shape,
-                buffer,
-            });
-        }
-        Ok(places)
-    }
-
-    /// The bytes of an output, and what the library may write beyond.
-    fn output_bytes(&self, tensor: &IoTensor, shape: &Shape) -> Result<usize> {
-        let bytes = shape
-            .byte_len(tensor.dtype)
-            .map_err(tintype_device::Error::from)?;
-        let most = self.calls.run("asking for the size of an output", || {
-            // SAFETY: context and name are alive.
-            unsafe { self.object.get_max_output_size(tensor.raw_name.as_ptr()) }
-        })?;
-        Ok(bytes.max(usize::try_from(most).unwrap_or_default()))
-    }
-
-    /// Lets later work in `stream` begin when everything is ready for it.
-    fn wait_in(&self, stream: &Stream) -> Result<()> {
-        if let Some((other, event)) = &self.last
-            && !other.is_same(stream)
-        {
-            stream.wait(event)?;
-        }
-        if let Some(memory) = &self.memory {
-            wait_for(memory, stream)?;
-        }
-        self.bindings
-            .iter()
-            .try_for_each(|binding| binding.wait_in(stream))
-    }
-
-    fn outputs(&self, places: Vec<Place>, stream: &Stream) -> Result<Outputs> {
-        let output = |place: Place| {
-            let own = &self.engine.tensors()[place.tensor];
-            let tensor = CudaTensor::new(own.dtype, place.shape, place.buffer, stream)?;
-            Ok((own.name.clone(), tensor))
-        };
-        places
-            .into_iter()
-            .map(output)
-            .collect::<Result<_>>()
-            .map(Outputs::new)
-    }
 }
 
 impl Drop for Context {
@@ -541,16 +366,6 @@ fn mismatch(own: &IoTensor, found: String) -> Error {
         expected: format!("{}{:?}", own.dtype, own.sizes),
         found,
     }
-}
-
-fn expect_none(names: Vec<String>) -> Result<()> {
-    if names.is_empty() {
-        return Ok(());
-    }
-    Err(Error::Missing {
-        action: "running an engine".to_owned(),
-        names,
-    })
 }
 
 fn expect_own(engine: &Engine, is_own: bool, what: &str, owner: &'static str) -> Result<()> {

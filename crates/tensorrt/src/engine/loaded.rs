@@ -34,13 +34,10 @@ unsafe impl Sync for Shared {}
 impl Engine {
     pub(super) fn new(runtime: &Runtime, object: Owned<ICudaEngine>) -> Result<Self> {
         let calls = Calls::new(runtime.tensorrt().abi());
+        let (recorder, action) = (calls.recorder(), "setting the engine's error recorder");
         // SAFETY: the engine is alive, and the recorder outlives it: fields are dropped in
         // their order.
-        runtime
-            .calls()
-            .run("setting the engine's error recorder", || unsafe {
-                object.set_error_recorder(calls.recorder())
-            })?;
+        calls.run(action, || unsafe { object.set_error_recorder(recorder) })?;
         // SAFETY: the engine is alive.
         let tensors = unsafe { IoTensor::all_of(object.raw()) }?;
         Ok(Self(Arc::new(Shared {
@@ -84,7 +81,7 @@ impl Engine {
     /// # Errors
     /// [`Error::Unknown`] if there is no such input; [`Error::Setting`] for no such profile.
     pub fn profile_shapes(&self, input: &str, profile: usize) -> Result<[Vec<i64>; 3]> {
-        let tensor = self.expect_tensor(input, true)?;
+        let (_, tensor) = self.expect_tensor(input, true)?;
         let index = self.expect_profile(profile)?;
         let shape = |selector| {
             // SAFETY: the engine is alive, and so is the name.
@@ -136,7 +133,11 @@ impl Engine {
 
     /// Bytes of weights that the plan does not hold; 0 if it holds all.
     pub fn stripped_bytes(&self) -> Result<u64> {
-        self.statistic(EngineStat::STRIPPED_WEIGHTS_SIZE)
+        match self.statistic(EngineStat::STRIPPED_WEIGHTS_SIZE) {
+            // An engine that was not stripped calls the question wrong.
+            Err(Error::Call { .. }) => Ok(0),
+            other => other,
+        }
     }
 
     /// A context, which runs the engine.
@@ -205,19 +206,17 @@ impl Engine {
         })
     }
 
-    /// The input or output of this name.
-    pub(super) fn expect_tensor(&self, name: &str, is_input: bool) -> Result<&IoTensor> {
+    /// The input or output of this name, and its place among all.
+    pub(super) fn expect_tensor(&self, name: &str, is_input: bool) -> Result<(usize, &IoTensor)> {
         let of_kind = || {
-            self.0
-                .tensors
-                .iter()
-                .filter(|tensor| tensor.is_input == is_input)
+            let tensors = self.0.tensors.iter().enumerate();
+            tensors.filter(|(_, tensor)| tensor.is_input == is_input)
         };
-        let found = of_kind().find(|tensor| tensor.name == name);
+        let found = of_kind().find(|(_, tensor)| tensor.name == name);
         found.ok_or_else(|| Error::Unknown {
             what: if is_input { "input" } else { "output" },
             name: name.to_owned(),
-            known: of_kind().map(|tensor| tensor.name.clone()).collect(),
+            known: of_kind().map(|(_, tensor)| tensor.name.clone()).collect(),
         })
     }
 

@@ -167,6 +167,9 @@ impl Refitter {
     }
 
     /// Lets go of weights that were set and not yet refitted.
+    ///
+    /// # Errors
+    /// [`Error::Call`]; what the library does not let go of stays set.
     pub fn unset_all(&mut self) -> Result<()> {
         while let Some(name) = self.set.keys().next().cloned() {
             self.unset(&name)?;
@@ -225,7 +228,11 @@ impl Refitter {
             tensor.buffer().read_by(stream)?;
         }
         refitted?;
-        self.unset_all()
+        if let Err(error) = self.unset_all() {
+            // The engine is refitted all the same; what is still set is kept and does no harm.
+            tracing::warn!("{error}");
+        }
+        Ok(())
     }
 
     /// Frees memory that the library keeps for further refits; the next one is slower.

@@ -161,10 +161,6 @@ impl Runtime {
         })
     }
 
-    pub(super) fn calls(&self) -> &Arc<Calls> {
-        &self.0.calls
-    }
-
     fn deserialize<E: Into<Error>>(
         &self,
         call: impl FnOnce() -> std::result::Result<Option<ICudaEngine>, E>,

@@ -3,6 +3,8 @@
 //! `cargo xtask test` fetches it (`cargo xtask fetch tensorrt` by hand). Where it is not there,
 //! each of these tests is reported as ignored, by its name, and the reason is printed.
 
+#![allow(clippy::unnecessary_wraps, reason = "all tests have one type")]
+
 mod building;
 mod refusing;
 mod settings;

@@ -100,13 +100,12 @@ pub(super) fn mistakes(tensorrt: &Tensorrt) -> Result<(), Failed> {
     );
     let other = network.input("other", DType::BF16, &[63, 7])?;
     let product = network.matrix_multiply([x, other], [false, false]);
-    let error = match product.and_then(|y| network.mark_output("y", y)) {
-        Err(error) => error.to_string(),
-        Ok(()) => {
-            let config = weightless(&builder)?;
-            error_of(builder.build(&network, &config, &mut Vec::new()))?
-        }
-    };
+    let config = weightless(&builder)?;
+    let built = product.and_then(|y| {
+        network.mark_output("y", y)?;
+        builder.build(&network, &config, &mut Vec::new())
+    });
+    let error = error_of(built)?;
     assert!(error.contains("imension"), "{error}");
     Ok(())
 }
