@@ -44,6 +44,7 @@
 //! ```
 
 mod change;
+mod exchange;
 mod executable;
 mod failure;
 mod implementation;

@@ -2,12 +2,13 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::io::{Seek, SeekFrom};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tintype_device::{CudaTensor, Stream};
 use tintype_tensor::Tensor;
 
 use super::Manifest;
+use super::exchange::Weights;
 use super::plans::Plan;
 use super::required::Required;
 use crate::Result;
@@ -49,7 +50,7 @@ struct Kernels {
 }
 
 /// New weights by name.
-pub(super) type NewWeights = HashMap<String, NewWeight>;
+pub(super) type NewWeights = Weights<NewWeight>;
 
 /// Where a new weight lies.
 #[derive(Debug, Clone)]
@@ -132,13 +133,6 @@ impl Instance {
     /// How its tensors are called.
     pub(super) fn manifest(&self) -> &Manifest {
         &self.manifest
-    }
-
-    /// Names of the weights that it needs.
-    pub(super) fn names(&self) -> BTreeSet<String> {
-        let refit = self.refit.as_ref().map(lock);
-        let names = refit.iter().flat_map(|refit| refit.required.names());
-        names.map(str::to_owned).collect()
     }
 
     /// Whether each weight comes from a program, with its dtype and number of elements.
@@ -282,9 +276,4 @@ impl Refit {
 /// What these locks protect is whole between calls, also after a panic elsewhere.
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Several handles of one engine.
-pub(super) fn is_held(instance: &Arc<Instance>) -> bool {
-    Arc::strong_count(instance) > 1
 }
