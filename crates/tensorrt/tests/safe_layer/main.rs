@@ -97,7 +97,7 @@ fn main() {
     let mut trials = Vec::from(TESTS.map(trial));
     trials.push(Trial::test(
         "version 1.4 is refused before it is called",
-        || refusing::old_version(),
+        refusing::old_version,
     ));
     libtest_mimic::run(&arguments, trials).exit();
 }
