@@ -6,7 +6,9 @@ use std::sync::Arc;
 use tintype_device::DeviceBuffer;
 use tintype_tensorrt::engine::{Allocation, ContextOptions, Specialization, Validity};
 
-use super::{Bench, ROWS, Result, WIDTH, expect_close, expect_error, expect_same, random, upload};
+use super::{
+    Bench, ROWS, Result, WIDTH, expect_close, expect_error, expect_same, random, run, upload,
+};
 
 pub(super) fn loading(bench: &Bench) -> Result<String> {
     let whole = bench.runtime.engine(&bench.plan)?;
