@@ -133,16 +133,11 @@ impl Calls {
         let code = recorded
             .first()
             .map_or(Code::Unspecified, |(code, _)| Code::new(*code));
-        let mut messages = Vec::<String>::new();
-        for message in recorded.into_iter().map(|(_, text)| text).chain(logged) {
-            let message = in_one_line(&message);
-            // The log says the same with more around it.
-            if !messages
-                .iter()
-                .any(|known| message.contains(known.as_str()))
-            {
-                messages.push(message);
-            }
+        // What is recorded is also logged, among other things: without a GPU each error comes
+        // with one of CUDA's.
+        let mut messages = once_each(recorded.into_iter().map(|(_, text)| text));
+        if messages.is_empty() {
+            messages = once_each(logged);
         }
         (result, Said { code, messages })
     }
@@ -187,6 +182,23 @@ pub(crate) fn name(name: &str) -> Result<CString> {
     })
 }
 
+/// Messages, each in one line and once, whichever function told it.
+fn once_each(messages: impl IntoIterator<Item = String>) -> Vec<String> {
+    let mut told = Vec::<String>::new();
+    for message in messages {
+        let message = in_one_line(&message);
+        // `IBuilder::build: Error Code 4: …` of one function says what `…::get: Error Code 4: …`
+        // of another does.
+        let what = message
+            .split_once(": Error Code ")
+            .map_or(&*message, |(_, what)| what);
+        if !told.iter().any(|known| known.ends_with(what)) {
+            told.push(message);
+        }
+    }
+    told
+}
+
 fn in_one_line(message: &str) -> String {
     message.split_whitespace().collect::<Vec<_>>().join(" ")
 }
@@ -227,6 +239,17 @@ mod tests {
         assert!(name(&"a".repeat(4095)).is_ok());
         assert!(name(&"a".repeat(4096)).is_err());
         assert!(name("a\0").is_err());
+    }
+
+    #[test]
+    fn what_several_functions_tell_is_told_once() {
+        let messages = [
+            "A::f: Error Code 4: no\n way",
+            "B::g: Error Code 4: no way",
+            "other",
+        ];
+        let told = once_each(messages.map(str::to_owned));
+        assert_eq!(told, ["A::f: Error Code 4: no way", "other"]);
     }
 
     #[test]

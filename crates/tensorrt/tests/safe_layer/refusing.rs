@@ -107,6 +107,7 @@ pub(super) fn mistakes(tensorrt: &Tensorrt) -> Result<(), Failed> {
     });
     let error = error_of(built)?;
     assert!(error.contains("imension"), "{error}");
+    assert_eq!(error.matches("imension of input0").count(), 1, "{error}");
     Ok(())
 }
 
