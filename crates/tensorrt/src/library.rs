@@ -35,7 +35,7 @@ impl Tensorrt {
     /// Looks for a library, as the module `search` of `tintype-tensorrt-sys` says, and loads it.
     ///
     /// # Errors
-    /// [`Error::Library`] with the places that were searched, or what is wrong with the library
+    /// [`Error::Library`](crate::Error::Library) with the places that were searched, or what is wrong with the library
     /// that was named.
     pub fn load(options: &LoadOptions) -> Result<Self> {
         Ok(Self(Arc::new(Library::load(options)?)))
@@ -44,7 +44,7 @@ impl Tensorrt {
     /// Loads one file.
     ///
     /// # Errors
-    /// [`Error::Library`] for what is no library, and for versions whose ABI is not known.
+    /// [`Error::Library`](crate::Error::Library) for what is no library, and for versions whose ABI is not known.
     pub fn open(path: &Path, newer: Newer) -> Result<Self> {
         Ok(Self(Arc::new(Library::open(path, newer)?)))
     }
@@ -132,7 +132,7 @@ impl Tensorrt {
     /// A builder.
     ///
     /// # Errors
-    /// [`Error::Library`] if the library has none.
+    /// [`Error::Library`](crate::Error::Library) if the library has none.
     pub fn builder(&self) -> Result<Builder> {
         Builder::new(self)
     }
@@ -140,7 +140,7 @@ impl Tensorrt {
     /// A runtime, whose engines are on `device`.
     ///
     /// # Errors
-    /// [`Error::Call`] where there is no GPU that the library can use.
+    /// [`Error::Call`](crate::Error::Call) where there is no GPU that the library can use.
     pub fn runtime(&self, device: &Device) -> Result<Runtime> {
         Runtime::new(self, device)
     }
