@@ -32,17 +32,14 @@ pub(super) struct Shared {
     sources: [Option<Source>; 2],
     evaluator: Arc<dyn Evaluator + Send + Sync>,
     engines: Exchange<Instance>,
+    /// Runs the weight programs of all graphs of a backend, one after another.
+    runner: Arc<Mutex<WeightRunner>>,
     /// Held by a refit: what a second one starts from is what the first one leaves.
-    refit: Mutex<Refit>,
+    origin: Mutex<Option<Origin>>,
     sessions: AtomicU64,
 }
 
-struct Refit {
-    runner: WeightRunner,
-    /// What the engines' weights were computed from.
-    origin: Option<Origin>,
-}
-
+/// What the engines' weights were computed from.
 struct Origin {
     parameters: Parameters,
     overlays: Vec<Overlay>,
@@ -54,7 +51,7 @@ impl TensorrtExecutable {
         graph: StagedGraph,
         runtime: Runtime,
         sources: [Option<Source>; 2],
-        runner: WeightRunner,
+        runner: Arc<Mutex<WeightRunner>>,
         evaluator: Arc<dyn Evaluator + Send + Sync>,
         build: BuildOptions,
     ) -> Result<Self> {
@@ -75,10 +72,8 @@ impl TensorrtExecutable {
                 build,
                 sources,
                 evaluator,
-                refit: Mutex::new(Refit {
-                    runner,
-                    origin: None,
-                }),
+                runner,
+                origin: Mutex::new(None),
                 sessions: AtomicU64::new(0),
             }),
         })
@@ -93,8 +88,7 @@ impl Executable for TensorrtExecutable {
     fn refit(&self, changes: &Changes<'_>) -> Result<RefitReport> {
         let start = Instant::now();
         let shared = &self.shared;
-        let mut refit = lock(&shared.refit);
-        let Refit { runner, origin } = &mut *refit;
+        let mut origin = lock(&shared.origin);
         let program = shared.graph.weight_with(changes.overlays)?;
         let names = shared.changed(&program, &changes.scope);
         let new = shared.inputs(&program, changes.parameters);
@@ -110,7 +104,7 @@ impl Executable for TensorrtExecutable {
             old: old
                 .as_ref()
                 .map(|(program, parameters)| shared.inputs(program, parameters)),
-            runner,
+            runner: &mut lock(&shared.runner),
         };
         let brought = shared.engines.bring(&names, &mut work)?;
         let report = RefitReport {

@@ -1,7 +1,7 @@
 //! The backend itself: a library, a device, and how plans are made for them.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use tintype_backend::{
     Backend, Capabilities, CompileOptions, Error as BackendError, Executable, Result,
@@ -89,7 +89,7 @@ impl fmt::Debug for TensorrtOptions {
 /// ```
 pub struct TensorrtBackend {
     runtime: Runtime,
-    kernels: Arc<WeightKernels>,
+    runner: Arc<Mutex<WeightRunner>>,
     target: PlanTarget,
     options: TensorrtOptions,
 }
@@ -105,11 +105,12 @@ impl TensorrtBackend {
         let device = Device::open(options.device).map_err(|error| error.for_backend(NAME))?;
         let target = target_for(&tensorrt, &device, options.target)?;
         let kernels = WeightKernels::load(&device, &KernelCache::of_user());
-        let kernels = kernels.map_err(|error| error.for_backend(NAME))?;
+        let runner = kernels.and_then(|kernels| WeightRunner::new(Arc::new(kernels)));
+        let runner = runner.map_err(|error| error.for_backend(NAME))?;
         let runtime = tensorrt.runtime(&device).map_err(BackendError::from)?;
         Ok(Self {
             runtime,
-            kernels: Arc::new(kernels),
+            runner: Arc::new(Mutex::new(runner)),
             target,
             options,
         })
@@ -172,13 +173,11 @@ impl Backend for TensorrtBackend {
             self.source(&staged, Stage::Request)?,
             self.source(&staged, Stage::Step)?,
         ];
-        let runner = WeightRunner::new(Arc::clone(&self.kernels));
-        let runner = runner.map_err(|error| error.for_backend(NAME))?;
         Ok(Box::new(TensorrtExecutable::new(
             staged,
             self.runtime.clone(),
             sources,
-            runner,
+            Arc::clone(&self.runner),
             Arc::clone(&self.options.evaluator),
             self.options.build.clone(),
         )?))

@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::io::{Seek, SeekFrom};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tintype_device::{CudaTensor, Stream};
-use tintype_tensor::Tensor;
+use tintype_device::{CudaTensor, DeviceBuffer, Stream};
+use tintype_tensor::{Shape, Tensor};
 
 use super::Manifest;
 use super::exchange::Weights;
@@ -27,7 +27,7 @@ pub(super) struct Source {
 #[derive(Debug)]
 pub(super) struct Instance {
     /// Before the engine, which they keep alive themselves.
-    contexts: Mutex<HashMap<u64, Context>>,
+    contexts: Mutex<HashMap<u64, SessionContext>>,
     /// None if there is nothing that could be set.
     refit: Option<Mutex<Refit>>,
     manifest: Manifest,
@@ -47,6 +47,16 @@ struct Kernels {
     file: KeptFile,
     /// Length of what was written or read last.
     len: Mutex<usize>,
+}
+
+/// What a session has of an engine.
+#[derive(Debug)]
+pub(super) struct SessionContext {
+    pub(super) context: Context,
+    /// Sizes of the inputs for which `memory` suffices.
+    pub(super) sizes: Vec<Shape>,
+    /// The memory that the context has been given.
+    pub(super) memory: Option<Arc<DeviceBuffer>>,
 }
 
 /// New weights by name.
@@ -175,7 +185,7 @@ impl Instance {
     pub(super) fn with_context<T>(
         &self,
         session: u64,
-        run: impl FnOnce(&mut Context) -> tintype_backend::Result<T>,
+        run: impl FnOnce(&mut SessionContext) -> tintype_backend::Result<T>,
     ) -> tintype_backend::Result<T> {
         let context = lock(&self.contexts).remove(&session);
         let mut context = match context {
@@ -187,11 +197,16 @@ impl Instance {
         result
     }
 
-    fn context(&self) -> Result<Context> {
-        self.engine.context(&ContextOptions {
+    fn context(&self) -> Result<SessionContext> {
+        let context = self.engine.context(&ContextOptions {
             allocation: Allocation::Caller,
             runtime_cache: self.kernels.as_ref().map(|kernels| kernels.cache.clone()),
             ..ContextOptions::default()
+        })?;
+        Ok(SessionContext {
+            context,
+            sizes: Vec::new(),
+            memory: None,
         })
     }
 

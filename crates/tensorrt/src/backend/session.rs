@@ -4,14 +4,14 @@ use std::any::Any;
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 
-use tintype_backend::{DeviceTensor, Error, RequestState, Result, Session, Tensors};
+use tintype_backend::{DeviceMemory, DeviceTensor, Error, RequestState, Result, Session, Tensors};
 use tintype_device::{CudaTensor, DeviceBuffer, Staging, Stream};
 use tintype_ir::{Binding, Error as IrError, Stage};
 use tintype_tensor::{DType, Shape};
 
 use super::executable::Shared;
-use super::instance::Instance;
-use crate::engine::{Context, Outputs};
+use super::instance::{Instance, SessionContext};
+use crate::engine::Context;
 
 /// A stream, contexts in it, and memory that these share, since they run one after another.
 pub(super) struct TensorrtSession {
@@ -162,7 +162,6 @@ impl TensorrtSession {
 
     /// Sizes of request inputs may follow from symbols that only step inputs bind.
     fn check_request_inputs(&self, state: &TensorrtState, binding: &mut Binding) -> Result<()> {
-        use tintype_backend::DeviceMemory;
         let graph = &self.shared.graph;
         for input in graph.inputs_of(Stage::Request) {
             if let Some(tensor) = state.handed.get(&input.name) {
@@ -194,9 +193,10 @@ impl TensorrtSession {
         if !self.used.iter().any(|used| used.ptr_eq(&weak)) {
             self.used.push(weak);
         }
-        let outputs = instance.with_context(self.number, |context| {
-            self.give_inputs(instance, context, inputs, binding)?;
-            Ok(self.enqueue(context)?)
+        let outputs = instance.with_context(self.number, |own| {
+            let sizes = self.give_inputs(instance, &mut own.context, inputs, binding)?;
+            self.give_memory(own, sizes)?;
+            Ok(own.context.enqueue(&self.stream)?)
         })?;
         let outputs = instance.manifest().outputs.iter().map(|output| {
             let tensor = outputs[output.tensor.as_str()].clone();
@@ -205,25 +205,28 @@ impl TensorrtSession {
         Ok(outputs.collect())
     }
 
+    /// Binds all inputs; gives their sizes.
     fn give_inputs(
         &self,
         instance: &Instance,
         context: &mut Context,
         inputs: &HashMap<String, CudaTensor>,
         binding: &Binding,
-    ) -> Result<()> {
+    ) -> Result<Vec<Shape>> {
+        let mut sizes = Vec::new();
         for input in &instance.manifest().inputs {
-            if let Some(symbol) = &input.symbol {
+            let tensor = if let Some(symbol) = &input.symbol {
                 let size = binding.get(symbol);
                 let size = size.ok_or_else(|| Error::Ir(IrError::Unbound(symbol.clone())))?;
-                context.set_input(&input.tensor, &self.only_size(size)?)?;
-                continue;
-            }
-            let tensor = inputs.get(&input.name);
-            let tensor = tensor.ok_or_else(|| Error::MissingInput(input.name.clone()))?;
-            context.set_input(&input.tensor, tensor)?;
+                self.only_size(size)?
+            } else {
+                let tensor = inputs.get(&input.name).cloned();
+                tensor.ok_or_else(|| Error::MissingInput(input.name.clone()))?
+            };
+            context.set_input(&input.tensor, &tensor)?;
+            sizes.push(tensor.shape().clone());
         }
-        Ok(())
+        Ok(sizes)
     }
 
     /// A tensor whose size alone is read.
@@ -236,19 +239,26 @@ impl TensorrtSession {
         Ok(CudaTensor::new(DType::I32, shape, buffer, &self.stream)?)
     }
 
-    fn enqueue(&mut self, context: &mut Context) -> crate::Result<Outputs> {
-        let needed = context.needed_bytes()?;
+    /// Lends a context the session's memory. How much it needs changes with the sizes only, and
+    /// asking costs time.
+    fn give_memory(&mut self, own: &mut SessionContext, sizes: Vec<Shape>) -> crate::Result<()> {
+        let is_given = match (&own.memory, &self.scratch) {
+            (Some(given), Some(scratch)) => Arc::ptr_eq(given, scratch),
+            _ => false,
+        };
+        if is_given && own.sizes == sizes {
+            return Ok(());
+        }
+        let needed = own.context.needed_bytes()?;
         let scratch = match self.scratch.take() {
             Some(scratch) if scratch.len() >= needed => scratch,
-            // The smaller one goes first: both together may not fit.
-            smaller => {
-                drop(smaller);
-                Arc::new(DeviceBuffer::allocate(&self.stream, needed)?)
-            }
+            _ => Arc::new(DeviceBuffer::allocate(&self.stream, needed)?),
         };
-        context.set_memory(Arc::clone(&scratch))?;
+        own.context.set_memory(Arc::clone(&scratch))?;
+        own.memory = Some(Arc::clone(&scratch));
+        own.sizes = sizes;
         self.scratch = Some(scratch);
-        context.enqueue(&self.stream)
+        Ok(())
     }
 }
 
