@@ -33,11 +33,11 @@
 mod cache;
 mod entry;
 mod eviction;
-mod kept;
+mod kernels;
 mod key;
 mod lock;
 
 pub use cache::{DEFAULT_LIMIT, PlanCache};
 pub use entry::PlanEntry;
-pub use kept::{Kept, KeptFile};
+pub use kernels::KernelFile;
 pub use key::{PlanKey, Recipe};

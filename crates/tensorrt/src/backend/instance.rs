@@ -13,14 +13,14 @@ use super::plans::Plan;
 use super::required::Required;
 use crate::Result;
 use crate::engine::{Allocation, Context, ContextOptions, Engine, Refitter, Runtime, RuntimeCache};
-use crate::plan::{Kept, KeptFile, PlanCache};
+use crate::plan::{KernelFile, PlanCache};
 
 /// A plan that engines are made of.
 #[derive(Debug)]
 pub(super) struct Source {
     plan: Mutex<Plan>,
     /// Kernels that the library compiled for this GPU when the plan ran.
-    kernels: Option<KeptFile>,
+    kernels: Option<KernelFile>,
 }
 
 /// An engine. Those who hold it keep its weights as they are.
@@ -44,7 +44,7 @@ struct Refit {
 #[derive(Debug)]
 struct Kernels {
     cache: RuntimeCache,
-    file: KeptFile,
+    file: KernelFile,
     /// Length of what was written or read last.
     len: Mutex<usize>,
 }
@@ -76,7 +76,7 @@ impl Source {
             let device = runtime.device();
             let driver = device.driver().version();
             let gpu = format!("{} driver {driver}", device.info().name);
-            cache.kept(Kept::Runtime(plan.key), tensorrt.abi(), &gpu)
+            cache.kernels(&plan.key, &gpu)
         });
         Self {
             plan: Mutex::new(plan),
@@ -112,7 +112,7 @@ impl Source {
 }
 
 impl Kernels {
-    fn load(engine: &Engine, file: &KeptFile) -> Result<Self> {
+    fn load(engine: &Engine, file: &KernelFile) -> Result<Self> {
         let cache = engine.runtime_cache()?;
         let bytes = file.read().unwrap_or_default();
         if !bytes.is_empty()

@@ -208,7 +208,14 @@ fn build(
         lowered.set_profile(&mut profile)?;
         config.add_profile(&profile)?;
     }
+    let times = options
+        .cache
+        .timing_cache(&tensorrt.tag(), &target.to_string());
+    config.load_timing_cache(&times)?;
     builder.build(&network, &config, writer)?;
+    if let Err(error) = config.save_timing_cache(&times) {
+        tracing::warn!("{error}");
+    }
     let mut manifest = Manifest::new(&lowered);
     if !has_weights {
         // The plan has all of its constants.

@@ -6,7 +6,8 @@
 //! | `<key>.<random>.tmp` | an entry that is being written, or was when its process ended |
 //! | `<key>.lock` | held while `<key>` is built |
 //! | `cache.lock` | held while uses are recorded and entries let go |
-//! | `<name>.kept` | see [`KeptFile`] |
+//! | `<key>.<gpu>.kernels` | see [`KernelFile`] |
+//! | `<library>-<gpu>.timing` | see [`PlanCache::timing_cache`] |
 //!
 //! An entry appears by renaming and is never changed, so that it is whole or not there. Several
 //! processes may use one folder.
@@ -17,11 +18,11 @@ use std::path::{Path, PathBuf};
 
 use tempfile::NamedTempFile;
 use tintype_device::KernelCache;
-use tintype_tensorrt_sys::Abi;
 
 use super::entry::{EntryWriter, PlanEntry, Written};
+use super::kernels::{KernelFile, plain};
 use super::lock::{FileLock, is_at};
-use super::{Kept, KeptFile, PlanKey, eviction};
+use super::{PlanKey, eviction};
 use crate::{Error, Result};
 
 /// A folder of plans, bounded in size: those used longest ago go first.
@@ -69,9 +70,16 @@ impl PlanCache {
         self.folder.join(format!("{key}.plan"))
     }
 
-    /// A file that the library itself would keep from run to run.
-    pub fn kept(&self, kind: Kept, abi: Abi, gpu: &str) -> KeptFile {
-        KeptFile::new(&self.folder, kind, abi, gpu)
+    /// The kernels that the library compiled when the engine of a plan ran on this model of GPU.
+    pub fn kernels(&self, key: &PlanKey, gpu: &str) -> KernelFile {
+        KernelFile::new(&self.folder, key, gpu)
+    }
+
+    /// Where the library's times of kernels are kept, by its kind and version, as
+    /// `enterprise-11.4.0`, and the model of GPU. They belong to no plan and are never removed.
+    pub fn timing_cache(&self, library: &str, gpu: &str) -> PathBuf {
+        let name = format!("{library}-{}.timing", plain(gpu));
+        self.folder.join(name)
     }
 
     /// The plan of this key, if it is there and whole. A damaged one is removed.

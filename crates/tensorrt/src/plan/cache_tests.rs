@@ -255,48 +255,37 @@ fn without_a_folder_plans_are_built_and_not_kept() {
 }
 
 #[test]
-fn kept_files_differ_by_kind_version_and_gpu() {
+fn compiled_kernels_are_those_of_a_plan_and_a_gpu() {
     let (_folder, cache) = cache();
-    let abi = |number| Abi::of_number(number, tintype_tensorrt_sys::Newer::Refuse).unwrap();
-    let file = |kind, number, gpu| cache.kept(kind, abi(number), gpu);
-    let kept = file(Kept::Timing, 110_400, "H100");
-    kept.write(b"times").unwrap();
-    assert_eq!(kept.read().unwrap(), b"times");
-    assert!(kept.path().ends_with("timing-tensorrt-11.4.0-h100.kept"));
-    assert_eq!(file(Kept::Runtime(key("a")), 110_400, "H100").read(), None);
-    assert_eq!(file(Kept::Timing, 110_300, "H100").read(), None);
-    assert_eq!(file(Kept::Timing, 110_400, "h/100").read(), None);
+    let kernels = |name, gpu| cache.kernels(&key(name), gpu);
+    let file = kernels("a", "NVIDIA H100");
+    file.write(b"kernels").unwrap();
+    assert_eq!(file.read().unwrap(), b"kernels");
+    let name = format!("{}.nvidia-h100.kernels", key("a"));
+    assert_eq!(file.path(), cache.folder().join(name));
+    assert_eq!(kernels("b", "NVIDIA H100").read(), None);
     // Two names that give one file name are told apart by the checksum.
-    assert_eq!(file(Kept::Timing, 110_400, "h100").read(), None);
-    fs::write(kept.path(), b"damaged").unwrap();
-    assert_eq!(kept.read(), None);
-    kept.write(b"more times").unwrap();
-    assert_eq!(kept.read().unwrap(), b"more times");
-    cache.trim().unwrap();
+    assert_eq!(kernels("a", "NVIDIA/H100").path(), file.path());
+    assert_eq!(kernels("a", "NVIDIA/H100").read(), None);
+    fs::write(file.path(), b"damaged").unwrap();
+    assert_eq!(file.read(), None);
+    file.write(b"more kernels").unwrap();
+    assert_eq!(file.read().unwrap(), b"more kernels");
     assert_eq!(files(&cache).len(), 1);
 }
 
 #[test]
 fn compiled_kernels_go_with_their_plan() {
     let (_folder, cache) = cache();
-    let abi = Abi::of_number(10701, tintype_tensorrt_sys::Newer::Refuse).unwrap();
     for name in ["a", "b"] {
         put(&cache, name, b"plan");
-        cache
-            .kept(Kept::Runtime(key(name)), abi, "H100")
-            .write(b"kernels")
-            .unwrap();
+        cache.kernels(&key(name), "H100").write(b"kernels").unwrap();
     }
+    let times = cache.timing_cache("enterprise-11.4.0", "NVIDIA H100");
+    assert!(times.ends_with("enterprise-11.4.0-nvidia-h100.timing"));
+    fs::write(&times, b"times").unwrap();
     cache.clone().with_limit(100).trim().unwrap();
-    assert!(is_there(&cache, "b"));
-    assert_eq!(
-        cache.kept(Kept::Runtime(key("a")), abi, "H100").read(),
-        None
-    );
-    assert!(
-        cache
-            .kept(Kept::Runtime(key("b")), abi, "H100")
-            .read()
-            .is_some()
-    );
+    assert!(is_there(&cache, "b") && times.exists());
+    assert_eq!(cache.kernels(&key("a"), "H100").read(), None);
+    assert!(cache.kernels(&key("b"), "H100").read().is_some());
 }

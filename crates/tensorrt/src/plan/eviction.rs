@@ -71,7 +71,7 @@ pub(super) fn evict(folder: &Path, limit: u64, keep: Option<&Path>) -> io::Resul
         if keep == Some(&entry.path) {
             continue;
         }
-        remove_kept(folder, &entry.path);
+        remove_kernels(folder, &entry.path);
         match fs::remove_file(&entry.path) {
             Ok(()) => tracing::debug!("{} goes: the cache is full", entry.path.display()),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -85,14 +85,14 @@ pub(super) fn evict(folder: &Path, limit: u64, keep: Option<&Path>) -> io::Resul
     Ok(())
 }
 
-/// Removes what the library kept for a plan.
-fn remove_kept(folder: &Path, plan: &Path) {
+/// Removes what the library compiled for a plan.
+fn remove_kernels(folder: &Path, plan: &Path) {
     let Ok(items) = fs::read_dir(folder) else {
         return;
     };
     for path in items.flatten().map(|item| item.path()) {
-        let is_kept = path.extension() == Some(OsStr::new("kept"));
-        if is_kept
+        let is_kernels = path.extension() == Some(OsStr::new("kernels"));
+        if is_kernels
             && key_of(&path) == key_of(plan)
             && let Err(error) = fs::remove_file(&path)
         {

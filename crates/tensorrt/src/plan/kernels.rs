@@ -3,79 +3,47 @@
 //! They are smaller than plans, worth having and never needed: what is missing or damaged is as
 //! if it had never been there.
 
-use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
-
-use tintype_tensorrt_sys::Abi;
 
 use super::entry::{EntryWriter, PlanEntry};
 use super::lock::FileLock;
 use super::{PlanKey, eviction};
 use crate::{Error, Result};
 
-/// What the library keeps.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Kept {
-    /// Kernels that TensorRT-RTX compiles for a GPU when the engine of this plan first runs
-    /// there. They go with the plan.
-    Runtime(PlanKey),
-    /// Times that TensorRT measured while it built.
-    Timing,
-}
-
-impl fmt::Display for Kept {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Runtime(key) => return write!(f, "{key}.runtime"),
-            Self::Timing => "timing",
-        })
-    }
-}
-
-/// A file of one kind for one version of the library on one model of GPU.
+/// The kernels that TensorRT-RTX compiles when the engine of a plan first runs on a model of GPU.
+/// They go with the plan.
 ///
-/// The last process that writes it wins; what another one added is then made again.
+/// The last process that writes them wins; what another one added is then compiled again.
 ///
 /// ```
-/// use tintype_tensorrt::plan::{Kept, PlanCache};
+/// use tintype_tensorrt::plan::{PlanCache, PlanKey, Recipe};
 /// use tintype_tensorrt_sys::{Abi, Newer};
 ///
 /// # let folder = tempfile::tempdir()?;
+/// let graph = tintype_ir::parse("graph g { input step %x: f32[2] output y = %x }")?;
+/// let recipe = Recipe::new(Abi::of_number(10701, Newer::Refuse)?, "sm120");
 /// let cache = PlanCache::new(folder.path());
-/// let abi = Abi::of_number(10701, Newer::Refuse)?;
-/// let kept = cache.kept(Kept::Timing, abi, "NVIDIA GeForce RTX 5090 sm120");
-/// assert_eq!(kept.read(), None);
-/// kept.write(b"kernels")?;
-/// assert_eq!(kept.read().as_deref(), Some(&b"kernels"[..]));
+/// let kernels = cache.kernels(&PlanKey::new(&graph, &recipe), "NVIDIA GeForce RTX 5090");
+/// assert_eq!(kernels.read(), None);
+/// kernels.write(b"kernels")?;
+/// assert_eq!(kernels.read().as_deref(), Some(&b"kernels"[..]));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug, Clone)]
-pub struct KeptFile {
+pub struct KernelFile {
     path: PathBuf,
     key: PlanKey,
 }
 
-impl KeptFile {
-    pub(super) fn new(folder: &Path, kind: Kept, abi: Abi, gpu: &str) -> Self {
-        let name = format!("{kind} {abi} {gpu}");
-        // Those of a plan begin with its key, by which they are found when the plan goes.
-        let plain = |c: char| c.is_ascii_alphanumeric() || c == '.';
-        let file: String = name
-            .chars()
-            .map(|c| {
-                if plain(c) {
-                    c.to_ascii_lowercase()
-                } else {
-                    '-'
-                }
-            })
-            .collect();
+impl KernelFile {
+    pub(super) fn new(folder: &Path, key: &PlanKey, gpu: &str) -> Self {
+        // The plan's key comes first, by which the file is found when the plan goes.
+        let file = format!("{key}.{}.kernels", plain(gpu));
         Self {
-            path: folder.join(format!("{file}.kept")),
-            key: PlanKey::of_name(&name),
+            path: folder.join(file),
+            key: PlanKey::of_name(&format!("kernels of {key} on {gpu}")),
         }
     }
 
@@ -115,7 +83,7 @@ impl KeptFile {
     fn try_write(&self, bytes: &[u8]) -> io::Result<()> {
         let folder = self.path.parent().unwrap_or(Path::new("."));
         fs::create_dir_all(folder)?;
-        // Under its lock, so that what a process leaves that is killed here is removed one day.
+        // Under a lock, so that what a process leaves that is killed here is removed one day.
         let _lock = FileLock::wait(&eviction::lock_path(folder, &self.key), || ())?;
         let temporary = eviction::temporary(folder, &self.key)?;
         let (file, temporary) = temporary.into_parts();
@@ -127,4 +95,17 @@ impl KeptFile {
         whole.persist(&self.path).map_err(|error| error.error)?;
         Ok(())
     }
+}
+
+/// A text that can be part of a file's name.
+pub(super) fn plain(text: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || c == '.';
+    let plain = |c: char| {
+        if is_plain(c) {
+            c.to_ascii_lowercase()
+        } else {
+            '-'
+        }
+    };
+    text.chars().map(plain).collect()
 }
