@@ -39,7 +39,7 @@
 //! | `reduce_sum` `reduce_mean` | reduction in f32 |
 //! | `reduce_max` | reduction |
 //! | `matmul` | matrix product |
-//! | `linear` | matrix product with the weight turned, and a sum |
+//! | `linear` | matrix product with the weight turned, and a sum; where over four read one value, of copies of it |
 //! | `relative_buckets` | table of the bucket of each distance, gathered at `|key − query|` |
 //! | `softmax` | softmax |
 //! | `layer_norm` | normalization over the last axis; without weight and bias, by ones and zeros |
@@ -275,7 +275,7 @@ impl Composer<'_> {
             Op::Reduce { kind, axes } => self.reduction(*kind, x[0], axes),
             Op::MatMul => self.multiply(x[0], x[1], [false, false]),
             Op::RelativeBuckets(attributes) => self.relative_buckets(attributes),
-            Op::Linear => self.linear(x[0], values[1], values.get(2).copied()),
+            Op::Linear => self.linear(values[0], x[0], values[1], values.get(2).copied()),
             Op::Softmax => Ok(self.softmax(x[0])),
             Op::LayerNorm { epsilon } => self.layer_norm(x[0], &values[1..], *epsilon),
             Op::RmsNorm { epsilon } => self.rms_norm(x[0], values.get(1).copied(), *epsilon),

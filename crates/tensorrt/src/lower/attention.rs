@@ -50,10 +50,16 @@ impl Composer<'_> {
         // The library's builder crashes (TensorRT-RTX 1.7) where one tensor is both, scaled twice.
         if scale > 0.0 && !self.is_same(q, k) {
             let root = scale.sqrt();
-            let q = self.with_number(ElementWise::Product, q, root)?;
-            return Ok([q, self.with_number(ElementWise::Product, k, root)?]);
+            return Ok([self.scaled_once(q, root)?, self.scaled_once(k, root)?]);
         }
-        Ok([self.with_number(ElementWise::Product, q, scale)?, k])
+        Ok([self.scaled_once(q, scale)?, k])
+    }
+
+    /// `x · factor`, rounded once; a narrow float would not hold the factor.
+    fn scaled_once(&mut self, x: Tensor, factor: f32) -> Result<Tensor> {
+        let wide = self.unrounded(x)?;
+        let scaled = self.with_number(ElementWise::Product, wide, factor)?;
+        self.cast(scaled, self.dtype(x))
     }
 
     /// Whether two tensors are transposes of one.

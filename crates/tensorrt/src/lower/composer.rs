@@ -5,7 +5,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use tintype_ir::{Dim, Graph, Node, TensorType, Value, broadcast_dims};
+use tintype_ir::{Dim, Graph, Node, Op, TensorType, Value, broadcast_dims};
 use tintype_tensor::{DType, Tensor as HostTensor};
 
 use super::layers::{Kind, Layer, Layers, PlacedWeight, Tensor, WeightSource};
@@ -25,6 +25,9 @@ pub(super) struct Composer<'g> {
     literals: HashMap<String, Tensor>,
     /// Names of weights that are taken.
     weight_names: HashSet<String>,
+    /// How many linear layers read each value, and the copies for them of which some are used.
+    readers: HashMap<Value, usize>,
+    pub(super) copies: HashMap<Value, (Tensor, usize)>,
     /// The layer that makes each tensor.
     makers: HashMap<Tensor, usize>,
     /// The node being lowered, for names and errors.
@@ -46,10 +49,17 @@ impl<'g> Composer<'g> {
             parameters: vec![None; graph.parameters().len()],
             literals: HashMap::new(),
             weight_names: names.collect(),
+            readers: linear_readers(graph),
+            copies: HashMap::new(),
             makers: HashMap::new(),
             name: String::new(),
             operation: "",
         }
+    }
+
+    /// How many linear layers read a value.
+    pub(super) fn linear_readers(&self, value: Value) -> usize {
+        self.readers.get(&value).copied().unwrap_or_default()
     }
 
     /// Says which node comes next.
@@ -237,7 +247,14 @@ impl Composer<'_> {
         self.reshape(x, ones.chain(dims).collect())
     }
 
+    /// The axes in another order; a transpose of a transpose is one, or none.
     pub(super) fn transpose(&mut self, x: Tensor, permutation: &[usize]) -> Tensor {
+        if let Some(layer) = self.maker(x)
+            && let Kind::Transpose(before) = &layer.kind
+        {
+            let both: Vec<usize> = permutation.iter().map(|&axis| before[axis]).collect();
+            return self.transpose(layer.inputs[0], &both);
+        }
         if permutation
             .iter()
             .enumerate()
@@ -252,6 +269,17 @@ impl Composer<'_> {
             .collect();
         let ty = ty.with_dims(dims);
         self.add(Kind::Transpose(permutation.to_vec()), &[x], ty)
+    }
+
+    /// The values before they were rounded, where that was the last thing done to them; in f32.
+    pub(super) fn unrounded(&mut self, x: Tensor) -> Result<Tensor> {
+        if let Some(layer) = self.maker(x)
+            && layer.kind == Kind::Cast
+            && self.dtype(layer.inputs[0]) == DType::F32
+        {
+            return Ok(layer.inputs[0]);
+        }
+        self.cast(x, DType::F32)
     }
 
     /// Sizes 1 and missing outer axes repeated.
@@ -378,6 +406,16 @@ impl Composer<'_> {
         let ty = self.ty(x).clone();
         self.add(Kind::Softmax(ty.rank() - 1), &[x], ty)
     }
+}
+
+fn linear_readers(graph: &Graph) -> HashMap<Value, usize> {
+    let mut readers = HashMap::new();
+    for node in graph.nodes() {
+        if node.op == Op::Linear {
+            *readers.entry(node.operands[0]).or_default() += 1;
+        }
+    }
+    readers
 }
 
 /// The library's limit.

@@ -84,13 +84,15 @@ impl Composer<'_> {
             let Some(node) = graph.node_of(cast) else {
                 continue;
             };
-            let is_cast = matches!(node.op, Op::Cast { .. });
-            let of = graph.type_of(node.operands[0]);
-            let fits = of.dtype == DType::F8E4M3 && of.rank() >= graph.type_of(scale).rank().max(1);
-            if !is_cast || !fits || !self.is_scale(scale) {
+            let (Op::Cast { .. }, &[of]) = (&node.op, node.operands.as_slice()) else {
+                continue;
+            };
+            let ty = graph.type_of(of);
+            let fits = ty.rank() >= graph.type_of(scale).rank().max(1);
+            if ty.dtype != DType::F8E4M3 || !fits || !self.is_scale(scale) {
                 continue;
             }
-            let x = self.tensor(node.operands[0])?;
+            let x = self.tensor(of)?;
             let scale = self.value_as(scale, Vec::new())?;
             let scale = self.cast(scale, DType::F32)?;
             let ty = self.ty(x).with_dtype(dtype);
