@@ -1,3 +1,5 @@
+//! Exchanges of engines that are tables, with failures at every place.
+
 use std::sync::Mutex;
 
 use super::*;

@@ -1,3 +1,5 @@
+//! What an engine, its manifest and the weight program must agree on.
+
 use super::super::manifest::ManifestWeight;
 use super::*;
 

@@ -1,3 +1,5 @@
+//! What a weight program reads, and what of it stays in its files.
+
 use tintype_cpu::CpuEvaluator;
 use tintype_tensor::{DType, Tensor};
 

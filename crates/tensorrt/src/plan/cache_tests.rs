@@ -1,3 +1,5 @@
+//! The folder of plans: found, built once, damaged, let go, abandoned.
+
 use std::io::Read;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};

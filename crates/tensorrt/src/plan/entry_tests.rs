@@ -1,3 +1,5 @@
+//! Entries that are damaged in every way, and disks that fill up at every place.
+
 use std::io::Cursor;
 
 use super::*;

@@ -1,3 +1,5 @@
+//! What changes a plan's key, and what does not.
+
 use tintype_ir::{Overlay, Stage, StagedGraph, parse, verify};
 use tintype_tensorrt_sys::Newer;
 
