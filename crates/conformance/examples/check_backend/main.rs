@@ -1,8 +1,8 @@
-//! Checks the backend on a GPU against the CPU: what it computes, and what the traits promise of
+//! Checks TensorRT on a GPU against the CPU: what it computes, and what the traits promise of
 //! refits, request states and sessions.
 //!
 //! ```text
-//! cargo build --release -p tintype-tensorrt --example check_backend
+//! cargo build --release -p tintype-conformance --example check_backend
 //! TINTYPE_TENSORRT=libtensorrt_rtx.so.1 target/release/examples/check_backend --require-gpu
 //! ```
 //!
