@@ -30,12 +30,15 @@ pub(crate) fn values(backend: &dyn Backend, report: &mut Report) -> Result<()> {
     Ok(())
 }
 
+/// A check on a model with weights: what was found.
+type Check = fn(&mut Model) -> Result<String>;
+
 /// What the traits promise.
 pub(crate) fn promises(backend: &dyn Backend, report: &mut Report) -> Result<()> {
     let model = Model::new(backend, DType::BF16)?;
     report.check("without weights nothing runs", without_weights(&model));
     model.refit(&Changes::all(&model.parameters))?;
-    let checks: [(&str, fn(&mut Model) -> Result<String>); 8] = [
+    let checks: [(&str, Check); 8] = [
         (
             "a changed weight is seen, and the old one again to the bit",
             back,
@@ -190,7 +193,7 @@ fn threads(model: &mut Model) -> Result<String> {
                 })
             })
             .collect();
-        let results = threads.into_iter().map(|thread| thread.join());
+        let results = threads.into_iter().map(std::thread::ScopedJoinHandle::join);
         results
             .map(|result| {
                 result
