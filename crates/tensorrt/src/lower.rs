@@ -276,7 +276,7 @@ impl Composer<'_> {
             Op::MatMul => self.multiply(x[0], x[1], [false, false]),
             Op::RelativeBuckets(attributes) => self.relative_buckets(attributes),
             Op::Linear => self.linear(values[0], x[0], values[1], values.get(2).copied()),
-            Op::Softmax => Ok(self.softmax(x[0])),
+            Op::Softmax => self.softmax(x[0]),
             Op::LayerNorm { epsilon } => self.layer_norm(x[0], &values[1..], *epsilon),
             Op::RmsNorm { epsilon } => self.rms_norm(x[0], values.get(1).copied(), *epsilon),
             Op::GroupNorm { groups, epsilon } => {

@@ -28,6 +28,8 @@ pub(super) struct Composer<'g> {
     /// How many linear layers read each value, and the copies for them of which some are used.
     readers: HashMap<Value, usize>,
     pub(super) copies: HashMap<Value, (Tensor, usize)>,
+    /// What each layer computes, and its result.
+    known: HashMap<String, Tensor>,
     /// The layer that makes each tensor.
     makers: HashMap<Tensor, usize>,
     /// The node being lowered, for names and errors.
@@ -51,6 +53,7 @@ impl<'g> Composer<'g> {
             weight_names: names.collect(),
             readers: linear_readers(graph),
             copies: HashMap::new(),
+            known: HashMap::new(),
             makers: HashMap::new(),
             name: String::new(),
             operation: "",
@@ -113,8 +116,19 @@ impl<'g> Composer<'g> {
         self.layers.symbols.dims(dims)
     }
 
-    /// Adds a layer.
+    /// Adds a layer, or finds the one that computes the same.
     pub(super) fn add(&mut self, kind: Kind, inputs: &[Tensor], ty: TensorType) -> Tensor {
+        let meaning = format!("{kind:?} {inputs:?} {ty}");
+        if let Some(&known) = self.known.get(&meaning) {
+            return known;
+        }
+        let output = self.add_always(kind, inputs, ty);
+        self.known.insert(meaning, output);
+        output
+    }
+
+    /// Adds a layer, even if another computes the same.
+    pub(super) fn add_always(&mut self, kind: Kind, inputs: &[Tensor], ty: TensorType) -> Tensor {
         let output = self.layers.new_tensor(ty);
         self.makers.insert(output, self.layers.layers.len());
         self.layers.layers.push(Layer {
@@ -402,9 +416,17 @@ impl Composer<'_> {
         Ok(self.add(Kind::MatrixMultiply(turned), &[a, b], ty))
     }
 
-    pub(super) fn softmax(&mut self, x: Tensor) -> Tensor {
-        let ty = self.ty(x).clone();
-        self.add(Kind::Softmax(ty.rank() - 1), &[x], ty)
+    /// Softmax over the last axis; the library wants two.
+    pub(super) fn softmax(&mut self, x: Tensor) -> Result<Tensor> {
+        let dims = self.dims(x);
+        let rows = if dims.len() == 1 {
+            self.to_rank(x, 2)?
+        } else {
+            x
+        };
+        let ty = self.ty(rows).clone();
+        let result = self.add(Kind::Softmax(ty.rank() - 1), &[rows], ty);
+        self.reshape(result, dims)
     }
 }
 

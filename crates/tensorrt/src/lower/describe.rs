@@ -112,21 +112,25 @@ fn weight_line(weight: &PlacedWeight) -> String {
     match &weight.source {
         WeightSource::Placeholder => format!("weight @{}: {ty}", weight.name),
         WeightSource::Literal(values) => {
-            let shown = values.to_f32_vec().unwrap_or_default();
-            let same = shown
-                .windows(2)
-                .all(|pair| pair[0].to_bits() == pair[1].to_bits());
-            let shown = match shown.as_slice() {
-                [value, ..] if same => format!("{value:?}"),
-                [a, b, c, _, ..] => format!("{a:?}, {b:?}, {c:?}, …"),
-                all => all
-                    .iter()
-                    .map(|value| format!("{value:?}"))
-                    .collect::<Vec<_>>()
-                    .join(", "),
+            let shown = match values.to_i64_vec() {
+                Ok(whole) => shortened(&whole),
+                Err(_) => shortened(&values.to_f32_vec().unwrap_or_default()),
             };
             format!("literal @{}: {ty} = {shown}", weight.name)
         }
+    }
+}
+
+/// All values if they are few, one if they are equal, else the first.
+fn shortened<T: PartialEq + std::fmt::Debug>(values: &[T]) -> String {
+    let all_equal = values.windows(2).all(|pair| pair[0] == pair[1]);
+    let shown = if all_equal { 1 } else { 3 }.min(values.len());
+    let texts = values[..shown].iter().map(|value| format!("{value:?}"));
+    let text = texts.collect::<Vec<_>>().join(", ");
+    if all_equal || values.len() == shown {
+        text
+    } else {
+        format!("{text}, …")
     }
 }
 

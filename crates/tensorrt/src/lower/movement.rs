@@ -122,7 +122,7 @@ impl Composer<'_> {
             }
             if self.is_taken(tensor) {
                 let ty = self.ty(tensor).clone();
-                tensor = self.add(Kind::Identity, &[tensor], ty);
+                tensor = self.add_always(Kind::Identity, &[tensor], ty);
             }
             let inputs = self.layers.inputs.iter().map(|input| input.tensor.as_str());
             let outputs = self
