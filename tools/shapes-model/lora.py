@@ -1,13 +1,14 @@
 """Low-rank changes of the transformer: trained by hooks, written in PEFT's and in Kohya's form.
 
-Every linear layer of the blocks but the modulations gets a rank-4 change, scale 1.
+Every linear layer that pictures pass in the blocks, but the modulations, gets a rank-6 change, scale 1.
 """
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-RANK = 4
+RANK = 6
+TEXT_ONLY = ("norm", "add_", "ff_context")
 
 
 class LowRank(nn.Module):
@@ -27,7 +28,7 @@ class LowRank(nn.Module):
 def targets(transformer):
     """Names of the layers that are changed."""
     for name, module in transformer.named_modules():
-        if isinstance(module, nn.Linear) and "transformer_blocks" in name and "norm" not in name:
+        if isinstance(module, nn.Linear) and "transformer_blocks" in name and not any(part in name for part in TEXT_ONLY):
             yield name
 
 
@@ -98,6 +99,8 @@ def kohya_state(factors):
     for (kind, index), layers in blocks.items():
         double = kind == "transformer_blocks"
         for target, sources in (DOUBLE if double else SINGLE).items():
+            if sources[0] not in layers:
+                continue
             down, up = stack([layers[source] for source in sources])
             prefix = f"lora_unet_{'double' if double else 'single'}_blocks_{index}_{target}"
             state[f"{prefix}.lora_down.weight"] = down.contiguous()

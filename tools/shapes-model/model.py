@@ -117,15 +117,21 @@ def unpack(tokens):
     return tokens.view(n, GRID, GRID, c // 4, 2, 2).permute(0, 3, 1, 4, 2, 5).reshape(n, c // 4, 2 * GRID, 2 * GRID)
 
 
-def couple(noise, shares):
+def couple(noise, shares, near=0.3, width=0.06):
     """Gives packed noise [n, 64, 64] the moves of its pictures: along each axis a mean of the noise,
     normal as before over all pictures, lies where ``shares`` [n, 4] (from, to) of the normal distribution lie.
 
     Rectified flow may couple noise and pictures in any way that keeps both distributions. So the
-    noise alone says where the shapes go, and paths never cross between places.
+    noise alone says where the shapes go, and paths never cross between places. A part ``near`` of
+    the pictures lies within ``width`` of the bound between two places, where the answer is hardest.
     """
     for channel, share in enumerate(shares.view(-1, 2, 2).unbind(1)):
         low, high = share.unbind(1)
+        close = torch.rand_like(low) < near
+        low, high = (
+            torch.where(close & (low > 0), low, torch.where(close & (high < 1), high - width, low)),
+            torch.where(close & (low > 0), low + width, high),
+        )
         wanted = torch.special.ndtri((low + (high - low) * torch.rand_like(low)).clamp(1e-6, 1 - 1e-6))
         mean = noise[..., channel].sum(1) / GRID
         noise[..., channel] += ((wanted - mean) / GRID)[:, None]

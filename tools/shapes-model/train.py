@@ -36,7 +36,7 @@ from optimizer import ADAM_RATE, MUON_RATE, WARM_UP, Average, Captured, Optimize
 from reading import Reader, kind_tokens
 from render import Renderer, sheet
 from scenes import held_out_scenes, to_row
-from spec import CANVAS
+from spec import BACKGROUNDS, CANVAS
 
 STYLES = ("plain", "neon", "chalk")
 CROP, CROPPED = 64, 0.65
@@ -287,6 +287,19 @@ def fuse_norms(flow):
             norm.forward = partial(rms_norm_in_kind, norm)
 
 
+def hard_twice_more(rows):
+    """Indices of rows: those of touching shapes or a background in halves occur three times."""
+    shapes = rows[:, :18].view(-1, 3, 6)
+    kind, radius, centre = shapes[..., 0], shapes[..., 2], shapes[..., 3:5]
+    gap = torch.cdist(centre, centre) - radius[:, :, None] - radius[:, None]
+    shown = kind >= 0
+    pairs = shown[:, :, None] & shown[:, None] & ~torch.eye(3, dtype=torch.bool, device=rows.device)
+    touching = ((gap < 0) & pairs).flatten(1).any(1)
+    halves = (rows[:, 18] == BACKGROUNDS.index("halves top")) | (rows[:, 18] == BACKGROUNDS.index("halves left"))
+    hard = (touching | halves).nonzero()[:, 0]
+    return torch.cat([torch.arange(len(rows), device=rows.device), hard, hard])
+
+
 def by_count(rows, clip_ids, t5_ids):
     """Scenes in the order of how many shapes they show, and how many show one."""
     counts = (rows[:, 0:18:6] >= 0).sum(1)
@@ -370,11 +383,12 @@ def draw_pairs(run, teacher, clip_ids, t5_ids, empty, batch):
     return noise, guidance, clean
 
 
-def train_guide(run, seconds_for_pairs=25):
+def train_guide(run, seconds_for_pairs=20):
     (rows, clip_ids, t5_ids), empty = run.pool(150_000, seed=41, place=settle)
     latents = encode(rows, run.vae(), run.device)
     flow = Flow().to(run.device)
-    load_parts(run.out / "settled", **flow_parts(flow))
+    resumed = (run.out / "guided" / "transformer.safetensors").exists()
+    load_parts(run.out / ("guided" if resumed else "settled"), **flow_parts(flow))
     teacher = copy.deepcopy(flow).eval()
     pairs, start, batch = [], time.time(), 16 if run.smoke else 4096
     for first in range(0, len(clip_ids) - batch + 1, batch):
@@ -386,18 +400,18 @@ def train_guide(run, seconds_for_pairs=25):
     noises, guidances, cleans = (torch.cat(part) for part in zip(*pairs))
     run.say(pairs=len(noises), std=float(cleans.float().std()))
     fuse_norms(flow)
-    optimizer, average = Optimizer(flow, 0.3 * MUON_RATE, 0.3 * ADAM_RATE), Average(flow, 0.998)
-    drawn = run.batch // 2
+    optimizer, average = Optimizer(flow, 0.5 * MUON_RATE, 0.5 * ADAM_RATE), Average(flow, 0.998)
+    drawn, spread = run.batch // 4, hard_twice_more(rows)
 
     def step():
-        """Half the batch is what the teacher drew, half are true pictures, at any guidance."""
+        """A quarter of the batch is what the teacher drew, the rest are true pictures, at any guidance."""
         old = torch.randint(len(noises), (drawn,), device=run.device)
-        new = torch.randint(len(latents), (run.batch - drawn,), device=run.device)
+        new = spread[torch.randint(len(spread), (run.batch - drawn,), device=run.device)]
         picks, true = torch.cat([old, new]), latents[new].float()
         clean = torch.cat([cleans[old].float(), true])
         noise = torch.cat([noises[old].float(), couple(torch.randn_like(true), rows[new, -4:])])
         strength = torch.cat([guidances[old], torch.empty(len(new), device=run.device).uniform_(*GUIDANCE)])
-        t = torch.rand(run.batch, device=run.device)
+        t = torch.cat([torch.rand(drawn, device=run.device), sample_times(len(new), run.device, uniform=0.4)])
         with run.autocast():
             loss = flow_loss(flow, clean, noise, t, strength, clip_ids[picks], t5_ids[picks])
         loss.backward()
