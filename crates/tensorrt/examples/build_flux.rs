@@ -17,7 +17,7 @@ use tintype_ir::passes::{Options, optimize};
 use tintype_ir::{Graph, StagedGraph};
 use tintype_models::{FluxTransformerConfig, FluxTransformerOptions};
 use tintype_tensor::DType;
-use tintype_tensorrt::lower::{LowerOptions, lower};
+use tintype_tensorrt::lower::{LowerOptions, PlacedWeight, lower};
 use tintype_tensorrt::{Flag, LoadOptions, Newer, Target, Tensorrt};
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -64,7 +64,9 @@ impl Arguments {
                 parsed.list = true;
                 continue;
             }
-            let value = arguments.next().ok_or_else(|| format!("{name} needs a value"))?;
+            let value = arguments
+                .next()
+                .ok_or_else(|| format!("{name} needs a value"))?;
             match name.as_str() {
                 "--library" => parsed.library = Some(value),
                 "--target" => parsed.target = value.parse()?,
@@ -126,7 +128,7 @@ fn build(
     }
     let begin = Instant::now();
     let size = builder.build(&network, &config, &mut std::io::sink())?;
-    let elements: usize = lowered.placeholders().map(|weight| weight.count()).sum();
+    let elements: usize = lowered.placeholders().map(PlacedWeight::count).sum();
     println!(
         "{}: {} layers, {} weights of {:.2} G elements, lowered in {lowering:.1} s, built in \
          {:.1} s, plan {:.1} MiB",

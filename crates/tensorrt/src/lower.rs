@@ -71,6 +71,7 @@ mod quantized;
 mod ranges;
 mod rotary;
 mod sizes;
+mod words;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;

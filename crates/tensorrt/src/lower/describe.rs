@@ -40,7 +40,7 @@ impl Layers {
         for weight in &self.weights {
             line(&mut text, format_args!("{}", weight_line(weight)));
         }
-        for layer in &self.layers {
+        for layer in &self.all {
             if !matches!(layer.kind, Kind::Constant(_)) {
                 let name = &layer.name;
                 line(
@@ -88,13 +88,12 @@ impl Layers {
             names.insert(tensor, format!("%{}", input.tensor));
         }
         let mut number = 0;
-        for layer in &self.layers {
-            let name = match layer.kind {
-                Kind::Constant(weight) => format!("@{}", self.weights[weight].name),
-                _ => {
-                    number += 1;
-                    format!("%{}", number - 1)
-                }
+        for layer in &self.all {
+            let name = if let Kind::Constant(weight) = layer.kind {
+                format!("@{}", self.weights[weight].name)
+            } else {
+                number += 1;
+                format!("%{}", number - 1)
             };
             names.insert(layer.output, name);
         }
@@ -140,11 +139,12 @@ fn attributes(kind: &Kind) -> String {
         Kind::Clip(min, max) => format!(" {{min = {min:?}, max = {max:?}}}"),
         Kind::Transpose(permutation) => format!(" {{permutation = {permutation:?}}}"),
         Kind::Slice(starts) => format!(" {{start = {starts:?}}}"),
-        Kind::Concatenate(axis) | Kind::Softmax(axis) => format!(" {{axis = {axis}}}"),
         Kind::Gather { axis, elementwise } if *elementwise > 0 => {
             format!(" {{axis = {axis}, elementwise = {elementwise}}}")
         }
-        Kind::Gather { axis, .. } => format!(" {{axis = {axis}}}"),
+        Kind::Concatenate(axis) | Kind::Softmax(axis) | Kind::Gather { axis, .. } => {
+            format!(" {{axis = {axis}}}")
+        }
         Kind::Reduce(_, axes) => format!(" {{axes = {:?}}}", bits(*axes)),
         Kind::MatrixMultiply([false, false]) => String::new(),
         Kind::MatrixMultiply(turned) => format!(" {{turned = {turned:?}}}"),

@@ -18,11 +18,17 @@ impl Composer<'_> {
         }
         // The library's constants are no 8-bit floats: they are quantized from f32.
         if dtype == DType::F8E4M3 {
-            let wide = values.to_dtype(DType::F32).map_err(tensor_error)?;
+            let wide = values
+                .to_dtype(DType::F32)
+                .map_err(|error| tensor_error(&error))?;
             let wide = self.literal(wide);
             return self.cast(wide, dtype);
         }
-        Ok(self.literal(values.to_dtype(dtype).map_err(tensor_error)?))
+        Ok(self.literal(
+            values
+                .to_dtype(dtype)
+                .map_err(|error| tensor_error(&error))?,
+        ))
     }
 
     pub(super) fn iota(&mut self, ty: &TensorType, axis: usize) -> Result<Tensor> {
@@ -228,8 +234,8 @@ impl Composer<'_> {
             return Ok(self.add(Kind::Dequantize(None), &inputs, ty));
         }
         match (from, dtype) {
-            (DType::F8E4M3, to) if of_f8(to) => self.scale_of_one(x, Kind::Dequantize(None), ty),
-            (from, DType::F8E4M3) if of_f8(from) => self.scale_of_one(x, Kind::Quantize(None), ty),
+            (DType::F8E4M3, to) if of_f8(to) => self.scale_of_one(x, Kind::Dequantize(None), &ty),
+            (from, DType::F8E4M3) if of_f8(from) => self.scale_of_one(x, Kind::Quantize(None), &ty),
             (DType::F8E4M3, _) | (_, DType::F8E4M3) => {
                 let wide = self.cast(x, DType::F32)?;
                 self.cast(wide, dtype)

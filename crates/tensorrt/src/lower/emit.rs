@@ -27,7 +27,7 @@ impl Layers {
             names: HashMap::new(),
         };
         emitter.inputs()?;
-        for layer in &self.layers {
+        for layer in &self.all {
             emitter.layer(layer)?;
         }
         emitter.outputs()?;

@@ -22,7 +22,7 @@ pub struct Layers {
     pub(super) inputs: Vec<LoweredInput>,
     /// The tensor of each input.
     pub(super) input_tensors: Vec<Tensor>,
-    pub(super) layers: Vec<Layer>,
+    pub(super) all: Vec<Layer>,
     pub(super) outputs: Vec<LoweredOutput>,
     /// The tensor of each output.
     pub(super) output_tensors: Vec<Tensor>,
@@ -190,17 +190,17 @@ impl Layers {
         for output in &self.output_tensors {
             used[output.0] = true;
         }
-        for layer in self.layers.iter().rev() {
+        for layer in self.all.iter().rev() {
             if used[layer.output.0] {
                 for input in &layer.inputs {
                     used[input.0] = true;
                 }
             }
         }
-        self.layers.retain(|layer| used[layer.output.0]);
+        self.all.retain(|layer| used[layer.output.0]);
         let mut numbers = vec![None; self.weights.len()];
         let mut kept = Vec::new();
-        for layer in &mut self.layers {
+        for layer in &mut self.all {
             if let Kind::Constant(number) = &mut layer.kind {
                 let new = numbers[*number].get_or_insert_with(|| {
                     kept.push(self.weights[*number].clone());

@@ -68,7 +68,8 @@ impl Composer<'_> {
         let behind = self.elementwise(ElementWise::Difference, query, key)?;
         let table = buckets_of_distances(attributes);
         let farthest = table.len() as i64 - 1;
-        let table = HostTensor::new(vec![table.len()], table).map_err(tensor_error)?;
+        let table =
+            HostTensor::new(vec![table.len()], table).map_err(|error| tensor_error(&error))?;
         let table = self.literal(table);
         let (zero, farthest) = (
             self.integer(DType::I64, 2, 0),

@@ -16,7 +16,7 @@ impl Layers {
             types: Vec::new(),
             inputs: Vec::new(),
             input_tensors: Vec::new(),
-            layers: Vec::new(),
+            all: Vec::new(),
             outputs: Vec::new(),
             output_tensors: Vec::new(),
             weights: Vec::new(),
@@ -144,7 +144,7 @@ impl Composer<'_> {
 
     /// Whether a tensor cannot be an output: it is an input, a constant, or one already.
     fn is_taken(&self, tensor: Tensor) -> bool {
-        let mut layers = self.layers.layers.iter();
+        let mut layers = self.layers.all.iter();
         let maker = layers.find(|layer| layer.output == tensor);
         maker.is_none_or(|layer| matches!(layer.kind, Kind::Constant(_)))
             || self.layers.output_tensors.contains(&tensor)

@@ -20,7 +20,7 @@ impl Composer<'_> {
         let (rank, dtype) = (self.rank(x), self.dtype(x));
         let width = self.dims(x).pop();
         // The library normalizes two axes or more, of which the first is not one.
-        let rows = if rank == 1 { self.to_rank(x, 2)? } else { x };
+        let rows = if rank == 1 { self.at_rank(x, 2)? } else { x };
         let Some(width) = width.as_ref().and_then(Dim::as_constant) else {
             return self.norm_of_symbolic_width(x, affine, epsilon);
         };

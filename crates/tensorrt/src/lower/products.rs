@@ -58,14 +58,13 @@ impl Composer<'_> {
         let dims = self.dims(rows);
         let mut one = vec![Dim::from(1)];
         one.extend(dims.iter().cloned());
-        let (copies, number) = match self.copies.get(&source) {
-            Some(&known) => known,
-            None => {
-                let mut all = one.clone();
-                all[0] = Dim::from(readers);
-                let list = self.reshape(rows, one)?;
-                (self.repeat(list, all)?, 0)
-            }
+        let (copies, number) = if let Some(&known) = self.copies.get(&source) {
+            known
+        } else {
+            let mut all = one.clone();
+            all[0] = Dim::from(readers);
+            let list = self.reshape(rows, one)?;
+            (self.repeat(list, all)?, 0)
         };
         self.copies.insert(source, (copies, number + 1));
         let copy = self.slice(copies, 0, Dim::from(number), Dim::from(1));

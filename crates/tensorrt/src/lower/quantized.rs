@@ -47,7 +47,7 @@ impl Composer<'_> {
     fn multiply_turned(&mut self, x: Tensor, weight: Tensor) -> Result<Tensor> {
         let mut dims = self.dims(x);
         let rows = if dims.len() == 1 {
-            self.to_rank(x, 2)?
+            self.at_rank(x, 2)?
         } else {
             x
         };
@@ -58,11 +58,16 @@ impl Composer<'_> {
     }
 
     /// Quantize or dequantize by a scale of one.
-    pub(super) fn scale_of_one(&mut self, x: Tensor, kind: Kind, ty: TensorType) -> Result<Tensor> {
+    pub(super) fn scale_of_one(
+        &mut self,
+        x: Tensor,
+        kind: Kind,
+        ty: &TensorType,
+    ) -> Result<Tensor> {
         // The library's layers take no scalars.
         let dims = self.dims(x);
         let x = if dims.is_empty() {
-            self.to_rank(x, 1)?
+            self.at_rank(x, 1)?
         } else {
             x
         };

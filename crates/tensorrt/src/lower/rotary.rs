@@ -66,7 +66,8 @@ impl Composer<'_> {
     fn turns(&mut self, position: Tensor, theta: f32, dim: usize) -> Result<Tensor> {
         let mut sum = None;
         for part in in_parts(&frequencies(theta, dim)) {
-            let part = HostTensor::from_f32(vec![1, dim / 2], part).map_err(tensor_error)?;
+            let part = HostTensor::from_f32(vec![1, dim / 2], part)
+                .map_err(|error| tensor_error(&error))?;
             let part = self.literal(part);
             let turns = self.elementwise(ElementWise::Product, position, part)?;
             let turns = self.fraction(turns)?;

@@ -47,12 +47,11 @@ impl<'n> Sizes<'n> {
         if let Some(&known) = self.lists.get(dims) {
             return Ok(known);
         }
-        let list = match dims {
-            [dim] => self.size(dim)?,
-            _ => {
-                let sizes: Result<Vec<_>> = dims.iter().map(|dim| self.size(dim)).collect();
-                self.network.concatenate(&sizes?, 0)?
-            }
+        let list = if let [dim] = dims {
+            self.size(dim)?
+        } else {
+            let sizes: Result<Vec<_>> = dims.iter().map(|dim| self.size(dim)).collect();
+            self.network.concatenate(&sizes?, 0)?
         };
         self.lists.insert(dims.to_vec(), list);
         Ok(list)

@@ -317,9 +317,10 @@ impl Network<'_> {
             unsafe { self.raw().add_attention_v2(q, k, v, softmax, causal) }
         })?;
         if let Some(mask) = mask {
-            // SAFETY: attention and tensor are alive.
-            self.calls()
-                .done("setting a mask", || unsafe { attention.set_mask(mask) })?;
+            self.calls().done("setting a mask", || {
+                // SAFETY: attention and tensor are alive.
+                unsafe { attention.set_mask(mask) }
+            })?;
         }
         self.calls().done("making an attention decomposable", || {
             // SAFETY: the attention is alive.

@@ -71,9 +71,9 @@ fn options(test: &str) -> Result<LowerOptions, Failed> {
     for word in words {
         let (symbol, sizes) = word.split_once('=').ok_or("expected symbol=sizes")?;
         let sizes: Result<Vec<usize>, _> = sizes.split("..").map(str::parse).collect();
-        let range = match sizes?.as_slice() {
-            &[size] => SizeRange::fixed(size),
-            &[min, opt, max] => SizeRange { min, opt, max },
+        let range = match *sizes?.as_slice() {
+            [size] => SizeRange::fixed(size),
+            [min, opt, max] => SizeRange { min, opt, max },
             _ => return Err("expected one size or three".into()),
         };
         options = options.with_symbol(symbol, range);

@@ -8,7 +8,7 @@ use tintype_models::{
     FluxTransformerConfig, FluxTransformerOptions, T5EncoderConfig, T5EncoderOptions,
 };
 use tintype_tensor::DType;
-use tintype_tensorrt::lower::LowerOptions;
+use tintype_tensorrt::lower::{LowerOptions, PlacedWeight};
 
 use super::library::build;
 
@@ -59,10 +59,7 @@ fn build_programs(graph: &Graph) -> Result<(), Failed> {
                 .ok_or_else(|| format!("{name} is no weight"))?;
             let shape = parameter.ty.static_shape().ok_or("no static shape")?;
             let weight = lowered.weights.iter().find(|weight| weight.name == *name);
-            assert_eq!(
-                weight.map(|weight| weight.count()),
-                Some(shape.element_count())
-            );
+            assert_eq!(weight.map(PlacedWeight::count), Some(shape.element_count()));
         }
         assert_eq!(placed.len(), program.parameters().len());
     }
