@@ -3,11 +3,12 @@
 use std::collections::HashMap;
 use std::fmt::Write as _;
 
-use libtest_mimic::Failed;
 use tintype_ir::{Graph, parse};
 
+use crate::cases::Result;
+
 /// The graph that a listing says.
-pub(crate) fn to_graph(listing: &str) -> Result<Graph, Failed> {
+pub(crate) fn to_graph(listing: &str) -> Result<Graph> {
     let mut reader = Reader::default();
     for line in listing.lines() {
         let line = line.split("  #").next().unwrap_or_default().trim();
@@ -86,7 +87,7 @@ impl Type {
 type Value = (String, Type);
 
 impl Reader {
-    fn line(&mut self, line: &str) -> Result<(), Failed> {
+    fn line(&mut self, line: &str) -> Result<()> {
         if let Some(size) = line.strip_prefix("size ") {
             let range = size.split(", fastest").next().unwrap();
             writeln!(self.head, "dim {range}")?;
@@ -113,7 +114,7 @@ impl Reader {
         Ok(())
     }
 
-    fn layer(&mut self, line: &str) -> Result<(), Failed> {
+    fn layer(&mut self, line: &str) -> Result<()> {
         let (name, rest) = line.split_once(": ").unwrap();
         let (ty, rest) = rest.split_once(" = ").unwrap();
         let (rest, attributes) = rest.split_once(" {").unwrap_or((rest, ""));
@@ -130,7 +131,7 @@ impl Reader {
         Ok(())
     }
 
-    fn said(&mut self, kind: &str, x: &[Value], with: &str, ty: &Type) -> Result<Value, Failed> {
+    fn said(&mut self, kind: &str, x: &[Value], with: &str, ty: &Type) -> Result<Value> {
         Ok(match kind {
             "abs" if !ty.is_float() => {
                 let zero = self.constant(ty, "0");

@@ -1,0 +1,185 @@
+//! Graphs of every operation with inputs, and how far results may be apart.
+
+use std::error::Error;
+
+use tintype_ir::{Binding, Graph, TensorType, parse};
+use tintype_tensor::{DType, Tensor, TorchGenerator};
+use tintype_weights::Parameters;
+
+pub(crate) type Result<T> = std::result::Result<T, Box<dyn Error>>;
+
+/// Names and texts of the files of cases.
+pub(crate) const FILES: [(&str, &str); 4] = [
+    (
+        "elementwise",
+        include_str!("../../../tensorrt/tests/lowering/engines/elementwise.tt"),
+    ),
+    (
+        "movement",
+        include_str!("../../../tensorrt/tests/lowering/engines/movement.tt"),
+    ),
+    (
+        "networks",
+        include_str!("../../../tensorrt/tests/lowering/engines/networks.tt"),
+    ),
+    (
+        "quantized",
+        include_str!("../../../tensorrt/tests/lowering/engines/quantized.tt"),
+    ),
+];
+
+/// A graph in one dtype with values for what it reads.
+pub(crate) struct Case {
+    pub(crate) graph: Graph,
+    pub(crate) dtype: DType,
+    pub(crate) inputs: Vec<(String, Tensor)>,
+    pub(crate) parameters: Parameters,
+}
+
+/// The dtypes that a file has cases in.
+pub(crate) fn dtypes(text: &str) -> Vec<DType> {
+    let has = |dtype: &DType| texts(text).any(|(dtypes, _)| dtypes.contains(dtype));
+    DType::ALL.into_iter().filter(has).collect()
+}
+
+/// The cases of a file in a dtype. Left out are those of programs whose sizes another one gives.
+pub(crate) fn cases(text: &str, dtype: DType) -> Result<Vec<Case>> {
+    let mut cases = Vec::new();
+    for (_, text) in texts(text).filter(|(dtypes, _)| dtypes.contains(&dtype)) {
+        let text = text.replace("T[", &format!("{dtype}["));
+        let text: Vec<_> = text.lines().filter(|line| !line.starts_with(';')).collect();
+        let graph = parse(&text.join("\n"))?;
+        if tintype_ir::verify(&graph).is_ok() {
+            cases.push(Case::new(graph, dtype)?);
+        }
+    }
+    Ok(cases)
+}
+
+impl Case {
+    fn new(graph: Graph, dtype: DType) -> Result<Self> {
+        let mut random = TorchGenerator::new(3);
+        let mut inputs = Vec::new();
+        for input in graph.inputs() {
+            let tensor = values(&mut random, &input.name, &input.ty, &graph)?;
+            inputs.push((input.name.clone(), tensor));
+        }
+        let mut parameters = Parameters::builder().build()?;
+        for parameter in graph.parameters() {
+            let tensor = values(&mut random, &parameter.name, &parameter.ty, &graph)?;
+            parameters.insert(parameter.name.clone(), tensor)?;
+        }
+        Ok(Self {
+            graph,
+            dtype,
+            inputs,
+            parameters,
+        })
+    }
+
+    /// The relative error that the rounding of the dtype explains. A number that falls to another
+    /// side when it is rounded to f8 is off by a sixteenth.
+    pub(crate) fn limit(&self) -> f64 {
+        let has_f8 = self
+            .graph
+            .parameters()
+            .iter()
+            .any(|parameter| parameter.ty.dtype == DType::F8E4M3);
+        match self.dtype {
+            _ if has_f8 => 4e-2,
+            DType::F16 => 1e-3,
+            DType::BF16 => 6e-3,
+            DType::F8E4M3 => 4e-2,
+            _ => 2e-6,
+        }
+    }
+
+    /// What the CPU computes.
+    pub(crate) fn expected(&self) -> Result<tintype_backend::Tensors> {
+        let inputs: Vec<_> = self
+            .inputs
+            .iter()
+            .map(|(n, t)| (n.as_str(), t.clone()))
+            .collect();
+        let expected = tintype_cpu::run(&self.graph, &self.parameters, &inputs);
+        // The CPU's attention takes no values of another size than keys.
+        expected.or_else(|_| {
+            let apart = tintype_ir::decompose(&self.graph, &|_| false)?;
+            Ok(tintype_cpu::run(&apart, &self.parameters, &inputs)?)
+        })
+    }
+}
+
+/// The dtypes and the text of each case.
+fn texts(text: &str) -> impl Iterator<Item = (Vec<DType>, &str)> {
+    text.split("; test:").skip(1).map(|case| {
+        let (dtypes, graph) = case.split_once('\n').expect("a line of dtypes, a graph");
+        let dtypes = dtypes
+            .split_whitespace()
+            .map(|name| name.parse().expect("names of dtypes"));
+        (dtypes.collect(), graph)
+    })
+}
+
+/// Values for an input or parameter: positions where rows are looked up, else small numbers.
+fn values(
+    random: &mut TorchGenerator,
+    name: &str,
+    ty: &TensorType,
+    graph: &Graph,
+) -> Result<Tensor> {
+    let mut binding = Binding::new();
+    for (symbol, range) in graph.symbols() {
+        binding.set(symbol, usize::midpoint(*range.start(), *range.end()));
+    }
+    let shape = ty.shape(&binding)?;
+    let count = shape.element_count();
+    if !ty.dtype.is_float() {
+        let (first, sizes) = if name.starts_with("row") {
+            (0, 3)
+        } else {
+            (1, 5)
+        };
+        let values = (0..count).map(|index| ((index * 7 + 3) % sizes + first) as f32);
+        return Ok(Tensor::from_f32_as(ty.dtype, shape, values.collect())?);
+    }
+    if name == "ids" {
+        let values = (0..count).map(|index| (index * 97 % 128) as f32).collect();
+        return Ok(Tensor::from_f32_as(ty.dtype, shape, values)?);
+    }
+    let mut values = random.randn(vec![count.max(16)])?.to_f32_vec()?;
+    values.truncate(count);
+    // Scales are positive.
+    let is_scale = name.ends_with('s') && count == 1;
+    let values = values
+        .into_iter()
+        .map(|value| if is_scale { value.abs() + 0.5 } else { value });
+    Ok(Tensor::from_f32_as(ty.dtype, shape, values.collect())?)
+}
+
+/// The relative error; whole numbers are equal, and what is not finite is so in both.
+pub(crate) fn difference(found: &Tensor, expected: &Tensor) -> Result<f64> {
+    if (found.dtype(), found.shape()) != (expected.dtype(), expected.shape()) {
+        return Err("an output is of another type".into());
+    }
+    if !expected.dtype().is_float() {
+        let (found, expected) = (found.to_i64_vec()?, expected.to_i64_vec()?);
+        if found != expected {
+            return Err(format!("expected {expected:?}, found {found:?}").into());
+        }
+        return Ok(0.0);
+    }
+    let (found, expected) = (found.to_f32_vec()?, expected.to_f32_vec()?);
+    let (mut difference, mut size) = (0.0_f64, 1e-30_f64);
+    for (&found, &expected) in found.iter().zip(&expected) {
+        let same = found.to_bits() == expected.to_bits() || (found.is_nan() && expected.is_nan());
+        if !(same || (found.is_finite() && expected.is_finite())) {
+            return Err(format!("expected {expected}, found {found}").into());
+        }
+        if expected.is_finite() {
+            difference += f64::from(found - expected).powi(2);
+            size += f64::from(expected).powi(2);
+        }
+    }
+    Ok((difference / size).sqrt())
+}
