@@ -7,7 +7,7 @@ use std::sync::Arc;
 use tintype_tensorrt_sys::callback::Implementation;
 use tintype_tensorrt_sys::{IBuilder, ITimingCache, NetworkDefinitionCreationFlag};
 
-use super::gate::GATE;
+use super::gate;
 use super::writer::PlanWriter;
 use super::{Config, Profile};
 use crate::calls::{Calls, Owned};
@@ -128,7 +128,7 @@ impl Builder {
         const ACTION: &str = "building a plan";
         self.expect_own(network.builder(), "the network")?;
         self.expect_own(config.builder(), "the configuration")?;
-        let _pass = GATE.enter(config.targets());
+        let _pass = gate::enter();
         config.begin();
         let writer = Implementation::stream_writer(PlanWriter::new(writer));
         let built = self.calls.done(ACTION, || {
