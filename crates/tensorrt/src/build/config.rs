@@ -19,8 +19,6 @@ pub struct Config<'b> {
     /// First, so that it is destroyed before what it refers to.
     object: Owned<IBuilderConfig>,
     monitor: Option<Implementation<IProgressMonitor, Monitor<'b>>>,
-    /// The numbers of the targets.
-    targets: Vec<i32>,
     builder: &'b Builder,
 }
 
@@ -78,7 +76,6 @@ impl<'b> Config<'b> {
         let mut config = Self {
             object,
             monitor: None,
-            targets: Vec::new(),
             builder,
         };
         config.set_flag(Flag::Tf32, false)?;
@@ -243,11 +240,6 @@ impl<'b> Config<'b> {
         self.object.raw()
     }
 
-    /// The numbers of what it is for, in order.
-    pub(super) fn targets(&self) -> &[i32] {
-        &self.targets
-    }
-
     /// A build begins.
     pub(super) fn begin(&self) {
         if let Some(monitor) = &self.monitor {
@@ -263,8 +255,6 @@ impl<'b> Config<'b> {
     }
 
     fn set_capabilities(&mut self, capabilities: &[ComputeCapability]) -> Result<()> {
-        self.targets = capabilities.iter().map(|capability| capability.0).collect();
-        self.targets.sort_unstable();
         let calls = self.builder.calls();
         let count = capabilities.len() as i32;
         calls.done("setting the number of targets", || {
