@@ -23,10 +23,10 @@ pub mod network;
 pub mod plan;
 
 pub use build::{Builder, Config, Flag, Profile, Progress, Target};
-pub use error::{Code, Error};
-pub use network::{Network, Value};
 pub use engine::{Context, ContextOptions, Engine, Inspector, Refitter, Runtime, RuntimeCache};
+pub use error::{Code, Error};
 pub use library::{Probe, Support, Tensorrt};
+pub use network::{Network, Value};
 pub use tintype_tensorrt_sys::{Abi, Line, LoadOptions, Newer, Version};
 
 /// The result of every fallible function of this crate.
