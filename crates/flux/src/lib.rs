@@ -20,6 +20,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod architecture;
 mod callback;
 mod defaults;
 mod error;
@@ -31,14 +32,17 @@ mod output;
 mod pipeline;
 mod request;
 pub mod scheduler;
+mod sizes;
 pub mod tokenizer;
 
+pub use architecture::{Architecture, programs};
 pub use callback::{Observer, Part, StepEnd};
 pub use defaults::ModelDefaults;
 pub use error::Error;
 pub use output::{Output, Timings, picture_paths};
 pub use pipeline::{AdapterReport, FluxPipeline, ModelKind};
 pub use request::{ImageSource, InitialImage, Request, RequestTensors, Seed};
+pub use sizes::Sizes;
 pub use tintype_weights::{EmbeddedFile, ModelFiles};
 
 /// The result of every fallible function of this crate.

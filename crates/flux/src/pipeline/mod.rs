@@ -30,7 +30,7 @@ pub use model::ModelKind;
 use crate::model_index::Component;
 use crate::scheduler::FlowMatchEulerConfig;
 use crate::tokenizer::{ClipTokenizer, T5Tokenizer};
-use crate::{Error, ModelDefaults, Observer, Output, Request, Result};
+use crate::{Error, ModelDefaults, Observer, Output, Request, Result, Sizes};
 
 /// FLUX.1 as diffusers' FluxPipeline and FluxImg2ImgPipeline run it.
 ///
@@ -51,6 +51,7 @@ pub struct FluxPipeline {
     tokenizers: Tokenizers,
     backend: Option<Arc<dyn Backend>>,
     dtype: DType,
+    sizes: Sizes,
     low_memory: bool,
     adapters: Adapters,
     models: Models,
@@ -110,6 +111,15 @@ impl FluxPipeline {
     pub fn dtype(mut self, dtype: DType) -> Self {
         self.models = Models::default();
         self.dtype = dtype;
+        self
+    }
+
+    /// Compiles models for these requests only; others are refused. A backend that plans ahead
+    /// makes better plans for few sizes. Without this, every use of FLUX is compiled for.
+    #[must_use]
+    pub fn sizes(mut self, sizes: Sizes) -> Self {
+        self.models = Models::default();
+        self.sizes = sizes;
         self
     }
 

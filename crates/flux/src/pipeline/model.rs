@@ -7,18 +7,14 @@ use std::time::Instant;
 use tintype_backend::{
     Backend, Changes, CompileOptions, Executable, RequestState, Session, Tensors,
 };
-use tintype_ir::passes::{Options, optimize};
-use tintype_ir::{Graph, Overlay, StagedGraph, decompose};
-use tintype_models::{
-    ClipTextConfig, ClipTextOptions, DecoderOptions, EncoderOptions, FluxTransformerOptions,
-    T5EncoderConfig, T5EncoderOptions,
-};
+use tintype_ir::{Graph, Op, Overlay};
+use tintype_models::{ClipTextConfig, T5EncoderConfig};
 use tintype_weights::{Checkpoint, Parameters, layout};
 
 use super::check::Run;
 use super::{FluxPipeline, Models};
 use crate::model_index::Component;
-use crate::{Observer, Part, Result};
+use crate::{Architecture, Observer, Part, Result, programs};
 
 /// A model that can run.
 pub(super) struct Model {
@@ -29,10 +25,13 @@ pub(super) struct Model {
 
 impl Model {
     fn compile(backend: &dyn Backend, graph: &Graph, parameters: Parameters) -> Result<Self> {
-        let options = Options::default().with_fuse_qkv(backend.capabilities().fuse_qkv);
-        let graph = optimize(graph, &options, backend.evaluator())?;
-        let graph = decompose(&graph, &|op| backend.supports(op))?;
-        let staged = StagedGraph::split(&graph)?;
+        let supports = |op: &Op| backend.supports(op);
+        let staged = programs(
+            graph,
+            &backend.capabilities(),
+            backend.evaluator(),
+            &supports,
+        )?;
         let executable = backend.compile(&staged, &CompileOptions::default())?;
         let session = executable.session()?;
         Ok(Self {
@@ -166,37 +165,19 @@ impl FluxPipeline {
 
     /// The graph of a model, before any pass.
     pub fn graph(&self, kind: ModelKind) -> Result<Graph> {
-        let (configs, dtype) = (&self.configs, self.dtype);
-        Ok(match kind {
-            ModelKind::Clip => configs.clip.graph(&ClipTextOptions {
-                dtype,
-                tokens: self.clip_tokens()..=self.clip_tokens(),
-                ..ClipTextOptions::default()
-            })?,
-            ModelKind::T5 => configs.t5.graph(&T5EncoderOptions {
-                dtype,
-                ..T5EncoderOptions::default()
-            })?,
-            ModelKind::Transformer => {
-                let options = FluxTransformerOptions {
-                    dtype,
-                    ..FluxTransformerOptions::default()
-                };
-                configs.transformer.graph(&options)?
-            }
-            ModelKind::Decoder => {
-                let unit_range = false;
-                configs.vae.decoder(&DecoderOptions {
-                    dtype,
-                    unit_range,
-                    ..decoder_sizes()
-                })?
-            }
-            ModelKind::Encoder => configs.vae.encoder(&EncoderOptions {
-                dtype,
-                ..encoder_sizes()
-            })?,
-        })
+        self.architecture().graph(kind, self.dtype, &self.sizes)
+    }
+
+    /// What the models compute.
+    pub fn architecture(&self) -> Architecture {
+        let configs = &self.configs;
+        Architecture {
+            clip: configs.clip.clone(),
+            clip_tokens: self.clip_tokens(),
+            t5: configs.t5.clone(),
+            transformer: configs.transformer.clone(),
+            vae: configs.vae.clone(),
+        }
     }
 
     /// The number of tokens that CLIP sees: 77 in FLUX.1, fewer in a model made for short prompts.
@@ -241,25 +222,4 @@ fn converted(converted: layout::Converted, path: &Path) -> Parameters {
         );
     }
     converted.parameters
-}
-
-/// The largest side of a picture over the pixels of a latent.
-const MAX_LATENT_SIDE: usize = crate::latents::MAX_SIDE / 8;
-
-fn decoder_sizes() -> DecoderOptions {
-    let side = 1..=MAX_LATENT_SIDE;
-    DecoderOptions {
-        latent_height: side.clone(),
-        latent_width: side,
-        ..DecoderOptions::default()
-    }
-}
-
-fn encoder_sizes() -> EncoderOptions {
-    let side = 1..=MAX_LATENT_SIDE;
-    EncoderOptions {
-        latent_height: side.clone(),
-        latent_width: side,
-        ..EncoderOptions::default()
-    }
 }

@@ -11,7 +11,7 @@ use crate::files::{self, CONFIG_LIMIT};
 use crate::model_index::{Component, ModelIndex};
 use crate::scheduler::FlowMatchEulerConfig;
 use crate::tokenizer::{ClipTokenizer, T5Tokenizer};
-use crate::{Error, ModelDefaults, Result};
+use crate::{Error, ModelDefaults, Result, Sizes};
 
 impl FluxPipeline {
     /// Opens a folder in diffusers' layout.
@@ -46,6 +46,7 @@ impl FluxPipeline {
             tokenizers,
             backend: None,
             dtype: DType::F32,
+            sizes: Sizes::default(),
             low_memory: false,
             adapters: Adapters::default(),
             models: Models::default(),
