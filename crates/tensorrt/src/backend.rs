@@ -55,7 +55,7 @@ mod required;
 mod session;
 mod weights;
 
-pub use implementation::{TensorrtBackend, TensorrtOptions};
+pub use implementation::{TensorrtBackend, TensorrtOptions, capabilities};
 pub use manifest::{Manifest, ManifestInput, ManifestOutput, ManifestWeight};
 pub use plans::{BuildOptions, BuiltPlan, Follow, build_plans};
 

@@ -17,6 +17,9 @@
 //! With the feature `shapes`, which is on by default, a small model is part of the program:
 //! `tintype::shapes()` opens it.
 //!
+//! With the feature `tensorrt`, also on by default, graphs run on NVIDIA's TensorRT where it is
+//! installed; building this crate needs nothing of it.
+//!
 //! The program `tintype` is documented by `tintype --help` and in docs/cli.md of
 //! the repository.
 #![forbid(unsafe_code)]
@@ -25,6 +28,8 @@ pub mod backends;
 pub mod built_in;
 #[doc(hidden)]
 pub mod hub;
+#[cfg(feature = "tensorrt")]
+pub mod tensorrt;
 
 #[cfg(feature = "shapes")]
 pub use built_in::shapes;
@@ -32,7 +37,7 @@ pub use tintype_backend::Backend;
 pub use tintype_cpu::CpuBackend;
 pub use tintype_flux::image::Image;
 pub use tintype_flux::{
-    Error, FluxPipeline, ModelDefaults, ModelFiles, Observer, Output, Part, Request,
-    RequestTensors, Result, Seed, StepEnd, Timings,
+    Architecture, Error, FluxPipeline, ModelDefaults, ModelFiles, ModelKind, Observer, Output,
+    Part, Request, RequestTensors, Result, Seed, Sizes, StepEnd, Timings,
 };
 pub use tintype_tensor::{DType, Tensor};

@@ -146,9 +146,7 @@ impl Backend for TensorrtBackend {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities::default()
-            .with_fuse_qkv(true)
-            .with_copies_weights(true)
+        capabilities()
     }
 
     fn supports(&self, _op: &Op) -> bool {
@@ -188,6 +186,14 @@ impl fmt::Debug for TensorrtBackend {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.description())
     }
+}
+
+/// What the backend is told by before there is one: plans that are built ahead are of graphs
+/// that were made for these.
+pub fn capabilities() -> Capabilities {
+    Capabilities::default()
+        .with_fuse_qkv(true)
+        .with_copies_weights(true)
 }
 
 /// What plans are built for on a GPU.

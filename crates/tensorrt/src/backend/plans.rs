@@ -6,6 +6,7 @@ use std::io::Write;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use tintype_ir::{Graph, Stage, StagedGraph};
 
@@ -70,6 +71,8 @@ pub struct BuiltPlan {
     pub weights: usize,
     /// Whether it was built now, or found.
     pub is_new: bool,
+    /// How long lowering and building took, or finding.
+    pub took: Duration,
 }
 
 /// Builds the plans of the request and the step program for every target, without a GPU where
@@ -115,6 +118,7 @@ pub fn build_plans(
     let mut plans = Vec::new();
     for &target in targets {
         for stage in [Stage::Request, Stage::Step] {
+            let start = Instant::now();
             let built = plan(
                 tensorrt,
                 &staged,
@@ -135,6 +139,7 @@ pub fn build_plans(
                 bytes: built.entry.len(),
                 weights: built.manifest.weights.len(),
                 is_new: built.entry.is_new(),
+                took: start.elapsed(),
             });
         }
     }

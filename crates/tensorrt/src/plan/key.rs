@@ -71,8 +71,8 @@ impl PlanKey {
         Self(hasher.finalize())
     }
 
-    /// The key in a file's name: 64 hexadecimal digits.
-    pub(super) fn from_hex(text: &str) -> Option<Self> {
+    /// The key in a file's name: 64 hexadecimal digits, in lower case.
+    pub fn from_hex(text: &str) -> Option<Self> {
         let hash = blake3::Hash::from_hex(text).ok()?;
         // Upper case names no file of ours.
         (hash.to_hex().as_str() == text).then_some(Self(hash))

@@ -17,6 +17,9 @@ pub(crate) struct Arguments {
 pub(crate) enum Command {
     /// Make pictures of a prompt.
     Generate(Box<Generate>),
+    /// Build plans ahead of time: no weights are read, and no GPU is needed where the library can.
+    #[cfg(feature = "tensorrt")]
+    Compile(Compile),
     /// Show what a model consists of: weights, graphs, stages.
     Inspect(Inspect),
     /// Time the steps of a model.
@@ -27,7 +30,12 @@ pub(crate) enum Command {
 
 impl Command {
     pub(crate) fn is_quiet(&self) -> bool {
-        matches!(self, Self::Generate(generate) if generate.quiet)
+        match self {
+            Self::Generate(generate) => generate.quiet,
+            #[cfg(feature = "tensorrt")]
+            Self::Compile(compile) => compile.quiet,
+            _ => false,
+        }
     }
 }
 
@@ -50,6 +58,11 @@ pub(crate) struct ModelArguments {
     /// The dtype in which the model is computed.
     #[arg(long, default_value = "f32", value_parser = ["f32", "bf16", "f16", "fp8"])]
     pub(crate) dtype: String,
+    /// A folder that `tintype compile` has filled: the backend tensorrt takes its plans from there
+    /// [default: the one that TINTYPE_PLANS names; without any, plans are built for the size of
+    /// the picture and kept in the user's cache].
+    #[arg(long, value_name = "DIR")]
+    pub(crate) plans: Option<PathBuf>,
     /// Let each model go before the next one loads.
     #[arg(long)]
     pub(crate) low_memory: bool,
@@ -125,6 +138,96 @@ pub(crate) struct Generate {
     pub(crate) json: bool,
 }
 
+/// Plans of all models of a pipeline. A plan holds kernels and no weights, so LoRAs and other
+/// weights of the same shape need no other plan.
+#[cfg(feature = "tensorrt")]
+#[derive(Debug, Args)]
+pub(crate) struct Compile {
+    /// A folder in diffusers' layout, `org/name[@revision]` on the hub, `shapes`, or `flux-dev` or
+    /// `flux-schnell`, of which nothing need be there [default: shapes].
+    #[arg(long, value_name = "DIR|HUB-ID|NAME")]
+    pub(crate) model: Option<String>,
+    /// What the plans are for.
+    #[arg(long, default_value = "tensorrt", value_parser = ["tensorrt"])]
+    pub(crate) backend: String,
+    /// One model of the pipeline; may be given several times [default: all that `generate` needs
+    /// without --image].
+    #[arg(long, value_delimiter = ',', value_parser = COMPONENTS)]
+    pub(crate) component: Vec<String>,
+    /// Also the part that `generate --image` needs, vae_encoder.
+    #[arg(long, conflicts_with = "component")]
+    pub(crate) img2img: bool,
+    /// Architectures to build for, separated by commas [default: those of the GPUs that are here].
+    #[arg(long, value_name = "SM,…", value_delimiter = ',', value_parser = target)]
+    pub(crate) target: Vec<tintype_tensorrt::Target>,
+    /// The dtype in which the model is computed.
+    #[arg(long, default_value = "f32", value_parser = ["f32", "bf16", "f16"])]
+    pub(crate) dtype: String,
+    /// Height in pixels, one or a range [default: the model's; FLUX's is 1024].
+    #[arg(long, value_name = "PIXELS[..PIXELS]", value_parser = range)]
+    pub(crate) height: Option<Range>,
+    /// Width in pixels, one or a range [default: the model's; FLUX's is 1024].
+    #[arg(long, value_name = "PIXELS[..PIXELS]", value_parser = range)]
+    pub(crate) width: Option<Range>,
+    /// Number of tokens that T5 sees, one or a range [default: the model's; FLUX's is 512].
+    #[arg(long, value_name = "TOKENS[..TOKENS]", value_parser = range)]
+    pub(crate) max_sequence_length: Option<Range>,
+    /// Number of pictures made at once, one or a range [default: 1].
+    #[arg(long, value_name = "COUNT[..COUNT]", value_parser = range)]
+    pub(crate) batch: Option<Range>,
+    /// Also for `generate --vae-tiling`.
+    #[arg(long)]
+    pub(crate) vae_tiling: bool,
+    /// Where the plans go: a new or empty folder, or one of plans for the same sizes.
+    #[arg(long, short, value_name = "DIR")]
+    pub(crate) output: PathBuf,
+    /// No progress bars, no table, no warnings.
+    #[arg(long, short)]
+    pub(crate) quiet: bool,
+}
+
+/// One size, or several.
+#[cfg(feature = "tensorrt")]
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Range {
+    pub(crate) min: usize,
+    pub(crate) max: usize,
+}
+
+/// `MIN..MAX`, both included, or one size.
+#[cfg(feature = "tensorrt")]
+fn range(text: &str) -> Result<Range, String> {
+    let (min, max) = text.split_once("..").unwrap_or((text, text));
+    let number = |text: &str| {
+        text.parse::<usize>()
+            .map_err(|_| format!("expected a size as 1024 or a range as 512..1024, found `{text}`"))
+    };
+    let range = Range {
+        min: number(min)?,
+        max: number(max)?,
+    };
+    if range.min > range.max {
+        return Err(format!("expected the smaller size first, found {text}"));
+    }
+    Ok(range)
+}
+
+#[cfg(feature = "tensorrt")]
+fn target(text: &str) -> Result<tintype_tensorrt::Target, String> {
+    text.trim()
+        .parse()
+        .map_err(|error: tintype_tensorrt::Error| error.to_string())
+}
+
+/// The names of the models of a pipeline.
+const COMPONENTS: [&str; 5] = [
+    "text_encoder",
+    "text_encoder_2",
+    "transformer",
+    "vae_decoder",
+    "vae_encoder",
+];
+
 #[derive(Debug, Args)]
 pub(crate) struct Inspect {
     /// A folder in diffusers' layout, `org/name[@revision]` on the hub, or `shapes`, the model
@@ -132,7 +235,7 @@ pub(crate) struct Inspect {
     #[arg(long, value_name = "DIR|HUB-ID")]
     pub(crate) model: Option<String>,
     /// Show one model of the pipeline.
-    #[arg(long, value_parser = ["text_encoder", "text_encoder_2", "transformer", "vae_decoder", "vae_encoder"])]
+    #[arg(long, value_parser = COMPONENTS)]
     pub(crate) component: Option<String>,
     /// Print a graph of the component in the text form: the whole, or the program of a stage.
     #[arg(long, requires = "component", value_parser = ["graph", "weight", "request", "step"])]
@@ -143,6 +246,19 @@ pub(crate) struct Inspect {
     /// Join q, k and v into one product, as GPU backends ask for.
     #[arg(long)]
     pub(crate) fuse_qkv: bool,
+    /// Print the network that TensorRT is given for a program, a layer a line.
+    #[cfg(feature = "tensorrt")]
+    #[arg(long, requires = "program")]
+    pub(crate) lowered: bool,
+    /// Print which parameters make which weights of TensorRT's engines.
+    #[cfg(feature = "tensorrt")]
+    #[arg(long, requires = "component", conflicts_with_all = ["program", "plans"])]
+    pub(crate) weights: bool,
+    /// List a folder of plans; with --component and --program, the layers of one, which needs a
+    /// GPU that can run it.
+    #[cfg(feature = "tensorrt")]
+    #[arg(long, value_name = "DIR", conflicts_with = "lowered")]
+    pub(crate) plans: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

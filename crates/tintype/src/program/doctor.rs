@@ -11,6 +11,12 @@ pub(crate) fn run() -> Result<()> {
             Ok(found) => say!("{:9} available: {}", entry.name, found.description),
             Err(error) => say!("{:9} not available: {error}", entry.name),
         }
+        #[cfg(feature = "tensorrt")]
+        if entry.name == "tensorrt" {
+            for line in tintype::tensorrt::report() {
+                say!("{:9} {line}", "");
+            }
+        }
     }
     match built_in::files() {
         Some(_) => say!(

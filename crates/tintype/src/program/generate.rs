@@ -20,8 +20,9 @@ pub(crate) fn run(arguments: &Generate) -> Result<()> {
     if let Some(path) = &arguments.save_tensors {
         save::check_writable(path)?;
     }
-    let mut pipeline = model::open(&arguments.model, arguments.quiet)?;
     let mut progress = Progress::new(arguments.quiet || arguments.json);
+    let follow = Some(progress.follow());
+    let mut pipeline = model::open(&arguments.model, &request, arguments.quiet, follow)?;
     let output = pipeline.generate_with(&request, &mut progress)?;
     progress.finish();
     if let Some(path) = &arguments.save_tensors {

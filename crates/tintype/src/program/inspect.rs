@@ -1,5 +1,8 @@
 //! `tintype inspect`: weights, graphs and stages of a model. Reads no weights.
 
+#[cfg(feature = "tensorrt")]
+mod network;
+
 use std::collections::BTreeMap;
 
 use anyhow::{Context as _, Result};
@@ -12,6 +15,11 @@ use super::arguments::Inspect;
 use super::model;
 
 pub(crate) fn run(arguments: &Inspect) -> Result<()> {
+    #[cfg(feature = "tensorrt")]
+    if let Some(folder) = &arguments.plans {
+        let (component, program) = (arguments.component.as_deref(), arguments.program.as_deref());
+        return network::plans(folder, component, program);
+    }
     let files = model::files(arguments.model.as_deref(), false)?;
     let dtype = arguments.dtype.parse().context("--dtype")?;
     let pipeline = FluxPipeline::from_files(files)?.dtype(dtype);
@@ -27,6 +35,10 @@ pub(crate) fn run(arguments: &Inspect) -> Result<()> {
         if !chosen {
             continue;
         }
+        #[cfg(feature = "tensorrt")]
+        if told_by_network(arguments, kind, &pipeline)? {
+            continue;
+        }
         let graph = optimize(&pipeline.graph(kind)?, &options, None)?;
         let staged = StagedGraph::split(&graph)?;
         match arguments.program.as_deref() {
@@ -39,6 +51,21 @@ pub(crate) fn run(arguments: &Inspect) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Whether the question was one of networks; if so, it is answered.
+#[cfg(feature = "tensorrt")]
+fn told_by_network(arguments: &Inspect, kind: ModelKind, pipeline: &FluxPipeline) -> Result<bool> {
+    if arguments.weights {
+        network::weights(kind.name(), &pipeline.graph(kind)?)?;
+    } else if arguments.lowered {
+        let program = arguments.program.as_deref().context("--program")?;
+        if program == "graph" {
+            anyhow::bail!("--lowered: expected --program request or step, found graph");
+        }
+        network::lowered(&pipeline.graph(kind)?, program.parse()?)?;
+    }
+    Ok(arguments.weights || arguments.lowered)
 }
 
 /// The model, and what it is asked for by default.

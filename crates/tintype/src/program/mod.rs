@@ -9,10 +9,13 @@ macro_rules! say {
 
 mod arguments;
 mod bench;
+#[cfg(feature = "tensorrt")]
+mod compile;
 mod doctor;
 mod generate;
 mod inspect;
 mod model;
+mod plans;
 mod progress;
 mod save;
 
@@ -29,6 +32,8 @@ pub(crate) fn run() -> ExitCode {
     start_log(arguments.command.is_quiet());
     let result = match arguments.command {
         Command::Generate(generate) => generate::run(&generate),
+        #[cfg(feature = "tensorrt")]
+        Command::Compile(compile) => compile::run(&compile),
         Command::Inspect(inspect) => inspect::run(&inspect),
         Command::Bench(bench) => bench::run(&bench),
         Command::Doctor => doctor::run(),

@@ -1,9 +1,13 @@
 //! Opening the model that the command line names.
 
+use std::sync::{Arc, Once};
+
 use anyhow::{Context as _, Result, bail};
-use tintype::{DType, FluxPipeline, ModelFiles, backends, built_in, hub};
+use tintype::backends::{Building, Follow, Options};
+use tintype::{Backend, DType, FluxPipeline, ModelFiles, Request, Sizes, backends, built_in, hub};
 
 use super::arguments::ModelArguments;
+use super::plans::PlanFolder;
 
 /// The files of the model that `--model` names; without it, those inside the program.
 ///
@@ -22,15 +26,34 @@ pub(crate) fn files(model: Option<&str>, quiet: bool) -> Result<ModelFiles> {
     }
 }
 
-/// The pipeline, with its backend, dtype and LoRAs.
-pub(crate) fn open(arguments: &ModelArguments, quiet: bool) -> Result<FluxPipeline> {
-    let backend = backends::choose(&arguments.backend)?;
+/// The pipeline, with its backend, dtype and LoRAs, ready for requests like this one. `follow` is
+/// told how far builds are.
+pub(crate) fn open(
+    arguments: &ModelArguments,
+    request: &Request,
+    quiet: bool,
+    follow: Option<Follow>,
+) -> Result<FluxPipeline> {
+    let plans = plans_of(arguments)?;
+    let backend = choose(arguments, plans.as_ref(), follow)?;
     let dtype = dtype(&arguments.dtype, backend.name())?;
+    let plans = plans.filter(|_| backend.name() == PLANNER);
+    if let Some(plans) = &plans {
+        plans.expect_dtype(dtype)?;
+    }
     let files = files(arguments.model.as_deref(), quiet)?;
+    let plans_ahead = backend.name() == PLANNER;
     let mut pipeline = FluxPipeline::from_files(files)?
         .shared_backend(backend)
         .dtype(dtype)
         .low_memory(arguments.low_memory);
+    if let Some(plans) = plans {
+        pipeline = pipeline.sizes(plans.list.sizes);
+    } else if plans_ahead {
+        // One size makes faster plans than all of them.
+        let sizes = Sizes::of_request(request, pipeline.defaults());
+        pipeline = pipeline.sizes(sizes);
+    }
     if let Some(file) = &arguments.transformer {
         pipeline = pipeline.transformer_file(file);
     }
@@ -40,6 +63,65 @@ pub(crate) fn open(arguments: &ModelArguments, quiet: bool) -> Result<FluxPipeli
     load_loras(&mut pipeline, arguments)?;
     Ok(pipeline)
 }
+
+/// The folder that the command line or `TINTYPE_PLANS` names. Only the former is an error where
+/// the backend is one without plans.
+fn plans_of(arguments: &ModelArguments) -> Result<Option<PlanFolder>> {
+    let is_planner = arguments.backend == PLANNER;
+    if let Some(path) = &arguments.plans {
+        if !is_planner && arguments.backend != "auto" {
+            bail!(
+                "--plans: only the backend {PLANNER} has plans, found --backend {}",
+                arguments.backend
+            );
+        }
+        return PlanFolder::open(path).map(Some);
+    }
+    match std::env::var_os("TINTYPE_PLANS") {
+        Some(path) if !path.is_empty() && (is_planner || arguments.backend == "auto") => {
+            PlanFolder::open(path.as_ref())
+                .context("TINTYPE_PLANS")
+                .map(Some)
+        }
+        _ => Ok(None),
+    }
+}
+
+fn choose(
+    arguments: &ModelArguments,
+    plans: Option<&PlanFolder>,
+    follow: Option<Follow>,
+) -> Result<Arc<dyn Backend>> {
+    let mut options = Options::default();
+    if let Some(plans) = plans {
+        options = options.with_plans(plans.path());
+    }
+    // A build in spite of plans means that they are for another model, library or GPU.
+    let folder = plans.map(|plans| plans.path().to_owned());
+    let is_told = Once::new();
+    options = options.with_follow(Arc::new(move |building: Building<'_>| {
+        if let Some(folder) = &folder {
+            is_told.call_once(|| {
+                tracing::warn!(
+                    "{}: no plan there is for this model, library and GPU; it is built now",
+                    folder.display()
+                );
+            });
+        }
+        if let Some(follow) = &follow {
+            follow(building);
+        }
+    }));
+    // Who names plans wants them used, and wants to know why they cannot be.
+    let name = match &arguments.plans {
+        Some(_) => PLANNER,
+        None => &arguments.backend,
+    };
+    Ok(backends::choose_with(name, &options)?)
+}
+
+/// The backend that plans ahead.
+const PLANNER: &str = "tensorrt";
 
 fn dtype(name: &str, backend: &str) -> Result<DType> {
     if name == "fp8" {

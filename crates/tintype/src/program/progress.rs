@@ -1,25 +1,71 @@
 //! Progress bars on a terminal; nothing elsewhere.
 
+use std::sync::{Arc, Mutex, PoisonError};
+
 use indicatif::{ProgressBar, ProgressStyle};
+use tintype::backends::{Building, Follow};
 use tintype::{Observer, Part, StepEnd};
 
 /// Shows what a pipeline does.
 pub(crate) struct Progress {
-    bar: ProgressBar,
+    shown: Arc<Mutex<Shown>>,
     hidden: bool,
+}
+
+/// What stands on the terminal now.
+struct Shown {
+    bar: ProgressBar,
+    message: String,
 }
 
 impl Progress {
     /// indicatif itself draws nothing where stderr is no terminal.
     pub(crate) fn new(hidden: bool) -> Self {
-        Self {
+        let shown = Shown {
             bar: ProgressBar::hidden(),
+            message: String::new(),
+        };
+        Self {
+            shown: Arc::new(Mutex::new(shown)),
             hidden,
         }
     }
 
     pub(crate) fn finish(&mut self) {
-        self.bar.finish_and_clear();
+        self.bar().finish_and_clear();
+    }
+
+    /// Something whose length is not known.
+    pub(crate) fn spin(&mut self, message: &str) {
+        self.show(
+            ProgressBar::new_spinner(),
+            "{spinner} {msg} {elapsed}",
+            message,
+        );
+    }
+
+    /// Tells how far a build is behind what is shown.
+    pub(crate) fn follow(&self) -> Follow {
+        let shown = Arc::clone(&self.shown);
+        Arc::new(move |building: Building<'_>| {
+            let shown = shown.lock().unwrap_or_else(PoisonError::into_inner);
+            let Building {
+                program,
+                phase,
+                done,
+                steps,
+                ..
+            } = building;
+            shown.bar.set_message(format!(
+                "{}: plan of the {program} program, {phase} {done}/{steps}",
+                shown.message
+            ));
+        })
+    }
+
+    fn bar(&self) -> ProgressBar {
+        let shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
+        shown.bar.clone()
     }
 
     fn show(&mut self, bar: ProgressBar, template: &str, message: &str) {
@@ -28,22 +74,19 @@ impl Progress {
             return;
         }
         let style = ProgressStyle::with_template(template).expect("a constant template");
-        self.bar = bar.with_style(style).with_message(message.to_owned());
-        self.bar
-            .enable_steady_tick(std::time::Duration::from_millis(100));
+        let bar = bar.with_style(style).with_message(message.to_owned());
+        bar.enable_steady_tick(std::time::Duration::from_millis(100));
+        let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
+        shown.bar = bar;
+        message.clone_into(&mut shown.message);
     }
 }
 
 impl Observer for Progress {
     fn begin(&mut self, part: Part, steps: usize) {
-        let spinner = "{spinner} {msg} {elapsed}";
         match part {
-            Part::Load(model) => self.show(
-                ProgressBar::new_spinner(),
-                spinner,
-                &format!("loading {model}"),
-            ),
-            Part::Encode => self.show(ProgressBar::new_spinner(), spinner, "encoding"),
+            Part::Load(model) => self.spin(&format!("loading {model}")),
+            Part::Encode => self.spin("encoding"),
             Part::Denoise => {
                 let bar = ProgressBar::new(steps as u64);
                 self.show(
@@ -52,11 +95,11 @@ impl Observer for Progress {
                     "steps",
                 );
             }
-            _ => self.show(ProgressBar::new_spinner(), spinner, "decoding"),
+            _ => self.spin("decoding"),
         }
     }
 
     fn step(&mut self, _step: &mut StepEnd) {
-        self.bar.inc(1);
+        self.bar().inc(1);
     }
 }

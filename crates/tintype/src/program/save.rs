@@ -33,10 +33,14 @@ pub(crate) fn tensors(path: &Path, output: &Output) -> Result<()> {
         .into_iter()
         .map(|(name, tensor)| Ok((name, view(tensor)?)))
         .collect();
-    let bytes = safetensors::serialize(views?, None)?;
+    bytes(path, &safetensors::serialize(views?, None)?)
+}
+
+/// These bytes, under the name when all of them are on disk.
+pub(crate) fn bytes(path: &Path, bytes: &[u8]) -> Result<()> {
     let failed = || format!("{}: cannot be written", path.display());
     let mut file = temporary_in(&folder_of(path)).with_context(failed)?;
-    std::io::Write::write_all(&mut file, &bytes).with_context(failed)?;
+    std::io::Write::write_all(&mut file, bytes).with_context(failed)?;
     file.as_file().sync_all().with_context(failed)?;
     file.persist(path).with_context(failed)?;
     Ok(())
