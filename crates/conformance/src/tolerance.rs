@@ -36,6 +36,33 @@ impl Tolerance {
         }
     }
 
+    /// The greatest relative error ‖a−b‖₂ / ‖b‖₂ of one output of one graph against the CPU's in
+    /// the same dtype, from the same inputs.
+    ///
+    /// f32 allows for sums in another order, not for TF32, which is off by 1e-3.
+    pub fn relative(dtype: DType) -> f64 {
+        match dtype {
+            DType::F32 => 1e-5,
+            DType::F16 => 2e-3,
+            // Three bits: what falls to another side when it is rounded is off by a sixteenth.
+            DType::F8E4M3 => 4e-2,
+            _ => 1e-2,
+        }
+    }
+
+    /// The same for a whole model, of which the CPU's own result in this dtype is off by `own`
+    /// from the one in f32.
+    ///
+    /// Two results that round in other places are each off by as much as the dtype costs, in
+    /// other directions; a deep model in 16 bits costs more than [`Tolerance::relative`] allows.
+    /// f32 is held to ten times that of one operation for the many that follow each other.
+    pub fn of_model(dtype: DType, own: f64) -> f64 {
+        match dtype {
+            DType::F32 => 1e-4,
+            _ => Self::relative(dtype).max(2.0 * own),
+        }
+    }
+
     /// An error that says what is too far.
     pub fn check(&self, errors: &Errors) -> Result<()> {
         let within = |what, expected: f64, found: f64| {

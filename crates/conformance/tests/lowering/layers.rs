@@ -3,9 +3,8 @@
 use std::collections::HashMap;
 use std::fmt::Write as _;
 
+use tintype_conformance::operations::Result;
 use tintype_ir::{Graph, parse};
-
-use crate::cases::Result;
 
 /// The graph that a listing says.
 pub(crate) fn to_graph(listing: &str) -> Result<Graph> {

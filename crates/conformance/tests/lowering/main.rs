@@ -6,15 +6,13 @@
 //! needed. The cases are those that engines are built of, `crates/tensorrt/tests/lowering/engines`.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
-mod cases;
 mod layers;
 
 use libtest_mimic::{Arguments, Failed, Trial};
+use tintype_conformance::operations::{self, Case, FILES, Result, difference, dtypes};
 use tintype_tensor::{DType, Tensor};
 use tintype_tensorrt::lower::{Layers, LowerOptions, WeightSource};
 use tintype_weights::Parameters;
-
-use cases::{Case, FILES, Result, difference, dtypes};
 
 fn main() {
     let mut trials = Vec::new();
@@ -32,7 +30,7 @@ fn main() {
 
 fn run(text: &str, dtype: DType) -> std::result::Result<(), Failed> {
     let mut failures = Vec::new();
-    for case in cases::cases(text, dtype).map_err(|error| error.to_string())? {
+    for case in operations::cases(text, dtype).map_err(|error| error.to_string())? {
         if let Err(error) = compare(&case) {
             failures.push(format!("{}: {error}", case.graph.name()));
         }

@@ -7,7 +7,7 @@ use tintype_device::DeviceBuffer;
 use tintype_tensorrt::engine::{Allocation, ContextOptions, Specialization, Validity};
 
 use super::{
-    Bench, ROWS, Result, WIDTH, expect_close, expect_error, expect_same, random, run, upload,
+    Bench, ROWS, Result, WIDTH, expect_close, expect_error, expect_same, random, upload, y_of,
 };
 
 pub(super) fn loading(bench: &Bench) -> Result<String> {
@@ -218,7 +218,7 @@ pub(super) fn runtime_cache(bench: &Bench) -> Result<String> {
 pub(super) fn options(bench: &Bench) -> Result<String> {
     let (engine, stream) = bench.engine()?;
     let x = random(7, [64, WIDTH])?;
-    let expected = run(&engine, &x, &stream)?;
+    let expected = y_of(&engine, &x, &stream)?;
     if !bench.runtime.tensorrt().has_runtime_cache() {
         return Ok("this library has none of them".to_owned());
     }
@@ -241,6 +241,6 @@ pub(super) fn options(bench: &Bench) -> Result<String> {
             expect_close(&y, &expected)?;
         }
     }
-    expect_same(&run(&engine, &x, &stream)?, &expected, true)?;
+    expect_same(&y_of(&engine, &x, &stream)?, &expected, true)?;
     Ok(String::new())
 }

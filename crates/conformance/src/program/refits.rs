@@ -1,68 +1,73 @@
 //! How long refits take.
 
 use std::fmt::Write;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use tintype_backend::{Backend, Changes, CompileOptions, Executable, Tensors};
 use tintype_ir::{StagedGraph, parse};
 use tintype_tensor::{DType, Tensor};
 use tintype_weights::Parameters;
 
-use crate::{Report, Result};
+use super::machine::{Found, Machine};
+use super::report::{Label, Report};
+use super::{Arguments, Result, on_each};
 
 /// Weights of 32 MiB each, 1 GiB in all on a GPU.
 const SIZE: usize = 4096;
 
-pub(crate) fn measure(backend: &dyn Backend, report: &mut Report) -> Result<()> {
-    let layers = if backend.name() == "cpu" { 2 } else { 32 };
+/// How many rows there are on a backend.
+const COUNT: usize = 3 + 2 * ROUNDS;
+
+/// How often one weight is changed and changed back.
+const ROUNDS: usize = 4;
+
+pub(super) fn run(machine: &Machine, _: &Arguments, report: &mut Report) -> Result<()> {
+    on_each(machine, report, COUNT, |name, found: &Found, report| {
+        measure(name, found.backend.as_ref(), report)
+    })
+}
+
+fn measure(on: &str, backend: &dyn Backend, report: &mut Report) -> Result<()> {
+    let layers = if on == "cpu" { 2 } else { 32 };
     let graph = parse(&chain(layers))?;
     let start = Instant::now();
     let executable = backend.compile(&StagedGraph::split(&graph)?, &CompileOptions::default())?;
-    let compiled = start.elapsed();
-    report.check(
-        "compile",
-        Ok(format!("{compiled:.2?}, {layers} weights of 32 MiB")),
-    );
+    let note = format!("{layers} weights of 32 MiB");
+    report.check(Label::new("compile", on), start.elapsed(), Ok(note));
     let parameters = parameters(layers, 0)?;
-    let first = executable.refit(&Changes::all(&parameters))?;
-    report.check(
-        "first refit of all weights",
-        Ok(shown(first.bytes, first.duration)),
-    );
-    let again = executable.refit(&Changes::all(&parameters))?;
-    report.check(
-        "refit of all weights again",
-        Ok(shown(again.bytes, again.duration)),
-    );
+    for name in ["first refit of all weights", "refit of all weights again"] {
+        let refit = executable.refit(&Changes::all(&parameters))?;
+        report.check(Label::new(name, on), refit.duration, Ok(shown(refit.bytes)));
+    }
     let x = Tensor::from_f32([1, SIZE], vec![0.5; SIZE])?.to_dtype(DType::BF16)?;
     let inputs = Tensors::new().with("x", x);
-    let before = run(executable.as_ref(), &inputs)?;
-    for round in 1..=4 {
+    let before = y_of(executable.as_ref(), &inputs)?;
+    for round in 1..=ROUNDS {
         let mut changed = parameters.clone();
         let changes = changed.set("w1", weight(round)?)?;
         let one = executable.refit(&Changes::all(&changed).only(&changes))?;
-        let name = format!("refit of one weight, round {round}");
-        report.check(&name, Ok(shown(one.bytes, one.duration)));
-        if run(executable.as_ref(), &inputs)?.bytes() == before.bytes() {
-            report.check("the changed weight is seen", Err("nothing changed".into()));
-        }
-        executable.refit(&Changes::all(&parameters).only(&changes))?;
-        let is_same = run(executable.as_ref(), &inputs)?.bytes() == before.bytes();
-        let back = if is_same {
-            Ok("to the bit".to_owned())
-        } else {
-            Err("the bits differ".into())
+        let result = match y_of(executable.as_ref(), &inputs)?.bytes() == before.bytes() {
+            true => Err("nothing changed".into()),
+            false => Ok(shown(one.bytes)),
         };
-        report.check(&format!("the old weight again, round {round}"), back);
+        let name = format!("refit of one weight, round {round}");
+        report.check(Label::new(&name, on), one.duration, result);
+        let back = executable.refit(&Changes::all(&parameters).only(&changes))?;
+        let result = match y_of(executable.as_ref(), &inputs)?.bytes() == before.bytes() {
+            true => Ok("to the bit".to_owned()),
+            false => Err("the bits differ".into()),
+        };
+        let name = format!("the old weight again, round {round}");
+        report.check(Label::new(&name, on), back.duration, result);
     }
     Ok(())
 }
 
-fn shown(bytes: usize, duration: Duration) -> String {
-    format!("{duration:.2?} for {} MiB", bytes >> 20)
+fn shown(bytes: usize) -> String {
+    format!("{} MiB from the host", bytes >> 20)
 }
 
-fn run(executable: &dyn Executable, inputs: &Tensors) -> Result<Tensor> {
+fn y_of(executable: &dyn Executable, inputs: &Tensors) -> Result<Tensor> {
     let mut session = executable.session()?;
     let state = session.prepare(&Tensors::new())?;
     Ok(session.step(state.as_ref(), inputs)?.host("y")?)

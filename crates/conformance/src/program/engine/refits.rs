@@ -6,8 +6,8 @@ use tintype_tensor::{DType, Tensor};
 use tintype_tensorrt::engine::ContextOptions;
 
 use super::{
-    Bench, HIDDEN, NAMES, Result, WIDTH, expect_close, expect_error, expect_same, random, run,
-    upload,
+    Bench, HIDDEN, NAMES, Result, WIDTH, expect_close, expect_error, expect_same, random, upload,
+    y_of,
 };
 
 pub(super) fn list(bench: &Bench) -> Result<String> {
@@ -31,7 +31,7 @@ pub(super) fn list(bench: &Bench) -> Result<String> {
 pub(super) fn one_weight(bench: &Bench) -> Result<String> {
     let (engine, stream) = bench.engine()?;
     let x = random(10, [64, WIDTH])?;
-    let before = run(&engine, &x, &stream)?;
+    let before = y_of(&engine, &x, &stream)?;
     let mut refitter = engine.refitter()?;
     refitter.set_validation(false)?;
     let other = random(11, [HIDDEN, WIDTH])?;
@@ -48,7 +48,7 @@ pub(super) fn one_weight(bench: &Bench) -> Result<String> {
             refitter.refit(&stream)?;
             stream.synchronize()?;
             times.push(format!("{:.2}", start.elapsed().as_secs_f64() * 1e3));
-            expect_same(&run(&engine, &x, &stream)?, &before, is_own)?;
+            expect_same(&y_of(&engine, &x, &stream)?, &before, is_own)?;
         }
     }
     if engine.tensorrt().takes_placeholders() {
@@ -65,7 +65,7 @@ pub(super) fn host(bench: &Bench) -> Result<String> {
     refitter.set(NAMES[1], &upload(&bench.weights[1], &stream)?)?;
     refitter.refit(&stream)?;
     let x = random(12, [64, WIDTH])?;
-    expect_close(&run(&engine, &x, &stream)?, &bench.expected(&x)?)?;
+    expect_close(&y_of(&engine, &x, &stream)?, &bench.expected(&x)?)?;
     Ok(String::new())
 }
 

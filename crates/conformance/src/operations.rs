@@ -1,4 +1,20 @@
-//! Graphs of every operation with inputs, and how far results may be apart.
+//! Graphs of every operation in every dtype with inputs, and how far results may be apart.
+//!
+//! The graphs are those that tests build engines of. They are in the program, and their inputs are
+//! made from seeds, so that nothing need be read.
+//!
+//! ```
+//! use tintype_conformance::operations::{FILES, cases, difference, dtypes};
+//!
+//! let (_, text) = FILES[0];
+//! let case = cases(text, dtypes(text)[0])?.remove(0);
+//! let outputs = case.expected()?;
+//! for output in case.graph.outputs() {
+//!     let tensor = outputs.host(&output.name)?;
+//!     assert_eq!(difference(&tensor, &tensor)?, 0.0);
+//! }
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 use std::error::Error;
 
@@ -6,44 +22,50 @@ use tintype_ir::{Binding, Graph, TensorType, parse};
 use tintype_tensor::{DType, Tensor, TorchGenerator};
 use tintype_weights::Parameters;
 
-pub(crate) type Result<T> = std::result::Result<T, Box<dyn Error>>;
+/// What works on cases give.
+pub type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
 /// Names and texts of the files of cases.
-pub(crate) const FILES: [(&str, &str); 4] = [
+pub const FILES: [(&str, &str); 4] = [
     (
         "elementwise",
-        include_str!("../../../tensorrt/tests/lowering/engines/elementwise.tt"),
+        include_str!("../../tensorrt/tests/lowering/engines/elementwise.tt"),
     ),
     (
         "movement",
-        include_str!("../../../tensorrt/tests/lowering/engines/movement.tt"),
+        include_str!("../../tensorrt/tests/lowering/engines/movement.tt"),
     ),
     (
         "networks",
-        include_str!("../../../tensorrt/tests/lowering/engines/networks.tt"),
+        include_str!("../../tensorrt/tests/lowering/engines/networks.tt"),
     ),
     (
         "quantized",
-        include_str!("../../../tensorrt/tests/lowering/engines/quantized.tt"),
+        include_str!("../../tensorrt/tests/lowering/engines/quantized.tt"),
     ),
 ];
 
 /// A graph in one dtype with values for what it reads.
-pub(crate) struct Case {
-    pub(crate) graph: Graph,
-    pub(crate) dtype: DType,
-    pub(crate) inputs: Vec<(String, Tensor)>,
-    pub(crate) parameters: Parameters,
+#[derive(Debug, Clone)]
+pub struct Case {
+    /// The graph.
+    pub graph: Graph,
+    /// Its dtype.
+    pub dtype: DType,
+    /// Values of its inputs.
+    pub inputs: Vec<(String, Tensor)>,
+    /// Values of its parameters.
+    pub parameters: Parameters,
 }
 
 /// The dtypes that a file has cases in.
-pub(crate) fn dtypes(text: &str) -> Vec<DType> {
+pub fn dtypes(text: &str) -> Vec<DType> {
     let has = |dtype: &DType| texts(text).any(|(dtypes, _)| dtypes.contains(dtype));
     DType::ALL.into_iter().filter(has).collect()
 }
 
 /// The cases of a file in a dtype. Left out are those of programs whose sizes another one gives.
-pub(crate) fn cases(text: &str, dtype: DType) -> Result<Vec<Case>> {
+pub fn cases(text: &str, dtype: DType) -> Result<Vec<Case>> {
     let mut cases = Vec::new();
     for (_, text) in texts(text).filter(|(dtypes, _)| dtypes.contains(&dtype)) {
         let text = text.replace("T[", &format!("{dtype}["));
@@ -77,16 +99,21 @@ impl Case {
         })
     }
 
-    /// The relative error that the rounding of the dtype explains. A number that falls to another
-    /// side when it is rounded to f8 is off by a sixteenth.
-    pub(crate) fn limit(&self) -> f64 {
-        let has_f8 = self
-            .graph
-            .parameters()
-            .iter()
-            .any(|parameter| parameter.ty.dtype == DType::F8E4M3);
+    /// Whether something in it is f8.
+    pub fn has_f8(&self) -> bool {
+        let is_f8 = |dtype: DType| dtype == DType::F8E4M3;
+        let mut parameters = self.graph.parameters().iter();
+        is_f8(self.dtype)
+            || parameters.any(|parameter| is_f8(parameter.ty.dtype))
+            || self.graph.nodes().iter().any(|node| is_f8(node.ty.dtype))
+    }
+
+    /// The relative error that the rounding of the dtype explains where the same computes it. A
+    /// number that falls to another side when it is rounded to f8 is off by a sixteenth.
+    pub fn limit(&self) -> f64 {
+        let mut parameters = self.graph.parameters().iter();
         match self.dtype {
-            _ if has_f8 => 4e-2,
+            _ if parameters.any(|parameter| parameter.ty.dtype == DType::F8E4M3) => 4e-2,
             DType::F16 => 1e-3,
             DType::BF16 => 6e-3,
             DType::F8E4M3 => 4e-2,
@@ -95,7 +122,7 @@ impl Case {
     }
 
     /// What the CPU computes.
-    pub(crate) fn expected(&self) -> Result<tintype_backend::Tensors> {
+    pub fn expected(&self) -> Result<tintype_backend::Tensors> {
         let inputs: Vec<_> = self
             .inputs
             .iter()
@@ -158,7 +185,7 @@ fn values(
 }
 
 /// The relative error; whole numbers are equal, and what is not finite is so in both.
-pub(crate) fn difference(found: &Tensor, expected: &Tensor) -> Result<f64> {
+pub fn difference(found: &Tensor, expected: &Tensor) -> Result<f64> {
     if (found.dtype(), found.shape()) != (expected.dtype(), expected.shape()) {
         return Err("an output is of another type".into());
     }

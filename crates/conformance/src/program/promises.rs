@@ -1,21 +1,39 @@
-//! What is checked.
+//! What the traits promise of refits, request states and sessions, on a small model.
 
 use tintype_backend::{Backend, Changes, DeviceTensor, Error, Executable, RequestState, Tensors};
 use tintype_tensor::{DType, Tensor};
 
-use crate::model::Model;
-use crate::{Report, Result};
+use super::machine::{Found, Machine};
+use super::report::{Label, Report};
+use super::{Arguments, Result, on_each};
+use model::Model;
+
+pub(super) mod model;
+
+use std::time::{Duration, Instant};
+
+/// How many checks there are on a backend.
+const COUNT: usize = 21;
+
+pub(super) fn run(machine: &Machine, _: &Arguments, report: &mut Report) -> Result<()> {
+    on_each(machine, report, COUNT, |name, found: &Found, report| {
+        values(name, found.backend.as_ref(), report)?;
+        promises(name, found.backend.as_ref(), report)
+    })
+}
 
 /// Results against the CPU's, in each dtype, for several sizes.
-pub(crate) fn values(backend: &dyn Backend, report: &mut Report) -> Result<()> {
+fn values(on: &str, backend: &dyn Backend, report: &mut Report) -> Result<()> {
     for dtype in [DType::F32, DType::BF16, DType::F16] {
         let mut model = Model::new(backend, dtype)?;
         model.refit(&Changes::all(&model.parameters))?;
         for (steps, tokens) in [(1, 1), (4, 77), (8, 256)] {
+            let start = Instant::now();
             let (request, step) = (model.request(steps)?, model.step(steps as i64 - 1, tokens)?);
             let result = model.both(&request, &step);
             let result = result.and_then(|[found, expected]| model.near(&found, &expected));
-            report.check(&format!("{dtype}: {steps} steps, {tokens} tokens"), result);
+            let case = format!("{steps} steps, {tokens} tokens");
+            report.compare(Label::new(&case, on).of(dtype), start.elapsed(), result);
         }
         let request = model.request(3)?;
         let output = |executable: &dyn Executable| -> Result<Tensor> {
@@ -25,7 +43,8 @@ pub(crate) fn values(backend: &dyn Backend, report: &mut Report) -> Result<()> {
         let outputs = output(model.executable.as_ref())
             .and_then(|found| Ok((found, output(model.reference.as_ref())?)));
         let result = outputs.and_then(|(found, expected)| model.near(&found, &expected));
-        report.check(&format!("{dtype}: an output of the request"), result);
+        let label = Label::new("an output of the request", on).of(dtype);
+        report.compare(label, Duration::ZERO, result);
     }
     Ok(())
 }
@@ -34,9 +53,10 @@ pub(crate) fn values(backend: &dyn Backend, report: &mut Report) -> Result<()> {
 type Check = fn(&mut Model) -> Result<String>;
 
 /// What the traits promise.
-pub(crate) fn promises(backend: &dyn Backend, report: &mut Report) -> Result<()> {
+fn promises(on: &str, backend: &dyn Backend, report: &mut Report) -> Result<()> {
     let model = Model::new(backend, DType::BF16)?;
-    report.check("without weights nothing runs", without_weights(&model));
+    let label = Label::new("without weights nothing runs", on);
+    report.check(label, Duration::ZERO, without_weights(&model));
     model.refit(&Changes::all(&model.parameters))?;
     let checks: [(&str, Check); 8] = [
         (
@@ -60,13 +80,15 @@ pub(crate) fn promises(backend: &dyn Backend, report: &mut Report) -> Result<()>
     for (name, check) in checks {
         let mut model = Model::new(backend, DType::BF16)?;
         model.refit(&Changes::all(&model.parameters))?;
-        report.check(name, check(&mut model));
+        let start = Instant::now();
+        let result = check(&mut model);
+        report.check(Label::new(name, on), start.elapsed(), result);
     }
     Ok(())
 }
 
 /// The result of the backend alone.
-fn run(executable: &dyn Executable, request: &Tensors, step: &Tensors) -> Result<Tensor> {
+fn y_of(executable: &dyn Executable, request: &Tensors, step: &Tensors) -> Result<Tensor> {
     let mut session = executable.session()?;
     let state = session.prepare(request)?;
     Ok(session.step(state.as_ref(), step)?.host("y")?)
@@ -90,35 +112,35 @@ fn without_weights(model: &Model) -> Result<String> {
 
 fn back(model: &mut Model) -> Result<String> {
     let (request, step) = (model.request(2)?, model.step(1, 32)?);
-    let before = run(model.executable.as_ref(), &request, &step)?;
+    let before = y_of(model.executable.as_ref(), &request, &step)?;
     let mut changed = model.parameters.clone();
     let weight = model.random(&[192, 64], 0.2)?;
     let changes = changed.set("qkv.weight", weight)?;
     model.refit(&Changes::all(&changed).only(&changes))?;
     let [found, expected] = model.both(&request, &step)?;
-    let near = model.near(&found, &expected)?;
+    let near = model.expect_near(&found, &expected)?;
     if found.bytes() == before.bytes() {
         return Err("nothing changed".into());
     }
     model.refit(&Changes::all(&model.parameters).only(&changes))?;
-    expect_same(&run(model.executable.as_ref(), &request, &step)?, &before)?;
+    expect_same(&y_of(model.executable.as_ref(), &request, &step)?, &before)?;
     Ok(near)
 }
 
 fn overlay(model: &mut Model) -> Result<String> {
     let (request, step) = (model.request(2)?, model.step(0, 32)?);
-    let before = run(model.executable.as_ref(), &request, &step)?;
+    let before = y_of(model.executable.as_ref(), &request, &step)?;
     let overlays = [model.lora()?];
     let names = ["out.weight", "lora.up", "lora.down"];
     let changes = Changes::all(&model.parameters).with_overlays(&overlays);
     model.refit(&changes.only_names(names))?;
     let [found, expected] = model.both(&request, &step)?;
-    let near = model.near(&found, &expected)?;
+    let near = model.expect_near(&found, &expected)?;
     if found.bytes() == before.bytes() {
         return Err("nothing changed".into());
     }
     model.refit(&Changes::all(&model.parameters).only_names(names))?;
-    expect_same(&run(model.executable.as_ref(), &request, &step)?, &before)?;
+    expect_same(&y_of(model.executable.as_ref(), &request, &step)?, &before)?;
     Ok(near)
 }
 
@@ -138,17 +160,17 @@ fn states(model: &mut Model) -> Result<String> {
         &before,
     )?;
     let [_, expected] = model.both(&request, &step)?;
-    let near = model.near(&after, &expected)?;
+    let near = model.expect_near(&after, &expected)?;
     // Without a holder the next refit is in place again.
     drop((old_state, new_state));
     model.refit(&Changes::all(&model.parameters).only(&changes))?;
-    expect_same(&run(model.executable.as_ref(), &request, &step)?, &before)?;
+    expect_same(&y_of(model.executable.as_ref(), &request, &step)?, &before)?;
     Ok(near)
 }
 
 fn refused(model: &mut Model) -> Result<String> {
     let (request, step) = (model.request(1)?, model.step(0, 8)?);
-    let before = run(model.executable.as_ref(), &request, &step)?;
+    let before = y_of(model.executable.as_ref(), &request, &step)?;
     let missing = model
         .parameters
         .renamed(|name| (name != "out.bias").then(|| name.to_owned()))?;
@@ -156,7 +178,7 @@ fn refused(model: &mut Model) -> Result<String> {
         Err(error) => error.to_string(),
         Ok(_) => return Err("it was taken".into()),
     };
-    expect_same(&run(model.executable.as_ref(), &request, &step)?, &before)?;
+    expect_same(&y_of(model.executable.as_ref(), &request, &step)?, &before)?;
     Ok(error)
 }
 
@@ -171,7 +193,7 @@ fn turns(model: &mut Model) -> Result<String> {
     for _ in 0..2 {
         for (state, request) in states.iter().zip(&requests) {
             let found = session.step(state.as_ref(), &step)?.host("y")?;
-            expect_same(&found, &run(model.executable.as_ref(), request, &step)?)?;
+            expect_same(&found, &y_of(model.executable.as_ref(), request, &step)?)?;
         }
     }
     Ok("two rounds".to_owned())
@@ -179,14 +201,14 @@ fn turns(model: &mut Model) -> Result<String> {
 
 fn threads(model: &mut Model) -> Result<String> {
     let (request, step) = (model.request(2)?, model.step(0, 64)?);
-    let expected = run(model.executable.as_ref(), &request, &step)?;
+    let expected = y_of(model.executable.as_ref(), &request, &step)?;
     let executable = model.executable.as_ref();
     let differ = std::thread::scope(|scope| {
         let threads: Vec<_> = (0..4)
             .map(|_| {
                 scope.spawn(|| {
                     let same = |_| {
-                        let found = run(executable, &request, &step).map_err(|e| e.to_string())?;
+                        let found = y_of(executable, &request, &step).map_err(|e| e.to_string())?;
                         expect_same(&found, &expected).map_err(|e| e.to_string())
                     };
                     (0..8).try_for_each(same)

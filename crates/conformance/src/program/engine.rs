@@ -1,28 +1,23 @@
-//! Checks the safe layer on a GPU: loading, running, refitting, caches, and what bad input gets.
-//!
-//! ```text
-//! cargo build --release -p tintype-tensorrt --example check_engine
-//! TINTYPE_TENSORRT=FOLDER target/release/examples/check_engine
-//! ```
-//!
-//! The program stands alone; it needs the driver and the library. It ends with 1 if a check
-//! fails, and if there is no GPU or library. On a GPU that is not in the library's list, the
-//! engine is built for the target that is known to run there.
+//! The safe layer of TensorRT on a GPU: loading, running, refitting, caches, and what bad input
+//! gets. On a GPU that is not in the library's list, the engine is built for the target that is
+//! known to run there.
 
 mod refits;
 mod refusals;
 mod runs;
 
 use std::io::Cursor;
-use std::process::ExitCode;
 use std::time::Instant;
 
 use tintype_device::{CudaTensor, Device, Staging, Stream};
 use tintype_tensor::{DType, Tensor, TorchGenerator, relative_error};
 use tintype_tensorrt::engine::ContextOptions;
-use tintype_tensorrt::{Engine, Flag, LoadOptions, Runtime, Target, Tensorrt};
+use tintype_tensorrt::{Engine, Flag, Runtime, Target, Tensorrt};
 
-type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
+use super::machine::Machine;
+use super::report::{Label, Report};
+use super::{Arguments, Result};
+
 type Check = (&'static str, fn(&Bench) -> Result<String>);
 
 const CHECKS: [Check; 18] = [
@@ -82,53 +77,47 @@ const NAMES: [&str; 2] = ["up", "down"];
 /// The fewest, the usual and the most rows of `x`.
 const ROWS: [i64; 3] = [1, 64, 256];
 
-fn main() -> ExitCode {
-    match check() {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
-        Err(error) => {
-            eprintln!("check_engine: {error}");
-            ExitCode::FAILURE
+pub(super) fn run(machine: &Machine, _: &Arguments, report: &mut Report) -> Result<()> {
+    let Some(entry) = machine
+        .backends
+        .iter()
+        .find(|entry| entry.name == "tensorrt")
+    else {
+        return Ok(());
+    };
+    let (library, target) = match (&entry.found, &machine.tensorrt) {
+        (Ok(_), Ok(library)) => (library, machine.target),
+        (Err(reason), _) | (_, Err(reason)) => {
+            report.skip(Label::new("all", entry.name), CHECKS.len(), reason);
+            return Ok(());
         }
-    }
-}
-
-/// Runs everything; whether all of it passed.
-fn check() -> Result<bool> {
-    let bench = Bench::new()?;
-    let mut failed = 0;
+    };
+    let bench = Bench::new(library, target, report)?;
     for (name, check) in CHECKS {
-        let start = Instant::now();
-        let result = check(&bench);
-        let milliseconds = start.elapsed().as_millis();
-        match result {
-            Ok(found) => println!("ok      {name:<52} {milliseconds:>6} ms  {found}"),
-            Err(error) => {
-                failed += 1;
-                println!("FAILED  {name:<52} {milliseconds:>6} ms  {error}");
-            }
+        if report.wants(name) {
+            let start = Instant::now();
+            let result = check(&bench);
+            report.check(Label::new(name, entry.name), start.elapsed(), result);
         }
     }
-    println!("{} passed; {failed} failed", CHECKS.len() - failed);
-    Ok(failed == 0)
+    Ok(())
 }
 
 impl Bench {
-    fn new() -> Result<Self> {
-        let tensorrt = Tensorrt::load(&LoadOptions::default())?;
+    fn new(tensorrt: &Tensorrt, target: Option<Target>, report: &mut Report) -> Result<Self> {
         let probe = tensorrt.probe();
-        println!("{probe}");
         let device = Device::open(0)?;
         let gpu = Target::try_from(device.info().compute_capability)?;
         let support = probe.support(gpu);
-        println!("{device:?}, compute capability {gpu}: {support}");
+        report.machine("support", format!("compute capability {gpu}: {support}"));
         let start = Instant::now();
         device.bind()?;
-        let plan = plan(&tensorrt, support.target())?;
-        println!(
-            "a plan of {} bytes built in {:?}",
-            plan.len(),
-            start.elapsed()
+        let plan = plan(tensorrt, target.or(support.target()))?;
+        let note = format!("{} bytes", plan.len());
+        report.check(
+            Label::new("a plan is built", "tensorrt"),
+            start.elapsed(),
+            Ok(note),
         );
         Ok(Self {
             runtime: tensorrt.runtime(&device)?,
@@ -192,7 +181,7 @@ fn plan(tensorrt: &Tensorrt, target: Option<Target>) -> Result<Vec<u8>> {
 }
 
 /// The output for `x`, of a new context.
-fn run(engine: &Engine, x: &Tensor, stream: &Stream) -> Result<Tensor> {
+fn y_of(engine: &Engine, x: &Tensor, stream: &Stream) -> Result<Tensor> {
     let mut context = engine.context(&ContextOptions::default())?;
     context.set_input("x", &upload(x, stream)?)?;
     Ok(context.enqueue(stream)?["y"].download(stream)?)

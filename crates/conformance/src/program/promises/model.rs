@@ -1,12 +1,14 @@
 //! A small model with all three stages, its parameters and its inputs.
 
 use tintype_backend::{Backend, Changes, CompileOptions, Executable, Tensors};
+use tintype_conformance::Tolerance;
 use tintype_cpu::CpuBackend;
 use tintype_ir::{Graph, Overlay, StagedGraph, parse, verify};
 use tintype_tensor::{DType, Tensor, TorchGenerator, relative_error};
 use tintype_weights::Parameters;
 
-use crate::Result;
+use super::super::Result;
+use super::super::report::Measured;
 
 /// A block of a transformer as far as it needs: modulation for all steps at once, of which a
 /// step reads its row; a norm; a product with a weight that is computed; attention.
@@ -140,15 +142,6 @@ impl Model {
         Ok(())
     }
 
-    /// The most that a result may differ from the CPU's.
-    pub(crate) fn tolerance(&self) -> f64 {
-        match self.dtype {
-            DType::F32 => 1e-5,
-            DType::F16 => 2e-3,
-            _ => 1e-2,
-        }
-    }
-
     /// What both give for one request and one step of it.
     pub(crate) fn both(&self, request: &Tensors, step: &Tensors) -> Result<[Tensor; 2]> {
         let run = |executable: &dyn Executable| -> Result<Tensor> {
@@ -162,20 +155,28 @@ impl Model {
         ])
     }
 
-    /// Whether a result is near the CPU's.
-    pub(crate) fn near(&self, found: &Tensor, expected: &Tensor) -> Result<String> {
+    /// How far a result is from the CPU's.
+    pub(crate) fn near(&self, found: &Tensor, expected: &Tensor) -> Result<Measured> {
         if (found.dtype(), found.shape()) != (expected.dtype(), expected.shape()) {
             let (dtype, shape) = (found.dtype(), found.shape());
             return Err(format!("found {dtype}{shape}").into());
         }
-        let error = relative_error(&found.to_f32_vec()?, &expected.to_f32_vec()?);
-        if error <= self.tolerance() {
-            return Ok(format!(
-                "error {error:.1e}, at most {:.0e}",
-                self.tolerance()
-            ));
+        Ok(Measured {
+            error: relative_error(&found.to_f32_vec()?, &expected.to_f32_vec()?),
+            allowed: Tolerance::relative(self.dtype),
+            note: String::new(),
+        })
+    }
+
+    /// The same, as an error if it is too far.
+    pub(crate) fn expect_near(&self, found: &Tensor, expected: &Tensor) -> Result<String> {
+        let Measured { error, allowed, .. } = self.near(found, expected)?;
+        let text = format!("error {error:.1e}, at most {allowed:.0e}");
+        if error <= allowed {
+            Ok(text)
+        } else {
+            Err(text.into())
         }
-        Err(format!("error {error:.1e}, at most {:.0e}", self.tolerance()).into())
     }
 }
 

@@ -1,0 +1,85 @@
+//! The picture that the model inside the program draws in f32, against the CPU's.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use tintype_backend::Backend;
+use tintype_cpu::CpuBackend;
+use tintype_flux::{FluxPipeline, ModelFiles, Output, Request};
+use tintype_tensor::{DType, relative_error};
+
+use super::machine::Machine;
+use super::report::{Label, Measured, Report};
+use super::{Arguments, Result, on_each_gpu};
+
+const PROMPTS: [(&str, u64); 2] = [
+    ("a red circle above a blue square", 7),
+    (
+        "a small green triangle to the left of a large yellow star",
+        11,
+    ),
+];
+
+/// The least likeness: the peak signal over the noise in decibels, with a peak of 1.
+const DECIBELS: f64 = 40.0;
+
+pub(super) fn run(machine: &Machine, _: &Arguments, report: &mut Report) -> Result<()> {
+    on_each_gpu(machine, report, PROMPTS.len(), |on, backend, report| {
+        for (prompt, seed) in PROMPTS {
+            let start = Instant::now();
+            let result = compare(backend, prompt, seed);
+            report.compare(
+                Label::new(prompt, on).of(DType::F32),
+                start.elapsed(),
+                result,
+            );
+        }
+        Ok(())
+    })
+}
+
+/// The model inside the program on a backend.
+pub(super) fn shapes() -> Result<FluxPipeline> {
+    let files = ModelFiles::embedded(tintype_shapes::LABEL, tintype_shapes::FILES);
+    Ok(FluxPipeline::from_files(files)?)
+}
+
+fn compare(backend: &Arc<dyn Backend>, prompt: &str, seed: u64) -> Result<Measured> {
+    let draw = |backend: Arc<dyn Backend>| -> Result<Output> {
+        let request = Request::new(prompt).seed(seed);
+        Ok(shapes()?.shared_backend(backend).generate(&request)?)
+    };
+    let (found, expected) = (
+        draw(Arc::clone(backend))?,
+        draw(Arc::new(CpuBackend::new()))?,
+    );
+    let pixels = |output: &Output| -> Result<Vec<f32>> {
+        let pixels = output.pixels.as_ref().ok_or("no picture")?;
+        Ok(pixels.to_f32_vec()?)
+    };
+    let (found_pixels, expected_pixels) = (pixels(&found)?, pixels(&expected)?);
+    let pairs = found_pixels.iter().zip(&expected_pixels);
+    let noise: f64 = pairs.map(|(a, b)| f64::from(a - b).powi(2)).sum();
+    let noise = noise / expected_pixels.len() as f64;
+    let latents = relative_error(
+        &found.latents.to_f32_vec()?,
+        &expected.latents.to_f32_vec()?,
+    );
+    let steps: f64 = found
+        .timings
+        .steps
+        .iter()
+        .map(|step| step.as_secs_f64())
+        .sum();
+    Ok(Measured {
+        // Root of the noise: 0.01 is 40 dB.
+        error: noise.sqrt(),
+        allowed: 10f64.powf(-DECIBELS / 20.0),
+        note: format!(
+            "{:.1} dB, latents off by {latents:.1e}, {} steps in {:.1} ms",
+            -10.0 * noise.max(1e-30).log10(),
+            found.timings.steps.len(),
+            steps * 1e3
+        ),
+    })
+}
