@@ -32,6 +32,10 @@ type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 /// Ends with 1 if a case fails, and with 2 if the program cannot run at all.
 #[derive(Debug, Parser)]
 #[command(version)]
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "each is an option of the command line"
+)]
 pub(crate) struct Arguments {
     /// Only these sections, see --list
     #[arg(long, value_name = "SECTION", value_delimiter = ',')]

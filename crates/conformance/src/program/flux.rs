@@ -63,21 +63,19 @@ pub(super) fn run(machine: &Machine, arguments: &Arguments, report: &mut Report)
         before,
     };
     bench.all_again(&mut step, &reference, report)?;
-    let mut names = step.largest_first();
-    let one = names[..1].to_vec();
+    let names = step.largest_first();
     bench.change(
         "one weight",
-        one,
+        &names[..1],
         ONE_MILLISECONDS,
         &mut step,
         &reference,
         report,
     )?;
     let count = gigabyte(&step, &names);
-    names.truncate(count);
     bench.change(
         "1 GB",
-        names,
+        &names[..count],
         GIGABYTE_MILLISECONDS,
         &mut step,
         &reference,
@@ -289,7 +287,7 @@ impl<'l> Bench<'l> {
     fn change(
         &self,
         what: &str,
-        names: Vec<String>,
+        names: &[String],
         allowed: f64,
         step: &mut Loaded,
         reference: &Reference,
@@ -302,7 +300,7 @@ impl<'l> Bench<'l> {
         let (mut times, mut first, mut added) = (Vec::new(), 0.0, 0);
         for round in 1..=ROUNDS {
             for version in [round, 0] {
-                let refitted = step.refit(&names, version, &self.maker)?;
+                let refitted = step.refit(names, version, &self.maker)?;
                 added = added.max(refitted.added);
                 match (round, version) {
                     (1, 1) => first = refitted.milliseconds,
@@ -388,10 +386,12 @@ impl<'l> Bench<'l> {
             (true, false) => Err("the new weights are not seen".into()),
             (false, true) => Err("the bits differ".into()),
         };
-        let case = match is_same {
-            true => format!("{what}: the first result"),
-            false => format!("{what}: changed"),
+        let kind = if is_same {
+            "the first result"
+        } else {
+            "changed"
         };
+        let case = format!("{what}: {kind}");
         report.check(Label::new(&case, "tensorrt"), start.elapsed(), result);
         Ok(())
     }

@@ -8,7 +8,7 @@ mod recorder;
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use tintype_backend::{Backend, Changes, CompileOptions, Executable, Tensors};
 use tintype_conformance::Tolerance;
@@ -25,51 +25,59 @@ use recorder::{Call, Recorded, Recorder};
 
 const DTYPES: [DType; 3] = [DType::F32, DType::BF16, DType::F16];
 
-/// Text encoders, both ways of the autoencoder, the transformer before and in its steps.
-const ROWS: usize = 6;
+/// Text encoders, the transformer's steps, both ways of the autoencoder.
+const ROWS: usize = 5;
 
-/// A pipeline to be run, by name.
-type Pipeline = (&'static str, fn(&Path) -> Result<FluxPipeline>);
+/// A pipeline to be run, by name, and how many steps it takes.
+type Pipeline = (&'static str, usize, fn(&Path) -> Result<FluxPipeline>);
 
 /// The two that are recorded have random weights, the third is inside the program.
 const PIPELINES: [Pipeline; 3] = [
-    ("dev", |fixtures| {
+    ("dev", 4, |fixtures| {
         let folder = fixtures.join("pipelines/dev");
         Ok(FluxPipeline::from_pretrained(folder)?)
     }),
-    ("schnell", |fixtures| {
+    ("schnell", 4, |fixtures| {
         let folder = fixtures.join("pipelines/schnell");
         Ok(FluxPipeline::from_pretrained(folder)?)
     }),
-    ("shapes", |_| shapes()),
+    ("shapes", 20, |_| shapes()),
 ];
 
 pub(super) fn run(machine: &Machine, _: &Arguments, report: &mut Report) -> Result<()> {
     let is_there = |name: &str| name == "shapes" || machine.fixtures.is_some();
-    for (name, _) in PIPELINES.iter().filter(|(name, _)| !is_there(name)) {
+    for (name, _, _) in PIPELINES.iter().filter(|(name, _, _)| !is_there(name)) {
         let reason = "no folder of recorded cases: name it with --fixtures";
         report.skip(Label::new(name, ""), ROWS * DTYPES.len(), reason);
     }
     let fixtures = machine.fixtures.clone().unwrap_or_default();
-    let count = PIPELINES.iter().filter(|(name, _)| is_there(name)).count();
+    let count = PIPELINES
+        .iter()
+        .filter(|(name, _, _)| is_there(name))
+        .count();
     on_each_gpu(
         machine,
         report,
         count * ROWS * DTYPES.len(),
         |on, backend, report| {
-            for (name, open) in PIPELINES.iter().filter(|(name, _)| is_there(name)) {
+            for (name, steps, open) in PIPELINES.iter().filter(|(name, _, _)| is_there(name)) {
                 if !report.wants(name) {
                     continue;
                 }
                 // What the smaller dtypes cost is seen by what f32 makes of the same inputs.
-                let exact = record(open(&fixtures)?, backend, DType::F32)?;
+                let exact = record(open(&fixtures)?, *steps, backend, DType::F32)?;
                 for dtype in DTYPES {
                     let models = match dtype {
                         DType::F32 => exact.clone(),
-                        _ => record(open(&fixtures)?, backend, dtype)?,
+                        _ => record(open(&fixtures)?, *steps, backend, dtype)?,
                     };
                     for (model, exact) in models.iter().zip(&exact) {
-                        replay(on, name, backend, [model, exact], report)?;
+                        replay(
+                            Label::new(name, on).of(dtype),
+                            backend,
+                            [model, exact],
+                            report,
+                        )?;
                     }
                 }
             }
@@ -79,11 +87,16 @@ pub(super) fn run(machine: &Machine, _: &Arguments, report: &mut Report) -> Resu
 }
 
 /// Runs a request on the CPU, with graphs as `like` wants them.
-fn record(pipeline: FluxPipeline, like: &Arc<dyn Backend>, dtype: DType) -> Result<Vec<Recorded>> {
+fn record(
+    pipeline: FluxPipeline,
+    steps: usize,
+    like: &Arc<dyn Backend>,
+    dtype: DType,
+) -> Result<Vec<Recorded>> {
     let recorder = Arc::new(Recorder::new(Arc::clone(like)));
     let backend: Arc<dyn Backend> = recorder.clone();
     let mut pipeline = pipeline.shared_backend(backend).dtype(dtype);
-    let defaults = pipeline.generate(&Request::new("a red circle").seed(3).steps(4))?;
+    let defaults = pipeline.generate(&Request::new("a red circle").seed(3).steps(steps))?;
     let image = defaults.pixels.ok_or("no picture")?;
     // The encoder alone; the other models have been recorded.
     let request = Request::new("a red circle")
@@ -96,21 +109,20 @@ fn record(pipeline: FluxPipeline, like: &Arc<dyn Backend>, dtype: DType) -> Resu
 
 /// Compares one model with the CPU's; `exact` is the same model in f32.
 fn replay(
-    on: &'static str,
-    pipeline: &str,
+    label: Label<'_>,
     backend: &Arc<dyn Backend>,
     [model, exact]: [&Recorded; 2],
     report: &mut Report,
 ) -> Result<()> {
-    let dtype = model.dtype();
-    let graph = model.graph.source.name();
+    let (pipeline, graph) = (label.case, model.graph.source.name());
+    let dtype = label.dtype.unwrap_or(DType::F32);
     let start = Instant::now();
     let loaded = load(backend.as_ref(), &model.graph, model);
     let executable = match loaded {
         Ok(executable) => executable,
         Err(error) => {
             let case = format!("{pipeline}: {graph}");
-            report.check(Label::new(&case, on).of(dtype), start.elapsed(), Err(error));
+            report.check(label.called(&case), start.elapsed(), Err(error));
             return Ok(());
         }
     };
@@ -136,13 +148,13 @@ fn replay(
             dtype,
         );
         let took = start.elapsed() / calls.len().max(1) as u32;
-        let result = result.map(|measured| with_note(measured, &note, calls.len(), took));
-        report.compare(Label::new(&case, on).of(dtype), took, result);
+        let result = result.map(|measured| with_note(measured, &note, calls.len()));
+        report.compare(label.called(&case), took, result);
     }
     Ok(())
 }
 
-fn with_note(mut measured: Measured, note: &str, calls: usize, _took: Duration) -> Measured {
+fn with_note(mut measured: Measured, note: &str, calls: usize) -> Measured {
     measured.note = format!("{calls} calls, {note}{}", measured.note);
     measured
 }

@@ -1,7 +1,7 @@
 //! The picture that the model inside the program draws in f32, against the CPU's.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tintype_backend::Backend;
 use tintype_cpu::CpuBackend;
@@ -65,12 +65,7 @@ fn compare(backend: &Arc<dyn Backend>, prompt: &str, seed: u64) -> Result<Measur
         &found.latents.to_f32_vec()?,
         &expected.latents.to_f32_vec()?,
     );
-    let steps: f64 = found
-        .timings
-        .steps
-        .iter()
-        .map(|step| step.as_secs_f64())
-        .sum();
+    let steps: f64 = found.timings.steps.iter().map(Duration::as_secs_f64).sum();
     Ok(Measured {
         // Root of the noise: 0.01 is 40 dB.
         error: noise.sqrt(),

@@ -46,16 +46,21 @@ fn measure(on: &str, backend: &dyn Backend, report: &mut Report) -> Result<()> {
         let mut changed = parameters.clone();
         let changes = changed.set("w1", weight(round)?)?;
         let one = executable.refit(&Changes::all(&changed).only(&changes))?;
-        let result = match y_of(executable.as_ref(), &inputs)?.bytes() == before.bytes() {
-            true => Err("nothing changed".into()),
-            false => Ok(shown(one.bytes)),
+        let is_same = || -> Result<bool> {
+            Ok(y_of(executable.as_ref(), &inputs)?.bytes() == before.bytes())
+        };
+        let result = if is_same()? {
+            Err("nothing changed".into())
+        } else {
+            Ok(shown(one.bytes))
         };
         let name = format!("refit of one weight, round {round}");
         report.check(Label::new(&name, on), one.duration, result);
         let back = executable.refit(&Changes::all(&parameters).only(&changes))?;
-        let result = match y_of(executable.as_ref(), &inputs)?.bytes() == before.bytes() {
-            true => Ok("to the bit".to_owned()),
-            false => Err("the bits differ".into()),
+        let result = if is_same()? {
+            Ok("to the bit".to_owned())
+        } else {
+            Err("the bits differ".into())
         };
         let name = format!("the old weight again, round {round}");
         report.check(Label::new(&name, on), back.duration, result);

@@ -305,6 +305,15 @@ impl Row {
         let number = |number: Option<f64>| number.map_or(String::new(), |n| format!("{n:.1e}"));
         let (error, allowed) = (number(self.error), number(self.allowed));
         let dtype = self.dtype.as_deref().unwrap_or_default();
+        if self.outcome == Outcome::Skipped {
+            let (case, backend, note) = (&self.case, &self.backend, &self.note);
+            let count = match self.count {
+                1 => String::new(),
+                count => format!("{count} cases: "),
+            };
+            println!("{outcome:7} {case:58} {backend:8} {dtype:6} {count}{note}");
+            return;
+        }
         println!(
             "{outcome:7} {:58} {:8} {dtype:6} {error:>7} {allowed:>7} {:>9.1} ms  {}",
             self.case, self.backend, self.milliseconds, self.note
@@ -320,6 +329,14 @@ impl<'a> Label<'a> {
             backend,
             dtype: None,
         }
+    }
+
+    /// Another case there.
+    pub(crate) fn called<'b>(self, case: &'b str) -> Label<'b>
+    where
+        'a: 'b,
+    {
+        Label { case, ..self }
     }
 
     /// The same in a dtype.

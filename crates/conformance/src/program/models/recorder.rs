@@ -8,7 +8,6 @@ use tintype_backend::{
 };
 use tintype_cpu::CpuBackend;
 use tintype_ir::{Evaluator, Op, StagedGraph};
-use tintype_tensor::DType;
 use tintype_weights::Parameters;
 
 /// Runs on the CPU graphs that are made for another backend.
@@ -50,15 +49,6 @@ impl Recorder {
     pub(super) fn recorded(&self) -> Vec<Recorded> {
         let models = lock(&self.models);
         models.iter().map(|model| lock(model).clone()).collect()
-    }
-}
-
-impl Recorded {
-    /// What it computes in.
-    pub(super) fn dtype(&self) -> DType {
-        let mut outputs = self.graph.source.outputs().iter();
-        let output = outputs.next().expect("a model has an output");
-        self.graph.source.type_of(output.value).dtype
     }
 }
 
