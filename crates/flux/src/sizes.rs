@@ -92,21 +92,12 @@ impl Sizes {
     /// [`Error::Argument`] for a range that is empty or reaches beyond what models can do.
     pub fn checked(self) -> Result<Self> {
         let all = Self::default();
-        let checked = Self {
-            heights: floored(*self.heights.start())..=floored(*self.heights.end()),
-            widths: floored(*self.widths.start())..=floored(*self.widths.end()),
-            ..self
-        };
         for (name, range, limits) in [
-            ("pictures", &checked.pictures, &all.pictures),
-            ("prompts", &checked.prompts, &all.prompts),
-            ("height", &checked.heights, &all.heights),
-            ("width", &checked.widths, &all.widths),
-            (
-                "max_sequence_length",
-                &checked.text_tokens,
-                &all.text_tokens,
-            ),
+            ("pictures", &self.pictures, &all.pictures),
+            ("prompts", &self.prompts, &all.prompts),
+            ("height", &self.heights, &all.heights),
+            ("width", &self.widths, &all.widths),
+            ("max_sequence_length", &self.text_tokens, &all.text_tokens),
         ] {
             let is_within = limits.contains(range.start()) && limits.contains(range.end());
             if range.is_empty() || !is_within {
@@ -114,7 +105,11 @@ impl Sizes {
                 return Err(Error::argument(name, expected, told(range)));
             }
         }
-        Ok(checked)
+        Ok(Self {
+            heights: floored(*self.heights.start())..=floored(*self.heights.end()),
+            widths: floored(*self.widths.start())..=floored(*self.widths.end()),
+            ..self
+        })
     }
 
     /// Image tokens of all pictures: `height/16 · width/16`.

@@ -1,1 +1,456 @@
-fn main() {}
+//! `compile`, and what other commands do with plans: real ones, built on the CPU where the library
+//! has been fetched.
+//!
+//! `cargo xtask test` fetches it (`cargo xtask fetch tensorrt` by hand). Where it is not there,
+//! each test that needs it is reported as ignored, by its name, and the reason is printed.
+#![allow(clippy::unwrap_used, reason = "a failing test panics")]
+#![allow(clippy::unnecessary_wraps, reason = "all tests have one type")]
+
+mod common;
+
+use std::path::{Path, PathBuf};
+
+use common::{Bench, Ran};
+use libtest_mimic::{Arguments, Failed, Trial};
+use serde_json::{Value, json};
+use tintype::backends::Options;
+use tintype::{ModelKind, Request, Sizes};
+use tintype_tensorrt::{Newer, Tensorrt};
+
+type Test = (&'static str, fn(&Path) -> Result<(), Failed>);
+
+/// What needs the library.
+const TESTS: &[Test] = &[
+    (
+        "the model inside is compiled for one architecture, once",
+        once,
+    ),
+    (
+        "one component is compiled for two architectures",
+        two_architectures,
+    ),
+    (
+        "what generate needs is what compile built",
+        found_by_generate,
+    ),
+    ("a plan that is damaged is built again", damaged),
+    ("bad input of compile is told", bad_input),
+    ("doctor tells the library", doctor),
+];
+
+/// What needs none.
+const WITHOUT: &[Test] = &[
+    ("without a library compile says where it looked", no_library),
+    ("plans are for the backend that has them", other_backend),
+    ("a folder that holds no plans is refused", no_folder),
+    ("networks and weights are told without the library", inspect),
+];
+
+fn main() {
+    let arguments = Arguments::from_args();
+    let library = find();
+    if library.is_none() {
+        eprintln!(
+            "skipped: {} tests with the TensorRT-RTX library, which was not fetched \
+             (cargo xtask fetch tensorrt)",
+            TESTS.len()
+        );
+    }
+    let is_missing = library.is_none();
+    let with = TESTS.iter().map(|&(name, test)| {
+        let path = library.clone();
+        let run = move || test(&path.ok_or("the library was not fetched")?);
+        Trial::test(name, run).with_ignored_flag(is_missing)
+    });
+    let without = WITHOUT
+        .iter()
+        .map(|&(name, test)| Trial::test(name, move || test(Path::new("/nowhere"))));
+    libtest_mimic::run(&arguments, with.chain(without).collect()).exit();
+}
+
+/// The file that `TINTYPE_TEST_TENSORRT` names, or what `cargo xtask fetch tensorrt` leaves below
+/// `target/`.
+fn find() -> Option<PathBuf> {
+    if let Some(named) = std::env::var_os("TINTYPE_TEST_TENSORRT") {
+        return Some(named.into());
+    }
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent()?;
+    let path = target.join("tensorrt/library/rtx-1.7.1.116-cu13/tensorrt_rtx_libs");
+    path.is_dir().then(|| path.join("libtensorrt_rtx.so.1"))
+}
+
+fn compile(bench: &Bench, library: &Path, arguments: &[&str]) -> Ran {
+    let arguments = [&["compile"], arguments].concat();
+    bench.run_with(&[("TINTYPE_TENSORRT", library)], &arguments)
+}
+
+/// Lines of the table: component, program, target, MiB, seconds, weights.
+fn rows(ran: &Ran) -> Vec<Vec<String>> {
+    assert_eq!(ran.status, Some(0), "{}", ran.stderr);
+    let lines = ran.stdout.lines().skip(1);
+    let cells = lines.map(|line| line.split_whitespace().map(str::to_owned).collect());
+    cells
+        .filter(|cells: &Vec<String>| cells.len() == 6)
+        .collect()
+}
+
+fn list(bench: &Bench, folder: &str) -> Value {
+    serde_json::from_slice(&bench.read(&format!("{folder}/plans.json"))).unwrap()
+}
+
+fn once(library: &Path) -> Result<(), Failed> {
+    let bench = Bench::new("dev");
+    let arguments = ["--target", "sm89", "-o", "plans"];
+    let first = rows(&compile(&bench, library, &arguments));
+    let programs: Vec<_> = first
+        .iter()
+        .map(|row| format!("{} {}", row[0], row[1]))
+        .collect();
+    let expected = [
+        "text_encoder request",
+        "text_encoder_2 request",
+        "transformer request",
+        "transformer step",
+        "vae_decoder request",
+    ];
+    assert_eq!(programs, expected);
+    assert!(first.iter().all(|row| row[4] != "found"), "{first:?}");
+    let names = bench.files("plans");
+    assert_eq!(names.len(), first.len() + 1, "{names:?}");
+    let before = list(&bench, "plans");
+    assert_eq!(before["plans"].as_array().unwrap().len(), first.len());
+    assert_eq!(
+        before["sizes"]["heights"],
+        json!({"start": 128, "end": 128})
+    );
+    let second = rows(&compile(&bench, library, &arguments));
+    assert!(second.iter().all(|row| row[4] == "found"), "{second:?}");
+    let listed = |list: &Value| {
+        let plans = list["plans"].as_array().unwrap().iter();
+        let mut plans: Vec<_> = plans.map(Value::to_string).collect();
+        plans.sort();
+        plans
+    };
+    assert_eq!(listed(&before), listed(&list(&bench, "plans")));
+    assert_eq!(names, bench.files("plans"));
+    Ok(())
+}
+
+fn two_architectures(library: &Path) -> Result<(), Failed> {
+    let bench = Bench::new("dev");
+    let arguments = [
+        "--target",
+        "sm80,sm120,sm80",
+        "--component",
+        "transformer",
+        "--dtype",
+        "bf16",
+        "--height",
+        "64..128",
+        "-o",
+        "plans",
+    ];
+    let rows = rows(&compile(&bench, library, &arguments));
+    let told: Vec<_> = rows
+        .iter()
+        .map(|row| format!("{} {}", row[1], row[2]))
+        .collect();
+    assert_eq!(
+        told,
+        ["request sm80", "step sm80", "request sm120", "step sm120"]
+    );
+    let inspected = bench.run(&["inspect", "--plans", "plans"]);
+    assert_eq!(inspected.status, Some(0), "{}", inspected.stderr);
+    assert!(
+        inspected.stdout.contains("128 by 64..128 pixels"),
+        "{}",
+        inspected.stdout
+    );
+    assert_eq!(
+        inspected
+            .stdout
+            .matches("shapes transformer step bf16")
+            .count(),
+        2
+    );
+    Ok(())
+}
+
+/// No GPU is here to generate on, but the plans that it would ask for can be asked for.
+fn found_by_generate(library: &Path) -> Result<(), Failed> {
+    let bench = Bench::new("dev");
+    let arguments = [
+        "--target",
+        "sm89",
+        "--component",
+        "transformer,text_encoder",
+        "-o",
+        "plans",
+    ];
+    rows(&compile(&bench, library, &arguments));
+    let sizes: Sizes = serde_json::from_value(list(&bench, "plans")["sizes"].clone())?;
+    let pipeline = tintype::shapes()?;
+    let request = Request::new("a red circle");
+    assert_eq!(sizes, Sizes::of_request(&request, pipeline.defaults()));
+    let pipeline = pipeline.sizes(sizes);
+    let tensorrt = Tensorrt::open(library, Newer::Refuse)?;
+    let options = Options::default().with_plans(bench.path("plans"));
+    for kind in [ModelKind::Clip, ModelKind::Transformer] {
+        let programs = tintype::tensorrt::programs(&pipeline.graph(kind)?)?;
+        let plans = tintype::tensorrt::build(&tensorrt, &programs, "sm89".parse()?, &options)?;
+        assert!(
+            !plans.is_empty() && plans.iter().all(|plan| !plan.is_new),
+            "{plans:?}"
+        );
+    }
+    Ok(())
+}
+
+fn damaged(library: &Path) -> Result<(), Failed> {
+    let bench = Bench::new("dev");
+    let arguments = [
+        "--target",
+        "sm89",
+        "--component",
+        "text_encoder",
+        "-o",
+        "plans",
+    ];
+    rows(&compile(&bench, library, &arguments));
+    let names = bench.files("plans");
+    let plan = format!(
+        "plans/{}",
+        names.iter().find(|name| !name.contains("json")).unwrap()
+    );
+    bench.truncate(&plan, 1000);
+    let ran = compile(&bench, library, &arguments);
+    assert!(ran.stderr.contains("damaged"), "{}", ran.stderr);
+    assert_ne!(rows(&ran)[0][4], "found");
+    assert_eq!(names, bench.files("plans"));
+    Ok(())
+}
+
+/// Arguments, exit status, and what is told.
+type Bad = (&'static [&'static str], i32, &'static [&'static str]);
+
+const BAD: &[Bad] = &[
+    (&["-o", "plans"], 1, &["no GPU", "--target", "sm120"]),
+    (&["--target", "sm89"], 2, &["--output"]),
+    (
+        &["--target", "sm90", "-o", "plans"],
+        1,
+        &["--target", "sm89, sm120", "found sm90"],
+    ),
+    (
+        &["--target", "hopper", "-o", "plans"],
+        2,
+        &["hopper", "sm89"],
+    ),
+    (
+        &["--target", "sm89", "--backend", "cpu", "-o", "plans"],
+        2,
+        &["--backend"],
+    ),
+    (
+        &["--target", "sm89", "--dtype", "fp8", "-o", "plans"],
+        2,
+        &["fp8", "bf16"],
+    ),
+    (
+        &["--target", "sm89", "--component", "unet", "-o", "plans"],
+        2,
+        &["unet", "transformer"],
+    ),
+    (
+        &["--target", "sm89", "--model", "flux-pro", "-o", "plans"],
+        1,
+        &["flux-dev", "`flux-pro`"],
+    ),
+    (
+        &["--target", "sm89", "--model", "out", "-o", "plans"],
+        1,
+        &["model_index.json"],
+    ),
+    (
+        &["--target", "sm89", "--height", "8", "-o", "plans"],
+        1,
+        &["height", "16 to 16384", "8"],
+    ),
+    (
+        &["--target", "sm89", "--height", "256..128", "-o", "plans"],
+        2,
+        &["--height", "smaller"],
+    ),
+    (
+        &["--target", "sm89", "--width", "wide", "-o", "plans"],
+        2,
+        &["--width", "`wide`"],
+    ),
+    (
+        &["--target", "sm89", "--batch", "0", "-o", "plans"],
+        1,
+        &["pictures", "1 to 64"],
+    ),
+    (
+        &["--target", "sm89", "-o", "model"],
+        1,
+        &["model", "new or empty folder"],
+    ),
+    (
+        &["--target", "sm89", "-o", "model/model_index.json"],
+        1,
+        &["expected a folder"],
+    ),
+    (
+        &["--target", "sm89", "-o", "other"],
+        1,
+        &["32 by 32 pixels", "another folder"],
+    ),
+    (
+        &["--target", "sm89", "-o", "broken"],
+        1,
+        &["broken/plans.json"],
+    ),
+];
+
+const OTHER: &str = r#"{"version": 1, "sizes": {"pictures": {"start": 1, "end": 1},
+    "prompts": {"start": 1, "end": 1}, "heights": {"start": 32, "end": 32},
+    "widths": {"start": 32, "end": 32}, "text_tokens": {"start": 48, "end": 48},
+    "tiles": false}, "plans": []}"#;
+
+fn bad_input(library: &Path) -> Result<(), Failed> {
+    let bench = Bench::new("dev");
+    for (folder, text) in [("other", OTHER), ("broken", "{\"version\": 1")] {
+        std::fs::create_dir(bench.path(folder))?;
+        bench.write(&format!("{folder}/plans.json"), text);
+    }
+    for (arguments, status, says) in BAD {
+        let ran = compile(&bench, library, arguments);
+        let told = format!("{arguments:?}: status {:?}, {}", ran.status, ran.stderr);
+        assert_eq!(ran.status, Some(*status), "{told}");
+        assert!(!ran.stderr.contains("panicked"), "{told}");
+        for part in *says {
+            assert!(ran.stderr.contains(part), "expected `{part}`; {told}");
+        }
+        assert!(!bench.path("plans").exists(), "{told}");
+    }
+    Ok(())
+}
+
+fn doctor(library: &Path) -> Result<(), Failed> {
+    let ran = Bench::new("dev").run_with(&[("TINTYPE_TENSORRT", library)], &["doctor"]);
+    assert_eq!(ran.status, Some(0), "{}", ran.stderr);
+    for part in ["library: TensorRT-RTX 1.", "ABI line", "sm80", "GPU"] {
+        assert!(ran.stdout.contains(part), "{}", ran.stdout);
+    }
+    Ok(())
+}
+
+fn no_library(nowhere: &Path) -> Result<(), Failed> {
+    let bench = Bench::new("dev");
+    let ran = compile(&bench, nowhere, &["--target", "sm89", "-o", "plans"]);
+    assert_eq!(ran.status, Some(1), "{}", ran.stderr);
+    assert!(ran.stderr.contains("/nowhere"), "{}", ran.stderr);
+    assert!(!bench.path("plans").exists());
+    let ran = bench.run_with(&[("TINTYPE_TENSORRT", nowhere)], &["doctor"]);
+    assert_eq!(ran.status, Some(0), "{}", ran.stderr);
+    assert!(
+        ran.stdout.contains("library: cannot load /nowhere"),
+        "{}",
+        ran.stdout
+    );
+    Ok(())
+}
+
+fn other_backend(_library: &Path) -> Result<(), Failed> {
+    let bench = Bench::new("dev");
+    bench.write("out/plans.json", OTHER);
+    let ran = bench.generate(&["fox", "--backend", "cpu", "--plans", "out"]);
+    assert_eq!(ran.status, Some(1), "{}", ran.stderr);
+    assert!(
+        ran.stderr.contains("only the backend tensorrt has plans"),
+        "{}",
+        ran.stderr
+    );
+    // The variable is for whoever has a use for it.
+    let arguments = [
+        "bench",
+        "--model",
+        "model",
+        "--backend",
+        "cpu",
+        "--steps",
+        "1",
+    ];
+    let arguments = [
+        &arguments[..],
+        &["--runs", "1", "--height", "32", "--width", "32"],
+    ]
+    .concat();
+    let ran = bench.run_with(&[("TINTYPE_PLANS", Path::new("nothing"))], &arguments);
+    assert_eq!(ran.status, Some(0), "{}", ran.stderr);
+    Ok(())
+}
+
+fn no_folder(_library: &Path) -> Result<(), Failed> {
+    let bench = Bench::new("dev");
+    for folder in ["out", "nothing"] {
+        let ran = bench.generate(&["fox", "--plans", folder]);
+        assert_eq!(ran.status, Some(1), "{}", ran.stderr);
+        assert!(
+            ran.stderr.contains(&format!("{folder}/plans.json")),
+            "{}",
+            ran.stderr
+        );
+        let ran = bench.run(&["inspect", "--plans", folder]);
+        assert_eq!(ran.status, Some(1), "{}", ran.stderr);
+    }
+    for (from, to, says) in [
+        ("\"version\": 1", "\"version\": 9", "found 9"),
+        ("\"end\": 32", "\"end\": 40", "multiples of 16"),
+        ("\"end\": 48", "\"end\": 0", "max_sequence_length"),
+        ("\"tiles\"", "\"tile\"", "tile"),
+    ] {
+        bench.write("out/plans.json", OTHER.replacen(from, to, 1));
+        let ran = bench.run(&["inspect", "--plans", "out"]);
+        assert_eq!(ran.status, Some(1), "{says}: {}", ran.stdout);
+        assert!(ran.stderr.contains(says), "{says}: {}", ran.stderr);
+    }
+    Ok(())
+}
+
+fn inspect(_library: &Path) -> Result<(), Failed> {
+    let bench = Bench::new("dev");
+    let inspect = |arguments: &[&str]| {
+        let all = [
+            &["inspect", "--model", "model", "--component", "transformer"],
+            arguments,
+        ];
+        bench.run(&all.concat())
+    };
+    let ran = inspect(&["--program", "step", "--lowered"]);
+    assert_eq!(ran.status, Some(0), "{}", ran.stderr);
+    for part in [
+        "network \"flux_transformer.step\"",
+        "matrix_multiply",
+        "output sample",
+    ] {
+        assert!(ran.stdout.contains(part), "{}", ran.stdout);
+    }
+    let ran = inspect(&["--weights"]);
+    assert_eq!(ran.status, Some(0), "{}", ran.stderr);
+    let joined = ran.stdout.lines().find(|line| line.contains("= concat of"));
+    assert!(
+        joined.is_some_and(|line| line.matches('@').count() == 3),
+        "{}",
+        ran.stdout
+    );
+    for program in ["weight", "graph"] {
+        let ran = inspect(&["--program", program, "--lowered"]);
+        assert_eq!(ran.status, Some(1), "{}", ran.stdout);
+        assert!(ran.stderr.contains("request or step"), "{}", ran.stderr);
+    }
+    let ran = inspect(&["--lowered"]);
+    assert_eq!(ran.status, Some(2), "{}", ran.stderr);
+    Ok(())
+}

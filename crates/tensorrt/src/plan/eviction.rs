@@ -22,10 +22,15 @@ pub(super) fn lock_path(folder: &Path, key: &PlanKey) -> PathBuf {
 
 /// A file to write an entry into. The key is locked.
 pub(super) fn temporary(folder: &Path, key: &PlanKey) -> io::Result<NamedTempFile> {
-    tempfile::Builder::new()
-        .prefix(&format!("{key}."))
-        .suffix(".tmp")
-        .tempfile_in(folder)
+    let prefix = format!("{key}.");
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(&prefix).suffix(".tmp");
+    // Plans are no secret: who may read the folder may read them.
+    #[cfg(unix)]
+    let permissions = std::os::unix::fs::PermissionsExt::from_mode(0o666);
+    #[cfg(unix)]
+    builder.permissions(permissions);
+    builder.tempfile_in(folder)
 }
 
 struct Entry {

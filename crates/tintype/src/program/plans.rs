@@ -10,6 +10,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 use tintype::{DType, Sizes};
 
+#[cfg(feature = "tensorrt")]
 use super::save;
 
 /// A folder with its list.

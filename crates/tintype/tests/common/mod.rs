@@ -72,14 +72,21 @@ impl Bench {
 
     /// Runs the program with exactly these arguments.
     pub fn run(&self, arguments: &[&str]) -> Ran {
+        self.run_with(&[], arguments)
+    }
+
+    /// The same with variables of the environment.
+    pub fn run_with(&self, variables: &[(&str, &Path)], arguments: &[&str]) -> Ran {
         let output = Command::new(env!("CARGO_BIN_EXE_tintype"))
             .args(arguments)
             .current_dir(self.folder.path())
             .env_remove("TINTYPE_LOG")
+            .env_remove("TINTYPE_PLANS")
             .env("HF_HUB_OFFLINE", "1")
             .env("HF_HOME", self.path("hub"))
             // Tests run beside each other.
             .env("RAYON_NUM_THREADS", "1")
+            .envs(variables.iter().copied())
             .output()
             .unwrap();
         Ran {
