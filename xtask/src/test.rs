@@ -2,17 +2,17 @@
 //!
 //! One `cargo test` builds everything once, in the dev profile that the workspace tunes for it
 //! (dependencies optimized, own code lightly). The examples are part of that build and are then
-//! run as programs: each must succeed without arguments.
+//! run as programs: each must succeed without arguments, or end with 77 if it lacks something.
 //!
-//! Tests that build real engines need the library of TensorRT-RTX, which is fetched first; without
-//! it they are reported as skipped, by name and number.
+//! Tests and examples that build real engines need the library of TensorRT-RTX, which is fetched
+//! first; without it they are reported as skipped, by name and number.
 //!
 //! ```text
 //! cargo xtask test
 //! cargo xtask test -p tintype-ir verify
 //! ```
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
@@ -26,9 +26,9 @@ pub(crate) fn run(workspace: &Workspace, arguments: &[String]) -> Result<()> {
     if !arguments.is_empty() {
         return run_command(cargo().arg("test").args(arguments));
     }
-    if let Err(error) =
-        tensorrt::fetch::library(workspace, tensorrt::fetch::VERSION, tensorrt::fetch::CUDA)
-    {
+    let library =
+        tensorrt::fetch::library(workspace, tensorrt::fetch::VERSION, tensorrt::fetch::CUDA);
+    if let Err(error) = &library {
         println!("skipped: tests with the library of TensorRT-RTX: {error:#}");
     }
     // Before the others, which need the program with its model.
@@ -45,27 +45,31 @@ pub(crate) fn run(workspace: &Workspace, arguments: &[String]) -> Result<()> {
             .current_dir(&workspace.root),
     );
     let examples = match tests {
-        Ok(()) => run_examples(workspace),
+        Ok(()) => run_examples(workspace, library.ok().as_deref()),
         Err(_) => Ok(()),
     };
     without_model.and(tests).and(examples)
 }
 
-fn run_examples(workspace: &Workspace) -> Result<()> {
-    let mut failed = Vec::new();
-    let mut count = 0;
+/// Runs them; `library` is the folder of TensorRT-RTX, for those that use it.
+fn run_examples(workspace: &Workspace, library: Option<&Path>) -> Result<()> {
+    let (mut failed, mut skipped, mut count) = (Vec::new(), 0, 0);
     for package in &workspace.packages {
         for example in package.targets_of("example") {
             count += 1;
-            if let Err(error) = run_example(workspace, &example.name) {
-                eprintln!("{error:#}");
-                failed.push(format!("{}/{}", package.name, example.name));
+            match run_example(workspace, &example.name, library) {
+                Ok(true) => {}
+                Ok(false) => skipped += 1,
+                Err(error) => {
+                    eprintln!("{error:#}");
+                    failed.push(format!("{}/{}", package.name, example.name));
+                }
             }
         }
     }
     println!(
-        "examples: {} passed; {} failed",
-        count - failed.len(),
+        "examples: {} passed; {} failed; {skipped} skipped",
+        count - failed.len() - skipped,
         failed.len()
     );
     if !failed.is_empty() {
@@ -74,17 +78,30 @@ fn run_examples(workspace: &Workspace) -> Result<()> {
     Ok(())
 }
 
-/// Runs one built example in an empty folder and shows its output only if it fails.
-fn run_example(workspace: &Workspace, name: &str) -> Result<()> {
+/// Ends a program that lacks what it needs, as test runners agree.
+const SKIPPED: i32 = 77;
+
+/// Runs one built example in an empty folder and shows its output only if it fails. Whether it
+/// was run; if not, it has said why.
+fn run_example(workspace: &Workspace, name: &str, library: Option<&Path>) -> Result<bool> {
     let folder = workspace.target.join("tmp").join("examples").join(name);
     std::fs::create_dir_all(&folder)
         .with_context(|| format!("cannot create {}", folder.display()))?;
     let program = executable(workspace, name);
-    let output = Command::new(&program)
+    let mut command = Command::new(&program);
+    if let Some(library) = library {
+        command.env("TINTYPE_TENSORRT", library);
+    }
+    let output = command
         .current_dir(&folder)
         .stdin(Stdio::null())
         .output()
         .with_context(|| format!("cannot run {}", program.display()))?;
+    if output.status.code() == Some(SKIPPED) {
+        let reason = String::from_utf8_lossy(&output.stderr);
+        println!("example {name} ... skipped: {}", reason.trim());
+        return Ok(false);
+    }
     if !output.status.success() {
         bail!(
             "example {name} failed ({})\n{}{}",
@@ -94,7 +111,7 @@ fn run_example(workspace: &Workspace, name: &str) -> Result<()> {
         );
     }
     println!("example {name} ... ok");
-    Ok(())
+    Ok(true)
 }
 
 fn executable(workspace: &Workspace, name: &str) -> PathBuf {

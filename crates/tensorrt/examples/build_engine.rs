@@ -2,7 +2,7 @@
 //!
 //! `cargo run -p tintype-tensorrt --example build_engine -- [sm89] [FILE]`
 //!
-//! No GPU is needed. Where there is one that can run the plan, its layers and the memory that a
+//! No GPU is needed. It ends with 77 if there is no library. Where there is one that can run the plan, its layers and the memory that a
 //! context needs are told too.
 
 use std::error::Error;
@@ -27,7 +27,8 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("{error}");
-            ExitCode::FAILURE
+            let library = Tensorrt::load(&LoadOptions::default());
+            ExitCode::from(if library.is_ok() { 1 } else { 77 })
         }
     }
 }

@@ -14,7 +14,8 @@ use std::time::{Duration, Instant};
 use tintype_device::{CudaTensor, Device, Stream};
 use tintype_ir::Graph;
 use tintype_tensor::Tensor;
-use tintype_tensorrt::lower::{Layers, LowerOptions};
+use tintype_tensorrt::lower::{Layers, LowerOptions, REVISION};
+use tintype_tensorrt::plan::{PlanKey, Recipe};
 use tintype_tensorrt::{Runtime, Target, Tensorrt};
 
 use self::engine::Loaded;
@@ -50,8 +51,8 @@ pub(super) fn run(machine: &Machine, arguments: &Arguments, report: &mut Report)
     let shape = build::Shape::new(arguments.flux_tokens);
     let staged = shape.staged()?;
     let plans = [
-        bench.plan(&staged.request, "request", arguments, report)?,
-        bench.plan(&staged.step, "step", arguments, report)?,
+        bench.plan(&staged.request, "request", report)?,
+        bench.plan(&staged.step, "step", report)?,
     ];
     let state = bench.request(&shape, &staged.request, &plans[0], report)?;
     let mut step = bench.first_refit(&staged.step, &plans[1], report)?;
@@ -136,21 +137,17 @@ impl<'l> Bench<'l> {
     }
 
     /// A plan, from an earlier run if there is one.
-    fn plan(
-        &self,
-        program: &Graph,
-        name: &str,
-        arguments: &Arguments,
-        report: &mut Report,
-    ) -> Result<Vec<u8>> {
+    fn plan(&self, program: &Graph, name: &str, report: &mut Report) -> Result<Vec<u8>> {
         let target = self
             .target
             .map_or("own".to_owned(), |target| target.to_string());
-        let tag = self.library.tag();
-        let tokens = arguments.flux_tokens;
+        let recipe = Recipe::new(self.library.abi(), target)
+            .with("library", self.library.tag())
+            .with("lowering", REVISION)
+            .with("section", "flux");
         let path = self
             .plans
-            .join(format!("flux-{name}-{tokens}-{target}-{tag}.plan"));
+            .join(format!("{}.flux", PlanKey::new(program, &recipe)));
         if let Ok(plan) = std::fs::read(&path) {
             println!("        the plan of {name} is that of {}", path.display());
             return Ok(plan);
@@ -201,6 +198,12 @@ impl<'l> Bench<'l> {
         report.figure("step: engine loaded", seconds, "s", None)?;
         let engine = self.watch.used()? - empty;
         report.figure("step: memory of the engine", engine, "MiB", None)?;
+        let result = match loaded.not_taken().as_slice() {
+            [] => Ok(format!("{} weights", loaded.names().len())),
+            lost => Err(format!("it does not take {}", lost.join(", ")).into()),
+        };
+        let label = Label::new("the engine takes every weight", "tensorrt");
+        report.check(label, start.elapsed(), result);
         let names = loaded.names();
         let bytes: usize = names.iter().map(|name| loaded.needed.bytes_of(name)).sum();
         let weights = mebibytes(bytes);

@@ -85,14 +85,21 @@ impl Machine {
             backends: Vec::new(),
             tensorrt,
             target: arguments.target,
-            fixtures: fixtures(arguments),
+            fixtures: fixtures(arguments)?,
             plans,
             is_rehearsal: arguments.rehearse,
             _folder: folder,
         };
+        if let Some(unknown) = arguments
+            .backend
+            .iter()
+            .find(|name| !NAMES.contains(&name.as_str()))
+        {
+            return Err(format!("no backend is called `{unknown}`: {}", NAMES.join(", ")).into());
+        }
         let entries = [
-            ("cpu", Ok(cpu())),
-            ("tensorrt", machine.run_tensorrt(report)),
+            (NAMES[0], Ok(cpu())),
+            (NAMES[1], machine.run_tensorrt(report)),
         ];
         for (name, found) in entries {
             let is_wanted = arguments.backend.is_empty();
@@ -137,6 +144,9 @@ impl Machine {
     }
 }
 
+/// Every backend that the program knows.
+const NAMES: [&str; 2] = ["cpu", "tensorrt"];
+
 fn cpu() -> Found {
     let backend: Arc<dyn Backend> = Arc::new(CpuBackend::new());
     Found {
@@ -146,8 +156,12 @@ fn cpu() -> Found {
 }
 
 /// The folder that was named, or the one in the repository if the program runs there.
-fn fixtures(arguments: &Arguments) -> Option<PathBuf> {
+fn fixtures(arguments: &Arguments) -> Result<Option<PathBuf>> {
     let usual = PathBuf::from("crates/conformance/fixtures");
-    let folder = arguments.fixtures.clone();
-    folder.or_else(|| usual.join("cases/cases.json").is_file().then_some(usual))
+    let has_cases = |folder: &PathBuf| folder.join("cases/cases.json").is_file();
+    match &arguments.fixtures {
+        Some(folder) if has_cases(folder) => Ok(Some(folder.clone())),
+        Some(folder) => Err(format!("{}: no cases/cases.json there", folder.display()).into()),
+        None => Ok(Some(usual).filter(has_cases)),
+    }
 }

@@ -97,6 +97,13 @@ pub(crate) struct Measured {
     pub(crate) note: String,
 }
 
+impl Measured {
+    /// The part of what is allowed.
+    pub(crate) fn share(&self) -> f64 {
+        self.error / self.allowed
+    }
+}
+
 impl Report {
     /// An empty one; `filter` is what names of cases must contain.
     pub(crate) fn new(json: Option<PathBuf>, filter: String) -> Self {

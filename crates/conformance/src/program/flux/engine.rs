@@ -1,6 +1,5 @@
 //! An engine with one context: refits from the device, and runs.
 
-use std::collections::HashSet;
 use std::time::Instant;
 
 use tintype_device::{CudaTensor, Staging, Stream};
@@ -41,12 +40,6 @@ impl Loaded {
         if let Some(unknown) = unknown {
             return Err(format!("the engine wants `{}`, which nobody placed", unknown.name).into());
         }
-        let offered: HashSet<&str> = refitter.weights().map(|own| own.name).collect();
-        let mut placeholders = needed.0.values().filter(|weight| weight.is_placeholder());
-        if let Some(lost) = placeholders.find(|weight| !offered.contains(weight.name.as_str())) {
-            return Err(format!("the engine does not take `{}`", lost.name).into());
-        }
-        drop(offered);
         Ok(Self {
             context: None,
             refitter,
@@ -55,6 +48,19 @@ impl Loaded {
             engine,
             has_literals: false,
         })
+    }
+
+    /// Weights that the engine has no use for, or will not have changed.
+    pub(super) fn not_taken(&self) -> Vec<&str> {
+        let placeholders = self
+            .needed
+            .0
+            .values()
+            .filter(|weight| weight.is_placeholder());
+        let names = placeholders.map(|weight| weight.name.as_str());
+        names
+            .filter(|name| self.refitter.find(name).is_none())
+            .collect()
     }
 
     /// All weights that a program of weights gives, in the order of their names.

@@ -80,3 +80,56 @@ fn image_ids(tokens: usize) -> Vec<f32> {
     let id = |token: usize| [0.0, (token / side) as f32, (token % side) as f32];
     (0..tokens).flat_map(id).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use tintype_models::FluxTransformerConfig;
+    use tintype_tensorrt::lower::{InputKind, LowerOptions};
+
+    use super::*;
+
+    /// What the section does on a GPU, as far as it goes without one.
+    #[test]
+    fn every_input_of_both_programs_is_given() {
+        let shape = Shape {
+            config: || FluxTransformerConfig {
+                num_layers: 1,
+                num_single_layers: 1,
+                ..FluxTransformerConfig::dev()
+            },
+            image_tokens: 16,
+            text_tokens: 8,
+            steps: 3,
+        };
+        let staged = shape.staged().unwrap();
+        let layers = [&staged.request, &staged.step];
+        let layers = layers.map(|program| Layers::of(program, &LowerOptions::default()).unwrap());
+        let [request, step] = &layers;
+        let mut random = TorchGenerator::new(5);
+        for input in request.inputs() {
+            assert_eq!(input.kind, InputKind::Value, "{}", input.name);
+            let tensor = values(&shape, input, &mut random).unwrap();
+            assert_eq!(Some(tensor.shape().clone()), input.ty.static_shape());
+        }
+        let is_given = |name: &str| {
+            let mut outputs = request.outputs().iter();
+            matches!(name, "hidden_states" | "step_index")
+                || outputs.any(|output| output.name == name)
+        };
+        for input in step.inputs() {
+            assert_eq!(input.kind, InputKind::Value, "{}", input.name);
+            assert!(is_given(&input.name), "{}", input.name);
+        }
+        let noise = noise(&shape, step).unwrap();
+        let moved = moved(&noise, &noise, shape.steps).unwrap();
+        assert_eq!(moved.shape(), noise.shape());
+        assert_eq!(step.outputs().len(), 1);
+    }
+
+    #[test]
+    fn ids_are_rows_and_columns() {
+        let ids = image_ids(16);
+        assert_eq!(ids.len(), 48);
+        assert_eq!(ids[3 * 7..3 * 8], [0.0, 1.0, 3.0]);
+    }
+}
