@@ -177,7 +177,7 @@ pub(crate) const CASES: &[Case] = &[
         "backend_tensorrt",
         &["fox", "--backend", "tensorrt"],
         1,
-        &["tensorrt", "--backend cpu"],
+        &["tensorrt", "not available"],
     ),
     asked(
         "dtype_unknown",

@@ -86,6 +86,8 @@ impl Bench {
             .env("HF_HOME", self.path("hub"))
             // Tests run beside each other.
             .env("RAYON_NUM_THREADS", "1")
+            // Pictures are those of the CPU, whatever is installed here.
+            .env("TINTYPE_TENSORRT", self.path("no library"))
             .envs(variables.iter().copied())
             .output()
             .unwrap();
