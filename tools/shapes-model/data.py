@@ -12,7 +12,6 @@ import numpy
 import torch
 from transformers import CLIPTokenizer, T5TokenizerFast
 
-from layouts import compose
 from model import pack
 from render import Renderer
 from scenes import sample, to_row
@@ -21,9 +20,8 @@ from spec import CAPTION_TOKENS
 CHUNK = 2000
 
 
-def start_worker(folder, how):
-    global tokenizers, place
-    place = how
+def start_worker(folder):
+    global tokenizers
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     tokenizers = Tokenizers(folder)
 
@@ -31,7 +29,7 @@ def start_worker(folder, how):
 def scene_chunk(seed):
     """One chunk of scenes: renderer rows and both encoders' token ids."""
     rng = random.Random(seed)
-    scenes = [sample(rng, place=place) for _ in range(CHUNK)]
+    scenes = [sample(rng) for _ in range(CHUNK)]
     rows = numpy.array([to_row(scene) for scene in scenes], dtype=numpy.float32)
     return rows, *(ids.numpy() for ids in tokenizers([scene.caption for scene in scenes]))
 
@@ -50,10 +48,10 @@ class Tokenizers:
         return ids
 
 
-def build_scenes(count, seed, folder, place=compose):
+def build_scenes(count, seed, folder):
     """Rows for the renderer and token ids of ``count`` scenes, with the tokenizers in ``folder``."""
     seeds = [seed * 1_000_003 + index for index in range(-(-count // CHUNK))]
-    with ProcessPoolExecutor(os.cpu_count(), get_context("fork"), start_worker, (folder, place)) as pool:
+    with ProcessPoolExecutor(os.cpu_count(), get_context("fork"), start_worker, (folder,)) as pool:
         chunks = list(pool.map(scene_chunk, seeds))
     return tuple(torch.from_numpy(numpy.concatenate(parts)[:count]) for parts in zip(*chunks))
 

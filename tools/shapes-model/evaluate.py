@@ -65,6 +65,7 @@ def main():
     parser.add_argument("model", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--count", type=int, default=500)
+    parser.add_argument("--seed", type=int, default=SEED, help="of the captions; other ones are for choosing settings")
     parser.add_argument("--steps", type=int)
     parser.add_argument("--guidance", type=float)
     parser.add_argument("--lora", choices=["neon", "chalk"])
@@ -76,7 +77,7 @@ def main():
         options["num_inference_steps"] = arguments.steps
     if arguments.guidance is not None:
         options["guidance_scale"] = arguments.guidance
-    scenes, out = held_out_scenes(arguments.count, SEED), arguments.out
+    scenes, out = held_out_scenes(arguments.count, arguments.seed), arguments.out
     pictures = draw(pipe, [scene.caption for scene in scenes], options, arguments.batch)
     out.mkdir(parents=True, exist_ok=True)
     for index, picture in enumerate(pictures):

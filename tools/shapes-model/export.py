@@ -27,7 +27,7 @@ DEFAULTS = {
     "height": 128,
     "width": 128,
     "num_inference_steps": 20,
-    "guidance_scale": 3.0,
+    "guidance_scale": 1.0,
     "max_sequence_length": 48,
 }
 STYLES = ("neon", "chalk")

@@ -1,9 +1,8 @@
 """Where the shapes of a scene lie, after spec.json's ``places``.
 
-``compose`` gives each composition one place on the canvas, then moves all of it by a few pixels:
-a caption leaves so little open that a small model can learn it. ``settle`` moves it to one of two
-sides of that place along each axis. ``scatter`` gives any placement in
-which the relations hold; the judge is tested on those too.
+``compose`` gives each composition one place on the canvas, then moves all of it to one of two sides
+of that place along each axis: a caption leaves so little open that a small model can learn it.
+``scatter`` gives any placement in which the relations hold; the judge is tested on those too.
 """
 
 import math
@@ -108,7 +107,7 @@ def put_three(a, relation, b, relation2, c):
     return True
 
 
-def compose(rng, scene, moves=tuple(PLACES["moves"])):
+def compose(rng, scene):
     """Gives a scene its place; False if its shapes do not fit."""
     shapes, layout = scene.shapes, scene.layout
     if layout == "one":
@@ -122,22 +121,17 @@ def compose(rng, scene, moves=tuple(PLACES["moves"])):
     else:
         fits = put_row(shapes, layout != "column")
     if fits:
-        scene.share = tuple(move(rng, shapes, axis, moves) for axis in ("x", "y"))
+        scene.share = tuple(move(rng, shapes, axis) for axis in ("x", "y"))
     return fits
 
 
-def settle(rng, scene):
-    """``compose`` with the two moves of the finished model."""
-    return compose(rng, scene, tuple(PLACES["settled_moves"]))
-
-
-def move(rng, shapes, axis, moves):
+def move(rng, shapes, axis):
     """Moves all shapes together along an axis, if the canvas allows.
 
     The result is the share of all pictures in 0..1, as (from, to), that is moved like this one.
     """
     spans = [(getattr(shape, axis), *span(shape)) for shape in shapes]
-    fitting = [move for move in moves if all(low <= at + move <= high for at, low, high in spans)] or [0]
+    fitting = [move for move in PLACES["moves"] if all(low <= at + move <= high for at, low, high in spans)] or [0]
     chosen = rng.randrange(len(fitting))
     for shape in shapes:
         setattr(shape, axis, getattr(shape, axis) + fitting[chosen])

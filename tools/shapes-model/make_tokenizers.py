@@ -22,11 +22,12 @@ from tokenizers import Tokenizer, decoders, normalizers, pre_tokenizers, process
 from tokenizers.models import Unigram
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
+from model import CLIP_TOKENS
 from scenes import sample
 from spec import CAPTION_TOKENS
 
 CAPTIONS = 20_000
-MERGES = 400
+MERGES = CLIP_TOKENS - 2 - 512
 CHARACTERS = "abcdefghijklmnopqrstuvwxyz0123456789.,;:!?'\"()-&"
 CHARACTER_SCORE = -15.0
 START, END = "<|startoftext|>", "<|endoftext|>"
@@ -49,7 +50,7 @@ def merge_word(word, pair):
 
 
 def train_merges(captions):
-    """The most frequent pairs in order, until words are whole; ties go to the pair that sorts first."""
+    """The most frequent pairs in order, as many as the model has tokens for; ties go to the pair that sorts first."""
     symbols = bytes_to_unicode()
     words = Counter()
     for caption in captions:
@@ -63,7 +64,7 @@ def train_merges(captions):
             for pair in zip(word, word[1:]):
                 pairs[pair] += count
         if not pairs:
-            break
+            raise ValueError(f"tokenizer of CLIP: expected {MERGES} merges, found only {len(merges)} before all words are whole")
         best = min(pairs, key=lambda pair: (-pairs[pair], pair))
         merges.append(best)
         words = Counter({merge_word(word, best): count for word, count in words.items()})

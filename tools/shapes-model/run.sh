@@ -17,9 +17,8 @@ mkdir -p "$work"
 "$python" make_tokenizers.py "$work"
 "$python" train.py vae "$work" --minutes 3 --batch 192 "${smoke[@]}"
 "$python" train.py text "$work" --minutes 0.5 "${smoke[@]}"
-"$python" train.py base "$work" --minutes 7.5 "${smoke[@]}"
-"$python" train.py settle "$work" --minutes 1.8 "${smoke[@]}"
-"$python" train.py guide "$work" --minutes 1.2 "${smoke[@]}"
+"$python" train.py base "$work" --minutes 8 "${smoke[@]}"
+"$python" train.py guide "$work" --minutes 2.5 "${smoke[@]}"
 for style in neon chalk; do
     "$python" train.py lora "$work" --style "$style" --minutes 1.6 "${smoke[@]}"
 done

@@ -217,7 +217,7 @@ def describe(rng, scene):
 def sample(rng, held_out=False, place=compose):
     """A placed scene with its caption: held-out combinations are all absent, or at least one is present.
 
-    ``place`` is a function of layouts.py.
+    ``place`` is ``compose``, as the model is trained, or ``scatter``.
     """
     count, layout, relations = sample_layout(rng)
     while True:

@@ -2,14 +2,13 @@
 
     python train.py vae    OUT --minutes 3
     python train.py text   OUT --minutes 0.5
-    python train.py base   OUT --minutes 7.5
-    python train.py settle OUT --minutes 1.8
-    python train.py guide  OUT --minutes 1.2
+    python train.py base   OUT --minutes 8
+    python train.py guide  OUT --minutes 2.5
     python train.py lora   OUT --style neon --minutes 2
 
 ``text`` teaches the text encoders to read: what is said of each noun (``reading.py``).
-``base`` learns the rectified flow from captions to pictures, all parts together, dropping one caption in ten.
-``settle`` goes on with pictures in fewer places, coupled with the noise: the noise decides the place.
+``base`` learns the rectified flow from captions to pictures, all parts together, dropping one caption
+in ten. Noise and pictures are coupled: the noise decides to which side a composition is moved.
 ``guide`` lets that teacher draw with classifier-free guidance of a random strength, and teaches
 the model those very noise-picture pairs with the strength as its input: guidance is distilled, and
 the paths from noise to picture become straight, so that few steps suffice.
@@ -30,7 +29,6 @@ import torch.nn.functional as F
 
 import lora as lora_files
 from data import Tokenizers, build_scenes, encode
-from layouts import compose, settle
 from model import Flow, couple, flow_parts, generate, load_parts, new_vae, save_parts, unpack
 from optimizer import ADAM_RATE, MUON_RATE, WARM_UP, Average, Captured, Optimizer
 from reading import Reader, kind_tokens
@@ -44,7 +42,7 @@ LATENT_NOISE = 0.1
 # Single shapes first: between these parts of the time, scenes of two and three come in.
 WIDENING = (0.08, 0.3)
 DROPPED = 0.1
-GUIDANCE = (1.0, 5.0)
+GUIDANCE = (1.0, 3.0)
 
 
 class Run:
@@ -109,10 +107,10 @@ class Run:
         if self.device.type == "cuda":
             torch.cuda.synchronize()
 
-    def pool(self, count, seed, place=compose):
+    def pool(self, count, seed):
         """Scenes on the device (rows, CLIP's ids, T5's ids), and the ids of an empty caption."""
         count = self.smoke * 8 if self.smoke else self.scenes or count
-        scenes = [part.to(self.device) for part in build_scenes(count, seed, self.out, place)]
+        scenes = [part.to(self.device) for part in build_scenes(count, seed, self.out)]
         self.say(scenes=count)
         return scenes, [ids.to(self.device) for ids in Tokenizers(self.out)([""])]
 
@@ -125,10 +123,10 @@ class Run:
         return vae.to(self.device, memory_format=torch.channels_last).eval()
 
 
-def sample_times(n, device, centre=1.0, uniform=0.2):
+def sample_times(n, device, centre=1.0, uniform=0.4):
     """Times in 0..1: mostly logit-normal, some uniform.
 
-    What a caption leaves open is settled between 0.95 and 0.7, so most times lie there; a style's
+    What a caption asks is settled above 0.7, so most times lie there; a style's
     texture is settled later.
     """
     normal = torch.sigmoid(centre + torch.randn(n, device=device))
@@ -307,52 +305,48 @@ def by_count(rows, clip_ids, t5_ids):
     return rows[order], clip_ids[order], t5_ids[order], int((counts == 1).sum())
 
 
-def train_settle(run):
-    """Fewer scenes than ``base``: what is new to learn is where the noise puts them."""
-    train_base(run, "settled", 200_000, settle, couple, rate=0.5, uniform=0.4, decay=0.998)
-
-
-def train_base(run, name="base", count=400_000, place=compose, arrange=lambda noise, shares: noise, rate=1.0, uniform=0.2, decay=0.9995):
-    scenes, empty = run.pool(count, seed=31, place=place)
+def train_base(run):
+    scenes, empty = run.pool(400_000, seed=31)
     rows, clip_ids, t5_ids, singles = by_count(*scenes)
     latents = encode(rows, run.vae(), run.device)
     run.say(encoded=len(latents), mean=float(latents.float().mean()), std=float(latents.float().std()))
     flow = Flow()
     if (run.out / "base" / "transformer.safetensors").exists():
         load_parts(run.out / "base", **flow_parts(flow))
-        singles = len(latents)
+        singles = len(rows)
         run.say(resumed=True)
     elif (run.out / "text_encoder.safetensors").exists():
         load_parts(run.out, text_encoder=flow.clip, text_encoder_2=flow.t5)
     flow.to(run.device)
     fuse_norms(flow)
-    optimizer, average = Optimizer(flow, rate * MUON_RATE, rate * ADAM_RATE), Average(flow, decay)
+    optimizer, average = Optimizer(flow), Average(flow, 0.999)
     ones = torch.ones(run.batch, device=run.device)
+    spread = hard_twice_more(rows)
     within = torch.zeros((), device=run.device)
 
     def keep():
-        save_parts(run.out / name, **flow_parts(flow))
+        save_parts(run.out / "base", **flow_parts(flow))
 
     def widen(progress):
         low, high = WIDENING
         share = min(1.0, max(0.0, (progress - low) / (high - low)))
-        within.fill_(singles + share * (len(latents) - singles))
+        within.fill_(singles + share * (len(spread) - singles))
 
     def step():
-        picks = (torch.rand(run.batch, device=run.device) * within).long().clamp(max=len(latents) - 1)
+        picks = spread[(torch.rand(run.batch, device=run.device) * within).long().clamp(max=len(spread) - 1)]
         dropped = torch.rand(run.batch, 1, device=run.device) < DROPPED
         clip, t5 = (torch.where(dropped, none, ids[picks]) for none, ids in zip(empty, (clip_ids, t5_ids)))
         clean = latents[picks].float()
-        noise = arrange(torch.randn_like(clean), rows[picks, -4:])
+        noise = couple(torch.randn_like(clean), rows[picks, -4:])
         with run.autocast():
-            t = sample_times(run.batch, run.device, uniform=uniform)
+            t = sample_times(run.batch, run.device)
             loss = flow_loss(flow, clean, noise, t, ones, clip, t5)
         loss.backward()
         optimizer.step()
         return loss.detach()
 
     run.loop(Captured(step, run.device), optimizer, average, keep=keep, before=widen)
-    show(run, flow, name, empty)
+    show(run, flow, "base", empty)
 
 
 @torch.no_grad()
@@ -384,11 +378,10 @@ def draw_pairs(run, teacher, clip_ids, t5_ids, empty, batch):
 
 
 def train_guide(run, seconds_for_pairs=20):
-    (rows, clip_ids, t5_ids), empty = run.pool(150_000, seed=41, place=settle)
+    (rows, clip_ids, t5_ids), empty = run.pool(150_000, seed=41)
     latents = encode(rows, run.vae(), run.device)
     flow = Flow().to(run.device)
-    resumed = (run.out / "guided" / "transformer.safetensors").exists()
-    load_parts(run.out / ("guided" if resumed else "settled"), **flow_parts(flow))
+    load_parts(run.out / "base", **flow_parts(flow))
     teacher = copy.deepcopy(flow).eval()
     pairs, start, batch = [], time.time(), 16 if run.smoke else 4096
     for first in range(0, len(clip_ids) - batch + 1, batch):
@@ -411,7 +404,7 @@ def train_guide(run, seconds_for_pairs=20):
         clean = torch.cat([cleans[old].float(), true])
         noise = torch.cat([noises[old].float(), couple(torch.randn_like(true), rows[new, -4:])])
         strength = torch.cat([guidances[old], torch.empty(len(new), device=run.device).uniform_(*GUIDANCE)])
-        t = torch.cat([torch.rand(drawn, device=run.device), sample_times(len(new), run.device, uniform=0.4)])
+        t = torch.cat([torch.rand(drawn, device=run.device), sample_times(len(new), run.device)])
         with run.autocast():
             loss = flow_loss(flow, clean, noise, t, strength, clip_ids[picks], t5_ids[picks])
         loss.backward()
@@ -428,7 +421,7 @@ def train_guide(run, seconds_for_pairs=20):
 
 
 def train_lora(run, style):
-    (rows, clip_ids, t5_ids), _ = run.pool(100_000, seed=51, place=settle)
+    (rows, clip_ids, t5_ids), _ = run.pool(100_000, seed=51)
     latents = encode(rows, run.vae(), run.device, style)
     flow = Flow().to(run.device).requires_grad_(False)
     load_parts(run.out / "guided", **flow_parts(flow))
@@ -454,7 +447,7 @@ def train_lora(run, style):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("step", choices=["vae", "text", "base", "settle", "guide", "lora"])
+    parser.add_argument("step", choices=["vae", "text", "base", "guide", "lora"])
     parser.add_argument("out")
     parser.add_argument("--minutes", type=float, required=True)
     parser.add_argument("--batch", type=int, default=512)
@@ -468,7 +461,7 @@ def main():
     if arguments.step == "lora":
         train_lora(run, arguments.style)
     else:
-        {"vae": train_vae, "text": train_text, "base": train_base, "settle": train_settle, "guide": train_guide}[arguments.step](run)
+        {"vae": train_vae, "text": train_text, "base": train_base, "guide": train_guide}[arguments.step](run)
 
 
 if __name__ == "__main__":
