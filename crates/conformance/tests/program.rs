@@ -1,20 +1,33 @@
 //! The program of this crate, as it is run where there is no GPU.
 //!
 //! Sections for a GPU say that they are skipped, and how many cases that are; the others pass.
+//! Plans are built with the library that `cargo xtask test` fetches, if it is there.
 #![allow(clippy::unwrap_used, reason = "a failing test panics")]
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use serde_json::Value;
 
 /// Runs it in an empty folder: what it needs is inside, or is named.
 fn program(folder: &Path, arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_tintype-conformance"))
-        .current_dir(folder)
-        .args(arguments)
-        .output()
-        .unwrap()
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tintype-conformance"));
+    if let Some(library) = library() {
+        command.env("TINTYPE_TENSORRT", library);
+    }
+    command.current_dir(folder).args(arguments);
+    command.output().unwrap()
+}
+
+/// The file that `TINTYPE_TEST_TENSORRT` names, or what `cargo xtask fetch tensorrt` leaves below
+/// `target/`.
+fn library() -> Option<PathBuf> {
+    if let Some(named) = std::env::var_os("TINTYPE_TEST_TENSORRT") {
+        return Some(named.into());
+    }
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent()?;
+    let path = target.join("tensorrt/library/rtx-1.7.1.116-cu13/tensorrt_rtx_libs");
+    path.is_dir().then(|| path.join("libtensorrt_rtx.so.1"))
 }
 
 fn json(path: &Path) -> Value {
@@ -36,6 +49,10 @@ fn all_but_the_recordings_pass_without_a_file() {
     for row in rows.iter().filter(|row| row["outcome"] == "skipped") {
         assert!(!row["note"].as_str().unwrap().is_empty(), "{row}");
         assert!(row["count"].as_u64().unwrap() > 0, "{row}");
+    }
+    if library().is_some() {
+        let plans = rows.iter().filter(|row| row["section"] == "plans");
+        assert_eq!(plans.filter(|row| row["outcome"] == "ok").count(), 3);
     }
     let operations = rows.iter().filter(|row| row["section"] == "operations");
     let passed = operations.filter(|row| row["backend"] == "cpu" && row["outcome"] == "ok");
