@@ -1,0 +1,77 @@
+//! Prints the plan of one double and one single block of FLUX.1 at full size, the bytes that its
+//! steps move, and how fast they could be on an H100. It needs no GPU.
+//!
+//! ```text
+//! cargo run -p tintype-cuda --example plan
+//! cargo run -p tintype-cuda --example plan -- graph   # the program instead
+//! ```
+
+use tintype_cuda::Plan;
+use tintype_ir::passes::{Options, optimize};
+use tintype_ir::{Binding, Graph, StagedGraph};
+use tintype_models::{FluxTransformerConfig, FluxTransformerOptions};
+use tintype_tensor::DType;
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let program = step_program()?;
+    if std::env::args().nth(1).as_deref() == Some("graph") {
+        print!("{program}");
+        return Ok(());
+    }
+    let mut sizes = Binding::new();
+    for (symbol, size) in [
+        ("batch", 1),
+        ("steps", 20),
+        ("image_tokens", 4096),
+        ("text_tokens", 512),
+    ] {
+        sizes.set(symbol, size);
+    }
+    let plan = Plan::new(&program, &sizes)?;
+    print!("{plan}");
+    report(&plan);
+    Ok(())
+}
+
+/// The step program of FLUX.1-dev with one block of each kind, in bf16.
+fn step_program() -> Result<Graph, Box<dyn std::error::Error>> {
+    let config = FluxTransformerConfig {
+        num_layers: 1,
+        num_single_layers: 1,
+        ..FluxTransformerConfig::dev()
+    };
+    let options = FluxTransformerOptions {
+        dtype: DType::BF16,
+        batch: 1..=1,
+        ..FluxTransformerOptions::default()
+    };
+    let graph = optimize(&config.graph(&options)?, &Options::default(), None)?;
+    Ok(StagedGraph::split(&graph)?.canonical()?.step)
+}
+
+/// Bytes and the time that each kind of step takes at least.
+fn report(plan: &Plan) {
+    println!();
+    println!("| kind | steps | MB moved | TFLOP | ms at least |");
+    println!("|---|---|---|---|---|");
+    for kind in ["product", "attention", "kernel", "special"] {
+        let steps = || plan.steps.iter().filter(|step| step.work.kind() == kind);
+        let operations: usize = steps().map(|step| step.work.operations()).sum();
+        let bytes = plan.bytes_of(kind);
+        let memory = bytes as f64 / COPY_BYTES_PER_SECOND;
+        let arithmetic = operations as f64 / OPERATIONS_PER_SECOND;
+        println!(
+            "| {kind} | {} | {:.1} | {:.3} | {:.3} |",
+            steps().count(),
+            bytes as f64 / 1e6,
+            operations as f64 / 1e12,
+            memory.max(arithmetic) * 1e3
+        );
+    }
+}
+
+/// A copy on an H100 reads and writes this much.
+const COPY_BYTES_PER_SECOND: f64 = 3.0e12;
+
+/// What large products of bf16 reach there.
+const OPERATIONS_PER_SECOND: f64 = 7.1e14;

@@ -1,0 +1,37 @@
+//! What can go wrong with planning and generating code.
+//!
+//! ```
+//! use tintype_cuda::Error;
+//!
+//! let error = Error::Unsupported { op: "conv2d".to_owned(), message: "groups of 3".to_owned() };
+//! assert_eq!(error.to_string(), "conv2d cannot be planned: groups of 3");
+//! ```
+
+/// What can go wrong with planning and generating code.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A graph that is not well formed, or a size that is not bound.
+    #[error(transparent)]
+    Graph(#[from] tintype_ir::Error),
+    /// A tensor too large for memory.
+    #[error(transparent)]
+    Tensor(#[from] tintype_tensor::Error),
+    /// An operation that has no plan.
+    #[error("{op} cannot be planned: {message}")]
+    Unsupported {
+        /// The operation.
+        op: String,
+        /// Why it cannot.
+        message: String,
+    },
+}
+
+impl Error {
+    pub(crate) fn unsupported(op: &str, message: impl Into<String>) -> Self {
+        Self::Unsupported {
+            op: op.to_owned(),
+            message: message.into(),
+        }
+    }
+}

@@ -1,0 +1,42 @@
+//! The native CUDA backend: what it plans and generates.
+//!
+//! A program becomes a [`Plan`] for given sizes: calls of libraries for products, attention and
+//! convolutions, and generated kernels for everything between them, on one static workspace.
+//! Planning and generating need no GPU and no NVIDIA software.
+//!
+//! | module | holds |
+//! |---|---|
+//! | `plan::prepare` | rewrites that let more be written in place |
+//! | `plan::groups` | which operations run together |
+//! | `plan::lower` | views and places: strided results, copies where strides cannot say it |
+//! | `plan::express` | the instructions of a group's kernel |
+//! | `plan::patterns` | the names of fusions |
+//! | `plan::reuse`, `plan::workspace` | memory shared by lifetimes, results written over operands |
+//! | `plan::listing` | the plan as text |
+//! | `generate` | CUDA C++ of a group |
+//!
+//! What it is not yet: a backend. Nothing here calls a library or launches a kernel.
+//!
+//! ```
+//! use tintype_cuda::Plan;
+//! use tintype_ir::{Binding, parse};
+//!
+//! let graph = parse("graph g { input step %x: f32[8] %0: f32[8] = exp %x output y = %0 }")?;
+//! let plan = Plan::new(&graph, &Binding::new())?;
+//! assert_eq!(plan.count_of("kernel"), 1);
+//! # Ok::<(), tintype_cuda::Error>(())
+//! ```
+
+mod error;
+mod generate;
+mod plan;
+
+pub use error::Error;
+pub use generate::{Expression, Instruction, Store};
+pub use plan::{
+    ALIGNMENT, AttentionCall, Axis, Convolution, Index, Lifetime, Matrices, Place, Plan, Product,
+    Step, View, Work, Workspace, pattern_of,
+};
+
+/// The result of every fallible function of this crate.
+pub type Result<T> = std::result::Result<T, Error>;

@@ -1,0 +1,171 @@
+//! The steps of a plan: what runs, on which views, and what it moves and computes.
+//!
+//! ```
+//! use tintype_cuda::{Place, Product, View};
+//! use tintype_tensor::DType;
+//!
+//! let view = |place, shape: &[usize]| View::contiguous(Place::Buffer(place), DType::BF16, shape);
+//! let product = Product {
+//!     input: view(0, &[1, 64, 32]),
+//!     weight: view(1, &[96, 32]),
+//!     bias: None,
+//!     gelu: false,
+//!     is_linear: true,
+//!     output: view(2, &[1, 64, 96]),
+//! };
+//! assert_eq!(product.operations(), 2 * 64 * 96 * 32);
+//! ```
+
+use tintype_ir::{Attention, Conv2d, Op};
+
+use crate::{Expression, View};
+
+/// One launch of a kernel or call of a library.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Step {
+    /// The module that it computes, from the graph.
+    pub label: String,
+    /// What it is called in listings: the pattern of a group, or the library's operation.
+    pub name: String,
+    /// What runs.
+    pub work: Work,
+}
+
+/// What a step runs.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub enum Work {
+    /// A product of a library.
+    Product(Product),
+    /// An attention.
+    Attention(AttentionCall),
+    /// A convolution.
+    Convolution(Convolution),
+    /// A generated kernel.
+    Kernel(Expression),
+    /// One of the few operations with a kernel of its own.
+    Special {
+        /// The operation.
+        op: Op,
+        /// Its operands.
+        inputs: Vec<View>,
+        /// Its result.
+        output: View,
+    },
+}
+
+/// `input · weightᵀ + bias`, or a matrix product.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Product {
+    /// `[…, k]`
+    pub input: View,
+    /// `[n, k]` of a linear layer, `[…, k, n]` of a matrix product.
+    pub weight: View,
+    /// `[n]`
+    pub bias: Option<View>,
+    /// Whether GELU in its tanh form is applied to the sum.
+    pub gelu: bool,
+    /// Whether this is a linear layer.
+    pub is_linear: bool,
+    /// `[…, n]`, whose rows may be apart.
+    pub output: View,
+}
+
+/// `softmax(scale · q·kᵀ + bias) · v` of views `[b, s, h, d]`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AttentionCall {
+    /// Query, key and value.
+    pub query_key_value: [View; 3],
+    /// Added to the scores.
+    pub bias: Option<View>,
+    /// Scale and mask.
+    pub attributes: Attention,
+    /// `[b, s, h, e]`
+    pub output: View,
+}
+
+/// A convolution of views `[b, c, h, w]`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Convolution {
+    /// The pictures.
+    pub input: View,
+    /// `[o, c/groups, kh, kw]`
+    pub weight: View,
+    /// `[o]`
+    pub bias: Option<View>,
+    /// Stride, padding, groups.
+    pub attributes: Conv2d,
+    /// The result.
+    pub output: View,
+}
+
+impl Product {
+    /// The floating-point operations.
+    pub fn operations(&self) -> usize {
+        let inner = self.input.axes.last().map_or(0, |axis| axis.size);
+        2 * self.output.count() * inner
+    }
+}
+
+impl Work {
+    /// The views that are read.
+    pub fn reads(&self) -> Vec<&View> {
+        match self {
+            Self::Product(call) => [&call.input, &call.weight]
+                .into_iter()
+                .chain(&call.bias)
+                .collect(),
+            Self::Attention(call) => call.query_key_value.iter().chain(&call.bias).collect(),
+            Self::Convolution(call) => [&call.input, &call.weight]
+                .into_iter()
+                .chain(&call.bias)
+                .collect(),
+            Self::Kernel(expression) => expression.loads.iter().collect(),
+            Self::Special { inputs, .. } => inputs.iter().collect(),
+        }
+    }
+
+    /// The views that are written.
+    pub fn writes(&self) -> Vec<&View> {
+        match self {
+            Self::Product(call) => vec![&call.output],
+            Self::Attention(call) => vec![&call.output],
+            Self::Convolution(call) => vec![&call.output],
+            Self::Kernel(expression) => expression.stores.iter().map(|store| &store.view).collect(),
+            Self::Special { output, .. } => vec![output],
+        }
+    }
+
+    /// The kind, as listings sum it up.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Product(_) => "product",
+            Self::Attention(_) => "attention",
+            Self::Convolution(_) => "convolution",
+            Self::Kernel(_) => "kernel",
+            Self::Special { .. } => "special",
+        }
+    }
+
+    /// The floating-point operations of products, attention and convolutions; 0 for others.
+    pub fn operations(&self) -> usize {
+        match self {
+            Self::Product(call) => call.operations(),
+            Self::Attention(call) => {
+                let [query, key, value] = &call.query_key_value;
+                2 * query.count() * key.axes[1].size + 2 * call.output.count() * value.axes[1].size
+            }
+            Self::Convolution(call) => {
+                let taps: usize = call.weight.axes[1..].iter().map(|axis| axis.size).product();
+                2 * call.output.count() * taps
+            }
+            Self::Kernel(_) | Self::Special { .. } => 0,
+        }
+    }
+
+    /// The bytes that must be read and written: each element once.
+    pub fn bytes(&self) -> usize {
+        let views = self.reads().into_iter().chain(self.writes());
+        views.map(View::bytes).sum()
+    }
+}
