@@ -2,6 +2,7 @@
 //!
 //! `cargo xtask test` fetches it (`cargo xtask fetch tensorrt` by hand). Where it is not there,
 //! each of these tests is reported as ignored, by its name, and the reason is printed.
+#![allow(clippy::unwrap_used, reason = "a failing test panics")]
 
 use std::fs;
 use std::ops::ControlFlow;
