@@ -59,7 +59,12 @@ impl Machine {
             let version = driver.version();
             let version = format!("CUDA {}.{}", version.major, version.minor);
             report.machine("driver", version);
-            for device in driver.devices()? {
+            // Linux tells the number that people know it by.
+            let text = std::fs::read_to_string("/proc/driver/nvidia/version").unwrap_or_default();
+            if let Some(line) = text.lines().next() {
+                report.machine("driver's module", line.trim());
+            }
+            for device in driver.devices().unwrap_or_default() {
                 let capability = device.compute_capability;
                 let memory = device.memory_bytes >> 20;
                 let text = format!("{}, {capability}, {memory} MiB", device.name);

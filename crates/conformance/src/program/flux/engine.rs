@@ -89,13 +89,13 @@ impl Loaded {
         let start = Instant::now();
         self.set(&made)?;
         let lacking = self.lacking()?;
-        let added = lacking.len();
-        if added > 0 {
-            let others = self.make(&lacking, 0, maker)?;
-            self.set(&others)?;
-        }
+        let mut took = start.elapsed();
+        let others = self.make(&lacking, 0, maker)?;
+        let start = Instant::now();
+        self.set(&others)?;
         self.finish(maker.stream())?;
-        let milliseconds = start.elapsed().as_secs_f64() * 1e3;
+        took += start.elapsed();
+        let (milliseconds, added) = (took.as_secs_f64() * 1e3, lacking.len());
         Ok(Refitted {
             milliseconds,
             added,
