@@ -109,6 +109,15 @@ impl Machine {
         for (name, found) in entries {
             let is_wanted = arguments.backend.is_empty();
             if is_wanted || arguments.backend.iter().any(|wanted| wanted == name) {
+                if let Err(reason) = &found {
+                    report.machine(&format!("no backend {name}"), reason.as_str());
+                }
+                // Rows say no more than that; the rest has been said once.
+                let short = |reason: String| {
+                    let first = reason.split("; ").next().unwrap_or_default();
+                    first.to_owned()
+                };
+                let found = found.map_err(short);
                 machine.backends.push(Entry { name, found });
             }
         }
