@@ -2,8 +2,8 @@
 //!
 //! A [`Case`] is a request with what diffusers made of it; [`run_case`] runs it on a
 //! backend and measures how far the result is. The cases and the small pipelines
-//! they use lie in `fixtures/`, recorded by `tools/fixtures/`. The program of this
-//! crate runs all of them where there is no cargo.
+//! they use lie in `fixtures/`, recorded by `tools/fixtures/`. [`operations`] has a graph of
+//! every operation. The program of this crate runs all of them where there is no cargo.
 //!
 //! ```no_run
 //! use std::sync::Arc;
