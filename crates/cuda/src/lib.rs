@@ -32,7 +32,7 @@ mod generate;
 mod plan;
 
 pub use error::Error;
-pub use generate::{Expression, Instruction, Store};
+pub use generate::{Expression, Generated, Instruction, KernelArgument, Store, generate};
 pub use plan::{
     ALIGNMENT, AttentionCall, Axis, Convolution, Index, Lifetime, Matrices, Place, Plan, Product,
     Step, View, Work, Workspace, pattern_of,

@@ -35,7 +35,7 @@ pub use cache::{CacheKey, KernelCache};
 pub use device::{Device, FreeMemory, MemoryUsage};
 pub use driver::{ComputeCapability, CudaVersion, DeviceInfo, Driver};
 pub use error::Error;
-pub use kernels::{BinaryKernel, Operand, ReduceKernel, UnaryKernel, WeightKernels};
+pub use kernels::{BinaryKernel, ELEMENT_TYPES, Operand, ReduceKernel, UnaryKernel, WeightKernels};
 pub use memory::DeviceBuffer;
 pub use module::{Argument, Grid, Kernel, Module};
 pub use nvrtc::{Nvrtc, Source, Target};

@@ -93,6 +93,14 @@ impl Instruction {
 }
 
 impl Expression {
+    /// The same with one result in another dtype, divided by `scale` before it is rounded.
+    #[must_use]
+    pub fn with_dtype(mut self, store: usize, dtype: DType, scale: Option<f32>) -> Self {
+        self.stores[store].view.dtype = dtype;
+        self.stores[store].scale = scale;
+        self
+    }
+
     /// How many elements the domain has.
     pub fn count(&self) -> usize {
         self.domain.iter().product()

@@ -262,6 +262,10 @@ impl<'a> Lowering<'a> {
     }
 
     fn push(&mut self, label: String, name: String, work: Work) {
+        // Nothing is written where there are no elements.
+        if work.writes().iter().all(|view| view.count() == 0) {
+            return;
+        }
         self.lowered.steps.push(Step { label, name, work });
     }
 

@@ -120,8 +120,12 @@ impl WeightKernels {
     }
 }
 
+/// CUDA C++ for what stands in front of any kernel: the element types, `widen` to f32, `Round` to
+/// each, packs of elements, `thread_index` and `thread_count`.
+pub const ELEMENT_TYPES: &str = include_str!("../../kernels/numbers.cu");
+
 const SOURCES: [&str; 5] = [
-    include_str!("../../kernels/numbers.cu"),
+    ELEMENT_TYPES,
     include_str!("../../kernels/elementwise.cu"),
     include_str!("../../kernels/layout.cu"),
     include_str!("../../kernels/reduce.cu"),
