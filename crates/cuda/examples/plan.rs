@@ -4,6 +4,7 @@
 //! ```text
 //! cargo run -p tintype-cuda --example plan
 //! cargo run -p tintype-cuda --example plan -- graph   # the program instead
+//! cargo run -p tintype-cuda --example plan -- whole   # sums of the whole transformer
 //! ```
 
 use tintype_cuda::Plan;
@@ -13,8 +14,20 @@ use tintype_models::{FluxTransformerConfig, FluxTransformerOptions};
 use tintype_tensor::DType;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let program = step_program()?;
-    if std::env::args().nth(1).as_deref() == Some("graph") {
+    let argument = std::env::args().nth(1).unwrap_or_default();
+    let is_whole = argument == "whole";
+    let dev = FluxTransformerConfig::dev();
+    let config = if is_whole {
+        dev
+    } else {
+        FluxTransformerConfig {
+            num_layers: 1,
+            num_single_layers: 1,
+            ..dev
+        }
+    };
+    let program = step_program(&config)?;
+    if argument == "graph" {
         print!("{program}");
         return Ok(());
     }
@@ -28,18 +41,21 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         sizes.set(symbol, size);
     }
     let plan = Plan::new(&program, &sizes)?;
-    print!("{plan}");
+    if is_whole {
+        println!(
+            "{} steps, workspace {} MB",
+            plan.steps.len(),
+            plan.workspace.bytes / 1_000_000
+        );
+    } else {
+        print!("{plan}");
+    }
     report(&plan);
     Ok(())
 }
 
-/// The step program of FLUX.1-dev with one block of each kind, in bf16.
-fn step_program() -> Result<Graph, Box<dyn std::error::Error>> {
-    let config = FluxTransformerConfig {
-        num_layers: 1,
-        num_single_layers: 1,
-        ..FluxTransformerConfig::dev()
-    };
+/// The step program of a transformer in bf16, for one picture.
+fn step_program(config: &FluxTransformerConfig) -> Result<Graph, Box<dyn std::error::Error>> {
     let options = FluxTransformerOptions {
         dtype: DType::BF16,
         batch: 1..=1,

@@ -33,6 +33,19 @@ __device__ __forceinline__ i64 between(i64 x, i64 low, i64 high) {
     return x < low ? low : (x > high ? high : x);
 }
 
+// Towards zero; 0 where there is no quotient.
+__device__ __forceinline__ i64 quotient(i64 a, i64 b) {
+    return b == 0 ? 0 : (b == -1 ? (i64)(0ull - (u64)a) : a / b);
+}
+__device__ __forceinline__ i64 power(i64 base, i64 exponent) {
+    u64 result = 1, factor = (u64)base;
+    for (u64 rest = exponent < 0 ? 0 : (u64)exponent; rest != 0; rest >>= 1) {
+        result *= rest & 1 ? factor : 1;
+        factor *= factor;
+    }
+    return (i64)result;
+}
+
 struct Sum {
     static __device__ __forceinline__ float of(float a, float b) { return a + b; }
 };

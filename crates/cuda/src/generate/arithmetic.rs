@@ -20,7 +20,11 @@ pub(super) fn value_of(
         Instruction::Float(value) => float(value),
         Instruction::Integer(value) => format!("(i64){value}ll"),
         Instruction::Unary(op, x) => unary(op, &operand(x)),
+        Instruction::Binary(op, a, b) if is_integer[a] => whole(op, &operand(a), &operand(b)),
         Instruction::Binary(op, a, b) => binary(op, &operand(a), &operand(b)),
+        Instruction::Wrap(DType::I32, x) => format!("(i64)(i32){}", operand(x)),
+        Instruction::Wrap(DType::U8, x) => format!("(i64)(u8){}", operand(x)),
+        Instruction::Wrap(_, x) => operand(x),
         Instruction::Select(condition, a, b) => {
             let (condition, a, b) = (operand(condition), operand(a), operand(b));
             format!("({condition} != 0 ? {a} : {b})")
@@ -72,6 +76,19 @@ fn binary(op: BinaryOp, a: &str, b: &str) -> String {
         _ => return format!("(i64)({a} < {b})"),
     };
     format!("({a} {symbol} {b})")
+}
+
+/// Of whole numbers, which wrap around: so they are computed without a sign.
+fn whole(op: BinaryOp, a: &str, b: &str) -> String {
+    let symbol = match op {
+        BinaryOp::Add => "+",
+        BinaryOp::Sub => "-",
+        BinaryOp::Mul => "*",
+        BinaryOp::Div => return format!("quotient({a}, {b})"),
+        BinaryOp::Pow => return format!("power({a}, {b})"),
+        op => return binary(op, a, b),
+    };
+    format!("(i64)((u64){a} {symbol} (u64){b})")
 }
 
 fn cast(dtype: DType, from_integer: bool, x: &str) -> String {

@@ -61,6 +61,8 @@ pub enum Instruction {
     Clamp(usize, f32, f32),
     /// Another dtype. Between floats of 16 bits and more nothing is rounded.
     Cast(DType, usize),
+    /// A whole number modulo those of an integer dtype.
+    Wrap(DType, usize),
     /// A value of the row.
     Reduce(ReduceOp, usize),
     /// Pairs of elements turned by pairs of cosine and sine.
@@ -83,9 +85,11 @@ impl Instruction {
     pub fn operands(&self) -> Vec<usize> {
         match *self {
             Self::Load(_) | Self::Float(_) | Self::Integer(_) | Self::Position(_) => Vec::new(),
-            Self::Unary(_, x) | Self::Clamp(x, ..) | Self::Cast(_, x) | Self::Reduce(_, x) => {
-                vec![x]
-            }
+            Self::Unary(_, x)
+            | Self::Clamp(x, ..)
+            | Self::Cast(_, x)
+            | Self::Wrap(_, x)
+            | Self::Reduce(_, x) => vec![x],
             Self::Binary(_, a, b) | Self::Turn(a, b) => vec![a, b],
             Self::Select(condition, a, b) => vec![condition, a, b],
         }
@@ -119,7 +123,7 @@ impl Expression {
         for instruction in &self.instructions {
             integers.push(match *instruction {
                 Instruction::Load(load) => !self.loads[load].dtype.is_float(),
-                Instruction::Integer(_) | Instruction::Position(_) => true,
+                Instruction::Integer(_) | Instruction::Position(_) | Instruction::Wrap(..) => true,
                 Instruction::Cast(dtype, _) => !dtype.is_float(),
                 Instruction::Binary(op, a, _) => op.is_comparison() || integers[a],
                 Instruction::Select(_, a, _) => integers[a],

@@ -193,10 +193,13 @@ impl<'a> Express<'a> {
     fn node(&mut self, node: &Node, x: &[usize]) -> Result<usize> {
         Ok(match &node.op {
             Op::Unary(op) => self.unary(*op, x[0]),
-            Op::Binary(BinaryOp::Pow | BinaryOp::Div, ..) if !node.ty.dtype.is_float() => {
-                return Err(Error::unsupported(node.op.name(), "of whole numbers"));
+            Op::Binary(op) => {
+                let result = self.binary(*op, x[0], x[1]);
+                match node.ty.dtype {
+                    dtype @ (DType::I32 | DType::U8) => self.push(Instruction::Wrap(dtype, result)),
+                    _ => result,
+                }
             }
-            Op::Binary(op) => self.binary(*op, x[0], x[1]),
             Op::Select => self.push(Instruction::Select(x[0], x[1], x[2])),
             Op::Cast { dtype } => self.push(Instruction::Cast(*dtype, x[0])),
             Op::Clamp { min, max } => self.push(Instruction::Clamp(x[0], *min, *max)),
@@ -261,7 +264,11 @@ impl<'a> Express<'a> {
         let own = self.domain.axis(axis);
         let own = own.ok_or_else(|| Error::unsupported("iota", "of grouped channels"))?;
         let position = self.push(Instruction::Position(own));
-        Ok(self.push(Instruction::Cast(dtype, position)))
+        Ok(self.push(if dtype.is_float() {
+            Instruction::Cast(dtype, position)
+        } else {
+            Instruction::Wrap(dtype, position)
+        }))
     }
 }
 

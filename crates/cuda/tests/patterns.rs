@@ -1,0 +1,142 @@
+//! Each named fusion, from the smallest graph that has it, and what must not be fused.
+
+use tintype_cuda::Plan;
+use tintype_ir::{Binding, parse};
+
+/// The names of the steps of a graph with these lines, whose last value is the output.
+fn steps_of(lines: &[&str]) -> Vec<String> {
+    let mut text = String::from(
+        "graph g {
+          param @w: bf16[32, 32]
+          param @wide: bf16[96, 32]
+          param @n: bf16[8]
+          param @c: bf16[32]
+          input step %x: bf16[1, 16, 32]
+          input step %r: bf16[1, 16, 32]
+          input step %m: bf16[1, 1, 32]
+          input step %p: bf16[1, 32, 4, 4]
+          input step %table: f32[16, 4, 2]
+          input step %dt: f32[]\n",
+    );
+    for (number, line) in lines.iter().enumerate() {
+        text.push_str(&format!("%{number}: {line}\n"));
+    }
+    text.push_str(&format!("output y = %{} }}", lines.len() - 1));
+    let graph = parse(&text).expect("a graph");
+    let plan = Plan::new(&graph, &Binding::new()).expect("a plan");
+    plan.steps.into_iter().map(|step| step.name).collect()
+}
+
+const STREAM: &str = "bf16[1, 16, 32]";
+
+fn stream(operation: &str) -> String {
+    format!("{STREAM} = {operation}")
+}
+
+#[test]
+fn norm_and_modulation_are_one_kernel() {
+    let norm = stream("layer_norm %x {epsilon = 1e-6}");
+    assert_eq!(
+        steps_of(&[&norm, &stream("modulate %0, %m, %m")]),
+        ["norm_modulate"]
+    );
+    let residual = stream("gated_residual %x, %m, %r");
+    let norm = stream("layer_norm %0 {epsilon = 1e-6}");
+    let all = [
+        residual.as_str(),
+        &norm,
+        &stream("modulate %1, %m, %m"),
+        &stream("add %2, %0"),
+    ];
+    let names = steps_of(&all);
+    assert_eq!(names.len(), 1, "{names:?}");
+    assert_eq!(steps_of(&all[..3]), ["residual_norm_modulate"]);
+}
+
+#[test]
+fn queries_and_keys_are_normed_and_turned_together() {
+    let heads = "bf16[1, 16, 4, 8]";
+    let mut lines = vec!["bf16[1, 16, 96] = linear %x, @wide".to_owned()];
+    for (part, start) in [0, 32, 64].into_iter().enumerate() {
+        let first = lines.len();
+        let end = start + 32;
+        lines.push(stream(&format!(
+            "slice %0 {{axis = 2, start = {start}, end = {end}}}"
+        )));
+        lines.push(format!("{heads} = reshape %{first}"));
+        if part < 2 {
+            lines.push(format!(
+                "{heads} = rms_norm %{}, @n {{epsilon = 1e-6}}",
+                first + 1
+            ));
+            lines.push(format!("{heads} = rotary %{}, %table", first + 2));
+        }
+    }
+    lines.push(format!(
+        "{heads} = attention %4, %8, %10 {{scale = 1.0, causal = false}}"
+    ));
+    let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
+    assert_eq!(
+        steps_of(&lines),
+        ["linear", "query_key_norm_rotary", "attention"]
+    );
+}
+
+#[test]
+fn gelu_is_the_products_where_nothing_else_reads_the_sum() {
+    let product = stream("linear %x, @w");
+    let gelu = stream("gelu_tanh %0");
+    assert_eq!(steps_of(&[&product, &gelu]), ["linear_gelu"]);
+    let both = [product.as_str(), &gelu, &stream("mul %0, %1")];
+    assert_eq!(steps_of(&both), ["linear", "gated_gelu"]);
+    // The library knows the tanh form alone.
+    assert_eq!(
+        steps_of(&[&product, &stream("gelu_erf %0")]),
+        ["linear", "gelu_erf"]
+    );
+}
+
+#[test]
+fn group_norm_takes_what_is_around_it() {
+    let picture = "bf16[1, 32, 4, 4]";
+    let norm = format!("{picture} = group_norm %p, @c, @c {{groups = 4, epsilon = 1e-6}}");
+    let silu = format!("{picture} = silu %0");
+    assert_eq!(steps_of(&[&norm, &silu]), ["group_norm_silu"]);
+}
+
+#[test]
+fn an_euler_step_is_one_kernel() {
+    let wide = "f32[1, 16, 32]";
+    let lines = [
+        format!("{wide} = cast %x"),
+        format!("{wide} = cast %r"),
+        format!("{wide} = mul %1, %dt"),
+        format!("{wide} = add %0, %2"),
+        stream("cast %3"),
+    ];
+    let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
+    assert_eq!(steps_of(&lines), ["euler_step"]);
+}
+
+#[test]
+fn a_group_is_not_formed_around_a_product() {
+    let lines = [
+        stream("silu %x"),
+        stream("linear %0, @w"),
+        stream("add %0, %1"),
+    ];
+    let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
+    assert_eq!(steps_of(&lines), ["silu", "linear", "add"]);
+}
+
+#[test]
+fn a_concatenation_of_products_is_written_in_place() {
+    let lines = [
+        stream("linear %x, @w"),
+        stream("linear %r, @w"),
+        "bf16[1, 16, 64] = concat %0, %1 {axis = 2}".to_owned(),
+        "bf16[1, 16, 64] = silu %2".to_owned(),
+    ];
+    let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
+    assert_eq!(steps_of(&lines), ["linear", "linear", "silu"]);
+}
