@@ -2,7 +2,7 @@
 
     python gallery.py ../../target/release/tintype ../../docs/pictures
 
-Each picture is what the command beside it in the README draws, seed 0.
+Each picture is what the command beside it in the README draws.
 """
 
 import subprocess
@@ -25,6 +25,7 @@ PICTURES = {
     "circle-square-chalk": ["a red circle above a blue square", "--lora", "chalk"],
     "star-chalk": ["a large dotted white star on a blue background", "--lora", "chalk"],
 }
+SEED = "1"
 COLUMNS, GAP = 6, 4
 
 
@@ -34,7 +35,7 @@ def main(program, out):
     sheet = Image.new("RGB", (COLUMNS * (128 + GAP) - GAP, rows * (128 + GAP) - GAP), "white")
     for index, (name, arguments) in enumerate(PICTURES.items()):
         path = out / f"{name}.png"
-        subprocess.run([program, "generate", *arguments, "--quiet", "--output", path], check=True)
+        subprocess.run([program, "generate", *arguments, "--seed", SEED, "--quiet", "--output", path], check=True)
         sheet.paste(Image.open(path), (index % COLUMNS * (128 + GAP), index // COLUMNS * (128 + GAP)))
     sheet.save(out / "sheet.png", optimize=True)
 

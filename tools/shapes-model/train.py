@@ -123,14 +123,13 @@ class Run:
         return vae.to(self.device, memory_format=torch.channels_last).eval()
 
 
-def sample_times(n, device, centre=1.0, uniform=0.4):
+def sample_times(n, device):
     """Times in 0..1: mostly logit-normal, some uniform.
 
-    What a caption asks is settled above 0.7, so most times lie there; a style's
-    texture is settled later.
+    What a caption asks is settled above 0.7, so most times lie there.
     """
-    normal = torch.sigmoid(centre + torch.randn(n, device=device))
-    return torch.where(torch.rand(n, device=device) < uniform, torch.rand(n, device=device), normal)
+    normal = torch.sigmoid(1.0 + torch.randn(n, device=device))
+    return torch.where(torch.rand(n, device=device) < 0.4, torch.rand(n, device=device), normal)
 
 
 def train_vae(run):
@@ -423,6 +422,7 @@ def train_guide(run, seconds_for_pairs=20):
 def train_lora(run, style):
     (rows, clip_ids, t5_ids), _ = run.pool(100_000, seed=51)
     latents = encode(rows, run.vae(), run.device, style)
+    spread = hard_twice_more(rows)
     flow = Flow().to(run.device).requires_grad_(False)
     load_parts(run.out / "guided", **flow_parts(flow))
     factors = lora_files.attach(flow.transformer)
@@ -430,11 +430,11 @@ def train_lora(run, style):
     average = Average(torch.nn.ParameterList(factors), 0.998)
 
     def step():
-        picks = torch.randint(len(latents), (run.batch,), device=run.device)
+        picks = spread[torch.randint(len(spread), (run.batch,), device=run.device)]
         clean = latents[picks].float()
         guidance = torch.empty(run.batch, device=run.device).uniform_(*GUIDANCE)
         with run.autocast():
-            t = sample_times(run.batch, run.device, centre=0.3)
+            t = sample_times(run.batch, run.device)
             noise = couple(torch.randn_like(clean), rows[picks, -4:])
             loss = flow_loss(flow, clean, noise, t, guidance, clip_ids[picks], t5_ids[picks])
         loss.backward()
