@@ -18,7 +18,7 @@
 
 use tintype_ir::{Attention, Conv2d, Op};
 
-use crate::{Expression, View};
+use crate::{Expression, Matrices, View};
 
 /// One launch of a kernel or call of a library.
 #[derive(Debug, Clone, PartialEq)]
@@ -100,6 +100,13 @@ pub struct Convolution {
 }
 
 impl Product {
+    /// The input and the output of a linear layer as equally many matrices, of equally many rows.
+    pub fn matrices(&self) -> Option<[Matrices; 2]> {
+        let (input, output) = (self.input.matrices()?, self.output.matrices()?);
+        let batch = input.batch.max(output.batch);
+        Some([input.split(batch)?, output.split(batch)?])
+    }
+
     /// The floating-point operations.
     pub fn operations(&self) -> usize {
         let inner = self.input.axes.last().map_or(0, |axis| axis.size);

@@ -86,6 +86,23 @@ pub struct Matrices {
     pub columns: usize,
 }
 
+impl Matrices {
+    /// The same rows as so many matrices, if they are one matrix or so many already.
+    pub fn split(self, batch: usize) -> Option<Self> {
+        if self.batch == batch {
+            return Some(self);
+        }
+        let fits = self.batch == 1 && batch > 0 && self.rows.is_multiple_of(batch);
+        let rows = self.rows / batch.max(1);
+        fits.then_some(Self {
+            batch,
+            batch_stride: rows * self.row_stride,
+            rows,
+            ..self
+        })
+    }
+}
+
 impl View {
     /// Row-major elements from the beginning of a place.
     pub fn contiguous(place: Place, dtype: DType, shape: &[usize]) -> Self {
@@ -405,5 +422,10 @@ mod tests {
         assert_eq!((found.batch, found.batch_stride), (2, 128));
         assert_eq!((found.rows, found.row_stride, found.columns), (4, 16, 16));
         assert!(plain(&[4, 4]).transpose(&[1, 0]).matrices().is_none());
+        let whole = plain(&[2, 4, 32]).matrices().unwrap();
+        assert_eq!((whole.batch, whole.rows), (1, 8));
+        let parts = whole.split(found.batch).unwrap();
+        assert_eq!((parts.rows, parts.batch_stride), (found.rows, 128));
+        assert_eq!(whole.split(3), None);
     }
 }
