@@ -1,10 +1,14 @@
 //! Runs a plan on the host, in a workspace that begins with what is no number.
 
+use std::collections::HashMap;
+
 use tintype_conformance::operations::{Case, Result};
 use tintype_cuda::{Expression, Index, Instruction, Place, Plan, View, Work};
 use tintype_ir::{BinaryOp, GraphBuilder, Op, ReduceOp, Stage, TensorType, UnaryOp};
 use tintype_tensor::{DType, Shape, Tensor};
 use tintype_weights::Parameters;
+
+use crate::host_kernels;
 
 /// The outputs of a plan by name.
 pub(crate) fn run(plan: &Plan, case: &Case) -> Result<Vec<(String, Tensor)>> {
@@ -95,6 +99,9 @@ impl Memory<'_> {
     }
 
     fn kernel(&mut self, expression: &Expression) -> Result<()> {
+        if let Some(compiler) = host_kernels::compiler() {
+            return self.compiled_kernel(&compiler, expression);
+        }
         let loads: Result<Vec<_>> = expression
             .loads
             .iter()
@@ -110,6 +117,53 @@ impl Memory<'_> {
             self.write(&store.view, &scaled)?;
         }
         Ok(())
+    }
+
+    /// Runs the kernel as it is written, on copies of the places that it has to do with.
+    fn compiled_kernel(&mut self, compiler: &str, expression: &Expression) -> Result<()> {
+        let stores = expression.stores.iter().map(|store| &store.view);
+        let views = expression.loads.iter().chain(stores);
+        let mut memory = HashMap::new();
+        for view in views {
+            let index = view.index.map(|index| index.place);
+            for place in [Some(view.place), index].into_iter().flatten() {
+                memory.insert(place, self.bytes(place)?);
+            }
+        }
+        let before = memory.clone();
+        host_kernels::run(compiler, expression, &mut memory)?;
+        // Places overlap in the workspace: only what has changed is taken.
+        for (place, bytes) in memory {
+            if let Place::Buffer(buffer) = place {
+                let start = self.plan.offset(buffer);
+                for (at, byte) in bytes.iter().enumerate() {
+                    if *byte != before[&place][at] {
+                        self.workspace[start + at] = *byte;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The bytes of a place; of a buffer, the workspace from its beginning on.
+    fn bytes(&self, place: Place) -> Result<Vec<u8>> {
+        Ok(match place {
+            Place::Input(index) => {
+                let name = &self.plan.graph.inputs()[index].name;
+                let given = self.case.inputs.iter().find(|input| input.0 == *name);
+                given.ok_or("an input is missing")?.1.bytes().to_vec()
+            }
+            Place::Parameter(index) => {
+                let name = &self.plan.graph.parameters()[index].name;
+                self.case.parameters.get(name)?.bytes().to_vec()
+            }
+            Place::Constant(index) => match &self.plan.graph.nodes()[index].op {
+                Op::Constant(constant) => constant.to_tensor()?.bytes().to_vec(),
+                _ => return Err("no constant".into()),
+            },
+            Place::Buffer(buffer) => self.workspace[self.plan.offset(buffer)..].to_vec(),
+        })
     }
 
     fn tensor(&self, view: &View) -> Result<Tensor> {

@@ -2,10 +2,12 @@
 //!
 //! Plans run here on the host: generated kernels instruction by instruction, libraries' calls by
 //! the CPU, all in one workspace with the plan's offsets, so that a view, a place or a lifetime
-//! that is wrong shows. No GPU and no library is needed. The cases are those of every operation,
+//! that is wrong shows. No GPU and no library is needed. Where `TINTYPE_CXX` names a C++ compiler,
+//! kernels run as they are written ([`host_kernels`]). The cases are those of every operation,
 //! and the blocks of models under `crates/cuda/tests/files`.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+mod host_kernels;
 mod interpreter;
 
 use libtest_mimic::{Arguments, Failed, Trial};
@@ -14,7 +16,7 @@ use tintype_cuda::Plan;
 use tintype_ir::Binding;
 use tintype_tensor::DType;
 
-const BLOCKS: [(&str, &str); 7] = [
+const BLOCKS: [(&str, &str); 8] = [
     (
         "clip_block",
         include_str!("../../../cuda/tests/files/clip_block.ir"),
@@ -30,6 +32,10 @@ const BLOCKS: [(&str, &str); 7] = [
     (
         "flux_single_blocks",
         include_str!("../../../cuda/tests/files/flux_single_blocks.ir"),
+    ),
+    (
+        "flux_batch_2",
+        include_str!("../../../cuda/tests/files/flux_batch_2.ir"),
     ),
     (
         "operations",
