@@ -16,7 +16,7 @@ use tintype_cuda::Plan;
 use tintype_ir::Binding;
 use tintype_tensor::DType;
 
-const BLOCKS: [(&str, &str); 8] = [
+const BLOCKS: [(&str, &str); 9] = [
     (
         "clip_block",
         include_str!("../../../cuda/tests/files/clip_block.ir"),
@@ -36,6 +36,10 @@ const BLOCKS: [(&str, &str); 8] = [
     (
         "flux_batch_2",
         include_str!("../../../cuda/tests/files/flux_batch_2.ir"),
+    ),
+    (
+        "long_rows",
+        include_str!("../../../cuda/tests/files/long_rows.ir"),
     ),
     (
         "operations",
