@@ -72,8 +72,8 @@ impl Manifest {
             name: output.name.clone(),
             tensor: output.tensor.clone(),
         });
-        // What only sizes depend on is in the kernels, and is never set again.
-        let weights = lowered.weights.iter().filter(|weight| !weight.is_size);
+        // Also what only sizes depend on: should the engine want it, it is a literal as others.
+        let weights = lowered.weights.iter();
         Self {
             inputs: inputs.collect(),
             outputs: outputs.collect(),

@@ -330,4 +330,4 @@ impl fmt::Display for PlanTarget {
 }
 
 /// The form of what stands beside plans.
-const MANIFEST: u32 = 1;
+const MANIFEST: u32 = 2;

@@ -133,7 +133,7 @@ pub struct PlacedWeight {
     pub sizes: Vec<usize>,
     /// Where its values come from.
     pub source: WeightSource,
-    /// Whether only sizes depend on it. Such a one is never set again.
+    /// Whether only sizes depend on it. The library computes with it on the host.
     pub is_size: bool,
 }
 
