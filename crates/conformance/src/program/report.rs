@@ -1,6 +1,6 @@
 //! What was found: rows of a table on the screen, and the same with figures as JSON.
 //!
-//! The file is written anew after every section and figure, through a rename, so that a run that
+//! The file is written anew after every row and figure, through a rename, so that a run that
 //! is cut off leaves all it has measured.
 
 use std::path::PathBuf;
@@ -275,6 +275,8 @@ impl Report {
             Outcome::Skipped => self.document.skipped += row.count,
         }
         self.document.rows.push(row);
+        // If this fails, so does the write at the end of the section, which says so.
+        let _ = self.write();
     }
 
     fn write(&self) -> Result<()> {
