@@ -301,6 +301,7 @@ impl<'l> Bench<'l> {
         }
         let bytes: usize = names.iter().map(|name| step.needed.bytes_of(name)).sum();
         let (mut times, mut first, mut added) = (Vec::new(), 0.0, 0);
+        self.watch.pause(true);
         for round in 1..=ROUNDS {
             for version in [round, 0] {
                 let refitted = step.refit(names, version, &self.maker)?;
@@ -314,6 +315,7 @@ impl<'l> Bench<'l> {
                 }
             }
         }
+        self.watch.pause(false);
         report.figure(format!("{what}: size"), mebibytes(bytes), "MiB", None)?;
         report.figure(format!("{what}: weights"), names.len() as f64, "", None)?;
         report.figure(format!("{what}: weights besides"), added as f64, "", None)?;

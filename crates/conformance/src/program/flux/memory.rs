@@ -13,6 +13,7 @@ use super::super::Result;
 pub(super) struct Watch {
     device: Device,
     least: Arc<AtomicUsize>,
+    is_paused: Arc<AtomicBool>,
     is_done: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
@@ -20,12 +21,16 @@ pub(super) struct Watch {
 impl Watch {
     pub(super) fn new(device: &Device) -> Self {
         let least = Arc::new(AtomicUsize::new(usize::MAX));
+        let is_paused = Arc::new(AtomicBool::new(false));
         let is_done = Arc::new(AtomicBool::new(false));
         let thread = std::thread::spawn({
-            let (device, least, is_done) = (device.clone(), least.clone(), is_done.clone());
+            let (device, least) = (device.clone(), least.clone());
+            let (is_paused, is_done) = (is_paused.clone(), is_done.clone());
             move || {
                 while !is_done.load(Ordering::Relaxed) {
-                    if let Ok(memory) = device.free_memory() {
+                    if !is_paused.load(Ordering::Relaxed)
+                        && let Ok(memory) = device.free_memory()
+                    {
                         least.fetch_min(memory.free, Ordering::Relaxed);
                     }
                     std::thread::sleep(Duration::from_millis(2));
@@ -35,9 +40,15 @@ impl Watch {
         Self {
             device: device.clone(),
             least,
+            is_paused,
             is_done,
             thread: Some(thread),
         }
+    }
+
+    /// Stops asking, or goes on: the driver lets no two threads in at once, which short times show.
+    pub(super) fn pause(&self, on: bool) {
+        self.is_paused.store(on, Ordering::Relaxed);
     }
 
     /// What is in use now, in MiB, of all processes.
