@@ -128,10 +128,9 @@ def couple(noise, shares, near=0.3, width=0.06):
     for channel, share in enumerate(shares.view(-1, 2, 2).unbind(1)):
         low, high = share.unbind(1)
         close = torch.rand_like(low) < near
-        low, high = (
-            torch.where(close & (low > 0), low, torch.where(close & (high < 1), high - width, low)),
-            torch.where(close & (low > 0), low + width, high),
-        )
+        from_below = close & (low > 0)
+        from_above = close & ~from_below & (high < 1)
+        low, high = torch.where(from_above, high - width, low), torch.where(from_below, low + width, high)
         wanted = torch.special.ndtri((low + (high - low) * torch.rand_like(low)).clamp(1e-6, 1 - 1e-6))
         mean = noise[..., channel].sum(1) / GRID
         noise[..., channel] += ((wanted - mean) / GRID)[:, None]

@@ -8,11 +8,9 @@ where the shapes lie. ``sample(random.Random(7))`` draws one from the training d
 import random
 from dataclasses import dataclass, field
 
-from layouts import compose, scatter
+from layouts import compose
 from spec import (
     BACKGROUNDS,
-    CANVAS,
-    CAPTION_TOKENS,
     COLOURS,
     DIRECTIONS,
     GRAMMAR,

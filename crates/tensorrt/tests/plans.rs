@@ -4,9 +4,12 @@
 //! each of these tests is reported as ignored, by its name, and the reason is printed.
 #![allow(clippy::unwrap_used, reason = "a failing test panics")]
 
+#[path = "../../tensorrt-sys/tests/support/fetched.rs"]
+mod fetched;
+
 use std::fs;
 use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -35,14 +38,7 @@ const TESTS: [Test; 8] = [
 
 fn main() {
     let arguments = Arguments::from_args();
-    let library = find();
-    if library.is_none() {
-        eprintln!(
-            "skipped: {} tests with the TensorRT-RTX library, which was not fetched \
-             (cargo xtask fetch tensorrt)",
-            TESTS.len()
-        );
-    }
+    let library = fetched::find_for(TESTS.len());
     let trial = |(name, test): Test| {
         let path = library.clone();
         let run = move || {
@@ -52,17 +48,6 @@ fn main() {
         Trial::test(name, run).with_ignored_flag(library.is_none())
     };
     libtest_mimic::run(&arguments, Vec::from(TESTS.map(trial))).exit();
-}
-
-/// The file that `TINTYPE_TEST_TENSORRT` names, or what `cargo xtask fetch tensorrt` leaves below
-/// `target/`.
-fn find() -> Option<PathBuf> {
-    if let Some(named) = std::env::var_os("TINTYPE_TEST_TENSORRT") {
-        return Some(named.into());
-    }
-    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent()?;
-    let path = target.join("tensorrt/library/rtx-1.7.1.116-cu13/tensorrt_rtx_libs");
-    path.is_dir().then(|| path.join("libtensorrt_rtx.so.1"))
 }
 
 const MODEL: &str = r#"graph "model" {

@@ -7,8 +7,10 @@
 #![allow(clippy::unnecessary_wraps, reason = "all tests have one type")]
 
 mod common;
+#[path = "../../tensorrt-sys/tests/support/fetched.rs"]
+mod fetched;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use common::{Bench, Ran};
 use libtest_mimic::{Arguments, Failed, Trial};
@@ -48,14 +50,7 @@ const WITHOUT: &[Test] = &[
 
 fn main() {
     let arguments = Arguments::from_args();
-    let library = find();
-    if library.is_none() {
-        eprintln!(
-            "skipped: {} tests with the TensorRT-RTX library, which was not fetched \
-             (cargo xtask fetch tensorrt)",
-            TESTS.len()
-        );
-    }
+    let library = fetched::find_for(TESTS.len());
     let is_missing = library.is_none();
     let with = TESTS.iter().map(|&(name, test)| {
         let path = library.clone();
@@ -66,17 +61,6 @@ fn main() {
         .iter()
         .map(|&(name, test)| Trial::test(name, move || test(Path::new("/nowhere"))));
     libtest_mimic::run(&arguments, with.chain(without).collect()).exit();
-}
-
-/// The file that `TINTYPE_TEST_TENSORRT` names, or what `cargo xtask fetch tensorrt` leaves below
-/// `target/`.
-fn find() -> Option<PathBuf> {
-    if let Some(named) = std::env::var_os("TINTYPE_TEST_TENSORRT") {
-        return Some(named.into());
-    }
-    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent()?;
-    let path = target.join("tensorrt/library/rtx-1.7.1.116-cu13/tensorrt_rtx_libs");
-    path.is_dir().then(|| path.join("libtensorrt_rtx.so.1"))
 }
 
 fn compile(bench: &Bench, library: &Path, arguments: &[&str]) -> Ran {

@@ -78,11 +78,7 @@ const NAMES: [&str; 2] = ["up", "down"];
 const ROWS: [i64; 3] = [1, 64, 256];
 
 pub(super) fn run(machine: &Machine, _: &Arguments, report: &mut Report) -> Result<()> {
-    let Some(entry) = machine
-        .backends
-        .iter()
-        .find(|entry| entry.name == "tensorrt")
-    else {
+    let Some(entry) = machine.entry("tensorrt") else {
         return Ok(());
     };
     let (library, target) = match (&entry.found, &machine.tensorrt) {

@@ -34,11 +34,7 @@ const ROUNDS: usize = 7;
 
 pub(super) fn run(machine: &Machine, arguments: &Arguments, report: &mut Report) -> Result<()> {
     let label = Label::new("FLUX.1-dev", "tensorrt");
-    let Some(entry) = machine
-        .backends
-        .iter()
-        .find(|entry| entry.name == "tensorrt")
-    else {
+    let Some(entry) = machine.entry("tensorrt") else {
         return Ok(());
     };
     if let Err(reason) = &entry.found {

@@ -47,6 +47,11 @@ pub(crate) struct Found {
 }
 
 impl Machine {
+    /// What is known of a backend; none if it was not asked for.
+    pub(crate) fn entry(&self, name: &str) -> Option<&Entry> {
+        self.backends.iter().find(|entry| entry.name == name)
+    }
+
     /// Looks at everything and says it.
     pub(crate) fn find(arguments: &Arguments, report: &mut Report) -> Result<Self> {
         let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);

@@ -3,10 +3,12 @@
 //! `cargo xtask test` fetches it (`cargo xtask fetch tensorrt` by hand). Where it is not there,
 //! each of these tests is reported as ignored, by its name, and the reason is printed.
 
+#[path = "../support/fetched.rs"]
+mod fetched;
 mod layers;
 
 use std::ffi::CStr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
@@ -40,31 +42,13 @@ const TESTS: [Test; 9] = [
 
 fn main() {
     let arguments = Arguments::from_args();
-    let library = find();
-    if library.is_none() {
-        eprintln!(
-            "skipped: {} tests with the TensorRT-RTX library, which was not fetched \
-             (cargo xtask fetch tensorrt)",
-            TESTS.len()
-        );
-    }
+    let library = fetched::find_for(TESTS.len());
     let trial = |(name, test): Test| {
         let path = library.clone();
         let run = move || test(&path.ok_or("the library was not fetched")?);
         Trial::test(name, run).with_ignored_flag(library.is_none())
     };
     libtest_mimic::run(&arguments, TESTS.map(trial).into()).exit();
-}
-
-/// The file that `TINTYPE_TEST_TENSORRT` names, or what `cargo xtask fetch tensorrt` leaves below
-/// `target/`.
-fn find() -> Option<PathBuf> {
-    if let Some(named) = std::env::var_os("TINTYPE_TEST_TENSORRT") {
-        return Some(named.into());
-    }
-    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent()?;
-    let path = target.join("tensorrt/library/rtx-1.7.1.116-cu13/tensorrt_rtx_libs");
-    path.is_dir().then(|| path.join("libtensorrt_rtx.so.1"))
 }
 
 /// Keeps what the library says.

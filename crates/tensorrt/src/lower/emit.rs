@@ -85,16 +85,6 @@ impl<'l, 'n> Emitter<'l, 'n> {
             },
             other => other,
         })?;
-        if !matches!(layer.kind, Kind::Constant(_)) {
-            let number = self.names.entry(&layer.name).or_default();
-            *number += 1;
-            match number {
-                1 => self.network.name_last_layer(&layer.name)?,
-                number => self
-                    .network
-                    .name_last_layer(&format!("{}.{number}", layer.name))?,
-            }
-        }
         // Only the layer that was added last can be named, and an attention is several.
         if !matches!(layer.kind, Kind::Attention(_) | Kind::Constant(_)) {
             self.network.name_last_layer(&name)?;

@@ -1,23 +1,13 @@
 //! The library, where it has been fetched, and engines built with it for a GPU that is not here.
 
-use std::path::{Path, PathBuf};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::OnceLock;
 
 use libtest_mimic::Failed;
 use tintype_ir::Graph;
 use tintype_tensorrt::lower::{LowerOptions, Lowered, lower};
 use tintype_tensorrt::{Flag, Newer, Target, Tensorrt};
 
-/// The file that `TINTYPE_TEST_TENSORRT` names, or what `cargo xtask fetch tensorrt` leaves below
-/// `target/`.
-pub(crate) fn find() -> Option<PathBuf> {
-    if let Some(named) = std::env::var_os("TINTYPE_TEST_TENSORRT") {
-        return Some(named.into());
-    }
-    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent()?;
-    let path = target.join("tensorrt/library/rtx-1.7.1.116-cu13/tensorrt_rtx_libs");
-    path.is_dir().then(|| path.join("libtensorrt_rtx.so.1"))
-}
+use crate::fetched;
 
 /// The library, opened once.
 pub(crate) fn library() -> Result<&'static Tensorrt, Failed> {
@@ -25,7 +15,7 @@ pub(crate) fn library() -> Result<&'static Tensorrt, Failed> {
     if let Some(library) = LIBRARY.get() {
         return Ok(library);
     }
-    let path = find().ok_or("the library was not fetched")?;
+    let path = fetched::find().ok_or("the library was not fetched")?;
     let library = Tensorrt::open(&path, Newer::Refuse)?;
     Ok(LIBRARY.get_or_init(|| library))
 }
@@ -33,9 +23,6 @@ pub(crate) fn library() -> Result<&'static Tensorrt, Failed> {
 /// Lowers a program and builds a weightless engine for compute capability 8.9. Gives the size
 /// of the plan in bytes.
 pub(crate) fn build(program: &Graph, options: &LowerOptions) -> Result<(Lowered, u64), Failed> {
-    // TensorRT-RTX fails now and then when it builds in two threads.
-    static TURN: Mutex<()> = Mutex::new(());
-    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     let builder = library()?.builder()?;
     let network = builder.network()?;
     let lowered = lower(&network, program, options)?;

@@ -12,6 +12,8 @@
 
 mod cases;
 mod engines;
+#[path = "../../../tensorrt-sys/tests/support/fetched.rs"]
+mod fetched;
 mod library;
 mod listing;
 mod models;
@@ -30,14 +32,7 @@ fn main() {
         .into_iter()
         .chain(models::trials())
         .collect();
-    let is_missing = library::find().is_none();
-    if is_missing {
-        eprintln!(
-            "skipped: {} tests with the TensorRT-RTX library, which was not fetched \
-             (cargo xtask fetch tensorrt)",
-            with_library.len()
-        );
-    }
+    let is_missing = fetched::find_for(with_library.len()).is_none();
     let with_library = with_library.into_iter().map(|trial| {
         let is_ignored = is_missing || trial.has_ignored_flag();
         trial.with_ignored_flag(is_ignored)

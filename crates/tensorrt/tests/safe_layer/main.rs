@@ -6,10 +6,10 @@
 #![allow(clippy::unnecessary_wraps, reason = "all tests have one type")]
 
 mod building;
+#[path = "../../../tensorrt-sys/tests/support/fetched.rs"]
+mod fetched;
 mod refusing;
 mod settings;
-
-use std::path::{Path, PathBuf};
 
 use libtest_mimic::{Arguments, Failed, Trial};
 use tintype_tensor::DType;
@@ -78,14 +78,7 @@ const TESTS: [Test; 19] = [
 
 fn main() {
     let arguments = Arguments::from_args();
-    let library = find();
-    if library.is_none() {
-        eprintln!(
-            "skipped: {} tests with the TensorRT-RTX library, which was not fetched \
-             (cargo xtask fetch tensorrt)",
-            TESTS.len()
-        );
-    }
+    let library = fetched::find_for(TESTS.len());
     let trial = |(name, test): Test| {
         let path = library.clone();
         let run = move || {
@@ -100,17 +93,6 @@ fn main() {
         refusing::old_version,
     ));
     libtest_mimic::run(&arguments, trials).exit();
-}
-
-/// The file that `TINTYPE_TEST_TENSORRT` names, or what `cargo xtask fetch tensorrt` leaves below
-/// `target/`.
-fn find() -> Option<PathBuf> {
-    if let Some(named) = std::env::var_os("TINTYPE_TEST_TENSORRT") {
-        return Some(named.into());
-    }
-    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent()?;
-    let path = target.join("tensorrt/library/rtx-1.7.1.116-cu13/tensorrt_rtx_libs");
-    path.is_dir().then(|| path.join("libtensorrt_rtx.so.1"))
 }
 
 const SIZE: usize = 256;
