@@ -2,10 +2,8 @@
 
     python export.py WORK OUT
 
-Weights are stored in bf16, rounded to fewer significant bits than bf16 has: the package of the
-crate is compressed, and bits that say nothing would fill it. How many is a trade between size and
-error: at 5 bits (4 for the modulations, a fifth of the weights) a weight is off by 1.3 % (2.6 %) of
-itself, and pictures differ from those of the unrounded model by about 43 dB.
+Weights are stored in bf16, rounded to fewer significant bits than bf16 has (``rounding.py``), as they
+were trained.
 """
 
 import json
@@ -21,8 +19,8 @@ from transformers import CLIPTokenizer, T5TokenizerFast
 
 import lora as lora_files
 from model import Flow, flow_parts, load_parts, new_scheduler, new_vae
+from rounding import FEW_BITS, Rounded, rounded
 
-BITS, MODULATION_BITS = 5, 4
 DEFAULTS = {
     "height": 128,
     "width": 128,
@@ -33,19 +31,10 @@ DEFAULTS = {
 STYLES = ("neon", "chalk")
 
 
-def round_bits(tensor, bits):
-    """To ``bits`` significant bits, then bf16. Vectors (norms, biases) keep all of bf16."""
-    if tensor.ndim < 2:
-        return tensor.to(torch.bfloat16)
-    fraction, exponent = torch.frexp(tensor.float())
-    return torch.ldexp((fraction * 2**bits).round() / 2**bits, exponent).to(torch.bfloat16)
-
-
 def round_file(path):
     state = load_file(path)
-    bits = lambda name: MODULATION_BITS if "norm" in name else BITS
-    rounded = {name: round_bits(tensor, bits(name)).contiguous() for name, tensor in state.items()}
-    save_file(rounded, path, {"format": "pt"})
+    Rounded(state.items()).apply()
+    save_file({name: tensor.to(torch.bfloat16).contiguous() for name, tensor in state.items()}, path, {"format": "pt"})
 
 
 def pipeline(work, weights="guided"):
@@ -93,7 +82,7 @@ def export_loras(work, out):
             continue
         out.mkdir(parents=True, exist_ok=True)
         factors = {
-            name: tuple(round_bits(part, BITS) for part in pair)
+            name: tuple(part.to(torch.bfloat16) for part in rounded(pair, FEW_BITS))
             for name, pair in lora_files.load_factors(source).items()
         }
         save_file(lora_files.peft_state(factors), out / f"{style}.safetensors", {"format": "pt"})

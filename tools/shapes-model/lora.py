@@ -1,14 +1,15 @@
 """Low-rank changes of the transformer: trained by hooks, written in PEFT's and in Kohya's form.
 
-Every linear layer that pictures pass in the blocks, but the modulations, gets a rank-6 change, scale 1.
+Every linear layer that pictures pass, but the modulations, gets a rank-12 change, scale 1.
 """
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-RANK = 6
+RANK = 12
 TEXT_ONLY = ("norm", "add_", "ff_context")
+OUTER = {"x_embedder": "img_in", "proj_out": "final_layer_linear"}
 
 
 class LowRank(nn.Module):
@@ -28,7 +29,8 @@ class LowRank(nn.Module):
 def targets(transformer):
     """Names of the layers that are changed."""
     for name, module in transformer.named_modules():
-        if isinstance(module, nn.Linear) and "transformer_blocks" in name and not any(part in name for part in TEXT_ONLY):
+        of_pictures = name in OUTER or "transformer_blocks" in name and not any(part in name for part in TEXT_ONLY)
+        if isinstance(module, nn.Linear) and of_pictures:
             yield name
 
 
@@ -92,18 +94,22 @@ def stack(parts):
 
 def kohya_state(factors):
     """As Kohya's scripts write it for FLUX: the original layout's fused layers, with alpha = rank."""
-    state, blocks = {}, {}
+    joined, blocks = {}, {}
     for name, factor in factors.items():
+        if name in OUTER:
+            joined[OUTER[name]] = factor
+            continue
         kind, index, rest = name.split(".", 2)
         blocks.setdefault((kind, index), {})[rest] = factor
     for (kind, index), layers in blocks.items():
         double = kind == "transformer_blocks"
         for target, sources in (DOUBLE if double else SINGLE).items():
-            if sources[0] not in layers:
-                continue
-            down, up = stack([layers[source] for source in sources])
-            prefix = f"lora_unet_{'double' if double else 'single'}_blocks_{index}_{target}"
-            state[f"{prefix}.lora_down.weight"] = down.contiguous()
-            state[f"{prefix}.lora_up.weight"] = up.contiguous()
-            state[f"{prefix}.alpha"] = torch.tensor(float(len(down)))
+            if sources[0] in layers:
+                name = f"{'double' if double else 'single'}_blocks_{index}_{target}"
+                joined[name] = stack([layers[source] for source in sources])
+    state = {}
+    for name, (down, up) in joined.items():
+        state[f"lora_unet_{name}.lora_down.weight"] = down.contiguous()
+        state[f"lora_unet_{name}.lora_up.weight"] = up.contiguous()
+        state[f"lora_unet_{name}.alpha"] = torch.tensor(float(len(down)))
     return state

@@ -11,7 +11,8 @@
 in ten. Noise and pictures are coupled: the noise decides to which side a composition is moved.
 ``guide`` lets that teacher draw with classifier-free guidance of a random strength, and teaches
 the model those very noise-picture pairs with the strength as its input: guidance is distilled, and
-the paths from noise to picture become straight, so that few steps suffice.
+the paths from noise to picture become straight, so that few steps suffice. From here on weights are
+rounded as they will be stored.
 ``lora`` learns a style by low-rank changes of the transformer. Each step reads and writes f32
 safetensors in OUT; starting again from averaged weights needs no optimizer state.
 """
@@ -33,6 +34,7 @@ from model import Flow, couple, flow_parts, generate, load_parts, new_vae, save_
 from optimizer import ADAM_RATE, MUON_RATE, WARM_UP, Average, Captured, Optimizer
 from reading import Reader, kind_tokens
 from render import Renderer, sheet
+from rounding import FEW_BITS, Rounded
 from scenes import held_out_scenes, to_row
 from spec import BACKGROUNDS, CANVAS
 
@@ -310,7 +312,8 @@ def train_base(run):
     latents = encode(rows, run.vae(), run.device)
     run.say(encoded=len(latents), mean=float(latents.float().mean()), std=float(latents.float().std()))
     flow = Flow()
-    if (run.out / "base" / "transformer.safetensors").exists():
+    resumed = (run.out / "base" / "transformer.safetensors").exists()
+    if resumed:
         load_parts(run.out / "base", **flow_parts(flow))
         singles = len(rows)
         run.say(resumed=True)
@@ -318,7 +321,8 @@ def train_base(run):
         load_parts(run.out, text_encoder=flow.clip, text_encoder_2=flow.t5)
     flow.to(run.device)
     fuse_norms(flow)
-    optimizer, average = Optimizer(flow), Average(flow, 0.999)
+    share = 0.7 if resumed else 1.0
+    optimizer, average = Optimizer(flow, share * MUON_RATE, share * ADAM_RATE), Average(flow, 0.999)
     ones = torch.ones(run.batch, device=run.device)
     spread = hard_twice_more(rows)
     within = torch.zeros((), device=run.device)
@@ -394,6 +398,7 @@ def train_guide(run, seconds_for_pairs=20):
     fuse_norms(flow)
     optimizer, average = Optimizer(flow, 0.5 * MUON_RATE, 0.5 * ADAM_RATE), Average(flow, 0.998)
     drawn, spread = run.batch // 4, hard_twice_more(rows)
+    as_stored = Rounded(flow.named_parameters())
 
     def step():
         """A quarter of the batch is what the teacher drew, the rest are true pictures, at any guidance."""
@@ -404,9 +409,10 @@ def train_guide(run, seconds_for_pairs=20):
         noise = torch.cat([noises[old].float(), couple(torch.randn_like(true), rows[new, -4:])])
         strength = torch.cat([guidances[old], torch.empty(len(new), device=run.device).uniform_(*GUIDANCE)])
         t = torch.cat([torch.rand(drawn, device=run.device), sample_times(len(new), run.device)])
-        with run.autocast():
-            loss = flow_loss(flow, clean, noise, t, strength, clip_ids[picks], t5_ids[picks])
-        loss.backward()
+        with as_stored:
+            with run.autocast():
+                loss = flow_loss(flow, clean, noise, t, strength, clip_ids[picks], t5_ids[picks])
+            loss.backward()
         optimizer.step()
         return loss.detach()
 
@@ -425,7 +431,9 @@ def train_lora(run, style):
     spread = hard_twice_more(rows)
     flow = Flow().to(run.device).requires_grad_(False)
     load_parts(run.out / "guided", **flow_parts(flow))
+    Rounded(flow.named_parameters()).apply()
     factors = lora_files.attach(flow.transformer)
+    as_stored = Rounded(enumerate(factors), lambda *_: FEW_BITS)
     optimizer = Optimizer(torch.nn.ParameterList(factors), adam_rate=3e-3, muon=False)
     average = Average(torch.nn.ParameterList(factors), 0.998)
 
@@ -433,11 +441,12 @@ def train_lora(run, style):
         picks = spread[torch.randint(len(spread), (run.batch,), device=run.device)]
         clean = latents[picks].float()
         guidance = torch.empty(run.batch, device=run.device).uniform_(*GUIDANCE)
-        with run.autocast():
-            t = sample_times(run.batch, run.device)
-            noise = couple(torch.randn_like(clean), rows[picks, -4:])
-            loss = flow_loss(flow, clean, noise, t, guidance, clip_ids[picks], t5_ids[picks])
-        loss.backward()
+        t = sample_times(run.batch, run.device)
+        noise = couple(torch.randn_like(clean), rows[picks, -4:])
+        with as_stored:
+            with run.autocast():
+                loss = flow_loss(flow, clean, noise, t, guidance, clip_ids[picks], t5_ids[picks])
+            loss.backward()
         optimizer.step()
         return loss.detach()
 
