@@ -27,9 +27,13 @@
 //! # Ok::<(), tintype_cuda::Error>(())
 //! ```
 
+mod backend;
 mod error;
 mod generate;
+mod kernels;
+mod libraries;
 mod plan;
+mod run;
 
 pub use error::Error;
 pub use generate::{Expression, Generated, Instruction, KernelArgument, Store, generate};

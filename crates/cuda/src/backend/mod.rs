@@ -1,0 +1,1 @@
+//! The backend: compiled graphs, sessions, states.

@@ -1,0 +1,1 @@
+//! Products by cuBLASLt.

@@ -1,0 +1,4 @@
+//! The libraries that compute products, attention and convolutions.
+
+pub(crate) mod blas;
+pub(crate) mod dnn;

@@ -1,0 +1,5 @@
+//! Plans on a device.
+
+pub(crate) mod prepared;
+
+pub(crate) use self::prepared::{Addresses, Prepared};
