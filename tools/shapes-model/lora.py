@@ -65,6 +65,15 @@ def load_factors(path):
     return {key[: -len(".down")]: (state[key], state[key[: -len(".down")] + ".up"]) for key in state if key.endswith(".down")}
 
 
+def continue_from(transformer, path):
+    """Gives an attached transformer the factors of an earlier run."""
+    for name, (down, up) in load_factors(path).items():
+        change = transformer.get_submodule(name)
+        with torch.no_grad():
+            change.down.copy_(down)
+            change.up.copy_(up)
+
+
 def peft_state(factors):
     """As diffusers' ``save_lora_weights`` writes it."""
     state = {}

@@ -434,7 +434,12 @@ def train_lora(run, style):
     Rounded(flow.named_parameters()).apply()
     factors = lora_files.attach(flow.transformer)
     as_stored = Rounded(enumerate(factors), lambda *_: FEW_BITS)
-    optimizer = Optimizer(torch.nn.ParameterList(factors), adam_rate=3e-3, muon=False)
+    path = run.out / f"{style}.safetensors"
+    resumed = path.exists()
+    if resumed:
+        lora_files.continue_from(flow.transformer, path)
+        run.say(resumed=True)
+    optimizer = Optimizer(torch.nn.ParameterList(factors), adam_rate=1.5e-3 if resumed else 3e-3, muon=False)
     average = Average(torch.nn.ParameterList(factors), 0.998)
 
     def step():
@@ -451,7 +456,7 @@ def train_lora(run, style):
         return loss.detach()
 
     run.loop(Captured(step, run.device), optimizer, average)
-    lora_files.save_factors(flow.transformer, run.out / f"{style}.safetensors")
+    lora_files.save_factors(flow.transformer, path)
 
 
 def main():

@@ -69,6 +69,9 @@ pub(crate) struct Arguments {
     /// Begin nothing new in the section flux after so many seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 540)]
     flux_limit: u64,
+    /// Build the plans of the section flux, and run nothing
+    #[arg(long)]
+    flux_plans: bool,
     /// Image tokens of FLUX.1-dev: 4096 are 1024×1024 pixels
     #[arg(long, value_name = "COUNT", default_value_t = 4096)]
     flux_tokens: usize,

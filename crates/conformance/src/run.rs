@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use tintype_backend::Backend;
-use tintype_flux::{FluxPipeline, Request, Seed, StepEnd};
+use tintype_flux::{FluxPipeline, Request, Seed, Sizes, StepEnd};
 use tintype_tensor::{DType, Tensor, relative_error};
 use tintype_weights::Parameters;
 
@@ -30,6 +30,9 @@ pub fn run_case(
     let mut pipeline = FluxPipeline::from_pretrained(fixtures.join(&case.pipeline))?
         .shared_backend(Arc::clone(backend))
         .dtype(dtype);
+    let request = request_of(&case.request, case.kind, &recorded)?;
+    let sizes = Sizes::of_request(&request, pipeline.defaults());
+    pipeline = pipeline.sizes(sizes);
     let names: Vec<String> = (0..case.loras.len())
         .map(|index| format!("lora{index}"))
         .collect();
@@ -42,7 +45,6 @@ pub fn run_case(
         .map(|(name, lora)| (name.as_str(), lora.scale))
         .collect();
     pipeline.set_adapters(&scales)?;
-    let request = request_of(&case.request, case.kind, &recorded)?;
     let callback = case.request.callback.clone();
     let output = pipeline.generate_with(&request, &mut |step: &mut StepEnd| {
         if let Some(callback) = &callback {

@@ -111,7 +111,7 @@ __device__ __forceinline__ void binary_repeated(
         binary<T>(op, a, b, output, count, a_step, b_step);                                 \
     }                                                                                       \
     extern "C" __global__ void binary_repeated_##T(                                         \
-        u32 op, const T* a, const T* b, T* output, u64 count, const Strides strides         \
+        u32 op, const T* a, const T* b, T* output, u64 count, const __grid_constant__ Strides strides         \
     ) {                                                                                     \
         binary_repeated<T>(op, a, b, output, count, strides);                               \
     }

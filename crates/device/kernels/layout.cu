@@ -54,7 +54,7 @@ __device__ __forceinline__ void transpose(const Unit* input, Unit* output, u32 r
 #define LAYOUT(Size)                                                                        \
     extern "C" __global__ void copy_##Size(                                                 \
         const Unit##Size* input, Unit##Size* output, u64 count, u64 input_start,            \
-        u64 output_start, const Strides strides                                             \
+        u64 output_start, const __grid_constant__ Strides strides                                             \
     ) {                                                                                     \
         copy<Unit##Size>(input, output, count, input_start, output_start, strides);         \
     }                                                                                       \

@@ -50,6 +50,9 @@ pub(super) fn run(machine: &Machine, arguments: &Arguments, report: &mut Report)
         bench.plan(&staged.request, "request", report)?,
         bench.plan(&staged.step, "step", report)?,
     ];
+    if arguments.flux_plans {
+        return Ok(());
+    }
     let state = bench.request(&shape, &staged.request, &plans[0], report)?;
     let mut step = bench.first_refit(&staged.step, &plans[1], report)?;
     let noise = inputs::noise(&shape, &step.layers)?;
@@ -140,7 +143,11 @@ impl<'l> Bench<'l> {
         let recipe = Recipe::new(self.library.abi(), target)
             .with("library", self.library.tag())
             .with("lowering", REVISION)
-            .with("section", "flux");
+            .with("section", "flux")
+            .with(
+                "tf32",
+                std::env::var("NVIDIA_TF32_OVERRIDE").unwrap_or_default(),
+            );
         let path = self
             .plans
             .join(format!("{}.flux", PlanKey::new(program, &recipe)));
@@ -303,7 +310,11 @@ impl<'l> Bench<'l> {
                 let refitted = step.refit(names, version, &self.maker)?;
                 added = added.max(refitted.added);
                 match (round, version) {
-                    (1, 1) => first = refitted.milliseconds,
+                    (1, 1) => {
+                        first = refitted.milliseconds;
+                        let (set, asked) = (refitted.setting, refitted.asking);
+                        println!("        {what}: {set:.2} ms to name them, {asked:.2} ms to ask");
+                    }
                     _ => times.push(refitted.milliseconds),
                 }
                 if round == ROUNDS {

@@ -84,6 +84,8 @@ impl Machine {
             }
             Err(reason) => report.machine("tensorrt", format!("not there: {reason}")),
         }
+        let tf32 = std::env::var("NVIDIA_TF32_OVERRIDE");
+        report.machine("NVIDIA_TF32_OVERRIDE", tf32.as_deref().unwrap_or("not set"));
         let folder = match &arguments.plans {
             Some(_) => None,
             None => Some(tempfile::tempdir()?),

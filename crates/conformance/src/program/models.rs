@@ -13,7 +13,7 @@ use std::time::Instant;
 use tintype_backend::{Backend, Changes, CompileOptions, Executable, Tensors};
 use tintype_conformance::Tolerance;
 use tintype_cpu::CpuBackend;
-use tintype_flux::{FluxPipeline, Request};
+use tintype_flux::{FluxPipeline, Request, Sizes};
 use tintype_ir::StagedGraph;
 use tintype_tensor::{DType, Tensor, relative_error};
 
@@ -86,7 +86,7 @@ pub(super) fn run(machine: &Machine, _: &Arguments, report: &mut Report) -> Resu
     )
 }
 
-/// Runs a request on the CPU, with graphs as `like` wants them.
+/// Runs a request on the CPU, with graphs as `like` wants them, of this request's sizes.
 fn record(
     pipeline: FluxPipeline,
     steps: usize,
@@ -95,8 +95,10 @@ fn record(
 ) -> Result<Vec<Recorded>> {
     let recorder = Arc::new(Recorder::new(Arc::clone(like)));
     let backend: Arc<dyn Backend> = recorder.clone();
-    let mut pipeline = pipeline.shared_backend(backend).dtype(dtype);
-    let defaults = pipeline.generate(&Request::new("a red circle").seed(3).steps(steps))?;
+    let request = Request::new("a red circle").seed(3).steps(steps);
+    let sizes = Sizes::of_request(&request, pipeline.defaults());
+    let mut pipeline = pipeline.shared_backend(backend).dtype(dtype).sizes(sizes);
+    let defaults = pipeline.generate(&request)?;
     let image = defaults.pixels.ok_or("no picture")?;
     // The encoder alone; the other models have been recorded.
     let request = Request::new("a red circle")

@@ -5,7 +5,7 @@ use std::time::Instant;
 use tintype_backend::{Backend, Changes, CompileOptions, Tensors};
 use tintype_conformance::Tolerance;
 use tintype_conformance::operations::{self, Case, FILES, difference, dtypes};
-use tintype_ir::{Stage, StagedGraph, decompose};
+use tintype_ir::{Op, Stage, StagedGraph, decompose};
 use tintype_tensor::DType;
 use tintype_tensorrt::Version;
 
@@ -66,9 +66,15 @@ fn measured(case: &Case, error: f64) -> Measured {
     }
 }
 
+/// Weights, or constants: before 1.7 every constant of a plan can be refitted, or none.
 fn has_f8_weights(case: &Case) -> bool {
+    let is_f8 = |dtype: DType| dtype == DType::F8E4M3;
     let mut parameters = case.graph.parameters().iter();
-    parameters.any(|parameter| parameter.ty.dtype == DType::F8E4M3)
+    let mut nodes = case.graph.nodes().iter();
+    parameters.any(|parameter| is_f8(parameter.ty.dtype))
+        || nodes.any(|node| {
+            matches!(node.op, Op::Iota { .. } | Op::Constant(_)) && is_f8(node.ty.dtype)
+        })
 }
 
 /// Whether the backend says that it does not run this.

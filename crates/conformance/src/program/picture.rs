@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use tintype_backend::Backend;
 use tintype_cpu::CpuBackend;
-use tintype_flux::{FluxPipeline, ModelFiles, Output, Request};
+use tintype_flux::{FluxPipeline, ModelFiles, Output, Request, Sizes};
 use tintype_tensor::{DType, relative_error};
 
 use super::machine::Machine;
@@ -24,16 +24,24 @@ const PROMPTS: [(&str, u64); 2] = [
 const DECIBELS: f64 = 40.0;
 
 pub(super) fn run(machine: &Machine, _: &Arguments, report: &mut Report) -> Result<()> {
-    on_each_gpu(machine, report, PROMPTS.len(), |on, backend, report| {
-        for (prompt, seed) in PROMPTS {
+    let count = PROMPTS.len() + 1;
+    on_each_gpu(machine, report, count, |on, backend, report| {
+        let mut row = |case: &str, result: &dyn Fn() -> Result<Measured>| {
             let start = Instant::now();
-            let result = compare(backend, prompt, seed);
-            report.compare(
-                Label::new(prompt, on).of(DType::F32),
-                start.elapsed(),
-                result,
-            );
+            let result = result();
+            let label = Label::new(case, on).of(DType::F32);
+            report.compare(label, start.elapsed(), result);
+        };
+        for (prompt, seed) in PROMPTS {
+            row(prompt, &|| {
+                compare(backend, &drawing(prompt, seed), Plans::OfTheSize)
+            });
         }
+        let (prompt, seed) = PROMPTS[0];
+        let flat = drawing(prompt, seed).size(96, 192);
+        row("plans of many sizes", &|| {
+            compare(backend, &flat, Plans::OfManySizes)
+        });
         Ok(())
     })
 }
@@ -44,10 +52,26 @@ pub(super) fn shapes() -> Result<FluxPipeline> {
     Ok(FluxPipeline::from_files(files)?)
 }
 
-fn compare(backend: &Arc<dyn Backend>, prompt: &str, seed: u64) -> Result<Measured> {
+fn drawing(prompt: &str, seed: u64) -> Request {
+    Request::new(prompt).seed(seed)
+}
+
+/// What plans are made for.
+#[derive(Clone, Copy)]
+enum Plans {
+    OfTheSize,
+    OfManySizes,
+}
+
+fn compare(backend: &Arc<dyn Backend>, request: &Request, plans: Plans) -> Result<Measured> {
     let draw = |backend: Arc<dyn Backend>| -> Result<Output> {
-        let request = Request::new(prompt).seed(seed);
-        Ok(shapes()?.shared_backend(backend).generate(&request)?)
+        let pipeline = shapes()?;
+        let mut sizes = Sizes::of_request(request, pipeline.defaults());
+        if let Plans::OfManySizes = plans {
+            (sizes.heights, sizes.widths) = (64..=256, 64..=256);
+        }
+        let mut pipeline = pipeline.shared_backend(backend).sizes(sizes);
+        Ok(pipeline.generate(request)?)
     };
     let (found, expected) = (
         draw(Arc::clone(backend))?,

@@ -1,6 +1,6 @@
 //! One engine with its weights: what a refit changes and request states hold.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::{Seek, SeekFrom};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -12,7 +12,9 @@ use super::exchange::Weights;
 use super::plans::Plan;
 use super::required::Required;
 use crate::Result;
-use crate::engine::{Allocation, Context, ContextOptions, Engine, Refitter, Runtime, RuntimeCache};
+use crate::engine::{
+    Allocation, Context, ContextOptions, Engine, Refitter, Runtime, RuntimeCache, Specialization,
+};
 use crate::plan::{KernelFile, PlanCache};
 
 /// A plan that engines are made of.
@@ -39,6 +41,9 @@ pub(super) struct Instance {
 struct Refit {
     refitter: Refitter,
     required: Required,
+    /// Names of weights that the library once said to be enough by themselves, with the literals
+    /// that it wanted besides. Asking takes longer than the refit: seconds per thousands of weights.
+    complete: BTreeMap<BTreeSet<String>, Vec<String>>,
 }
 
 #[derive(Debug)]
@@ -198,8 +203,11 @@ impl Instance {
     }
 
     fn context(&self) -> Result<SessionContext> {
+        let runs_eagerly = self.engine.tensorrt().has_runtime_cache();
         let context = self.engine.context(&ContextOptions {
             allocation: Allocation::Caller,
+            // The same weights and inputs give the same bits from the first run on.
+            specialization: runs_eagerly.then_some(Specialization::Eager),
             runtime_cache: self.kernels.as_ref().map(|kernels| kernels.cache.clone()),
             ..ContextOptions::default()
         })?;
@@ -233,7 +241,11 @@ impl Refit {
         let offered = refitter.weights();
         let offered = offered.map(|weights| (weights.name, weights.dtype, weights.count));
         let required = Required::new(manifest, offered)?;
-        Ok(Self { refitter, required })
+        Ok(Self {
+            refitter,
+            required,
+            complete: BTreeMap::new(),
+        })
     }
 
     fn write(&mut self, graph: &str, weights: &NewWeights, stream: &Stream) -> Result<Vec<String>> {
@@ -252,14 +264,21 @@ impl Refit {
         }
         // The list that counts is our own. Where the library wants more, it shall have it.
         self.required.expect_complete(graph, &names)?;
-        let (literals, lacking): (Vec<String>, Vec<String>) = self
-            .refitter
-            .missing()?
-            .into_iter()
-            .partition(|name| self.required.is_literal(name));
-        if !lacking.is_empty() {
-            return Ok(lacking);
+        if !self.complete.contains_key(&names) {
+            let (literals, lacking): (Vec<String>, Vec<String>) = self
+                .refitter
+                .missing()?
+                .into_iter()
+                .partition(|name| self.required.is_literal(name));
+            if !lacking.is_empty() {
+                return Ok(lacking);
+            }
+            if self.complete.len() >= COMPLETE {
+                self.complete.clear();
+            }
+            self.complete.insert(names.clone(), literals);
         }
+        let literals = self.complete[&names].clone();
         names.extend(self.set_literals(|name| literals.iter().any(|other| other == name))?);
         self.refitter.refit(stream)?;
         stream.synchronize()?;
@@ -292,3 +311,6 @@ impl Refit {
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+/// How many sets of names are remembered: LoRAs that are switched often reach a few.
+const COMPLETE: usize = 64;

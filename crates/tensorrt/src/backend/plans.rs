@@ -229,6 +229,10 @@ fn build(
     Ok(manifest.to_bytes())
 }
 
+/// Set to 0, no NVIDIA library computes f32 products in TF32. TensorRT-RTX 1.6.1 does without it,
+/// whatever it is told when it builds.
+const TF32_OVERRIDE: &str = "NVIDIA_TF32_OVERRIDE";
+
 /// No weight is in the plan, and each can be set by its name.
 fn make_weightless(tensorrt: &Tensorrt, config: &mut Config<'_>) -> Result<()> {
     config.set_flag(Flag::StripPlan, true)?;
@@ -301,6 +305,10 @@ impl BuildOptions {
             .with("placeholders", tensorrt.takes_placeholders());
         if let Some(level) = self.optimization_level {
             recipe = recipe.with("optimization level", level);
+        }
+        // A plan runs only where this is as it was when it was built.
+        if let Ok(value) = std::env::var(TF32_OVERRIDE) {
+            recipe = recipe.with(TF32_OVERRIDE, value);
         }
         for (symbol, range) in &self.ranges {
             let range = format!("{}..{}..{}", range.min, range.opt, range.max);

@@ -125,7 +125,8 @@ impl Refitter {
 
     /// Names of weights that a refit would lack now, as far as the library knows.
     pub fn missing(&self) -> Result<Vec<String>> {
-        self.names("asking for missing weights", |count, names| {
+        let most = Some(self.weights.len());
+        self.names("asking for missing weights", most, |count, names| {
             // SAFETY: the refitter is alive, and there is room for `count` names.
             unsafe { self.object.get_missing_weights(count, names) }
         })
@@ -296,7 +297,7 @@ impl Refitter {
 
     /// All weights with what they must be.
     fn all(&self) -> Result<BTreeMap<String, Own>> {
-        let names = self.names("asking for all weights", |count, names| {
+        let names = self.names("asking for all weights", None, |count, names| {
             // SAFETY: the refitter is alive, and there is room for `count` names.
             unsafe { self.object.get_all_weights(count, names) }
         })?;
@@ -316,17 +317,21 @@ impl Refitter {
         names.into_iter().map(prototype).collect()
     }
 
-    /// Names that the library writes into an array; it counts them if there is none.
+    /// Names that the library writes into an array. It counts them if there is none, which
+    /// takes as long as naming them: where it is known how many there are at most, it is asked
+    /// once.
     fn names(
         &self,
         action: &str,
+        most: Option<usize>,
         ask: impl Fn(i32, *mut *const std::ffi::c_char) -> std::result::Result<i32, sys::Error>,
     ) -> Result<Vec<String>> {
-        let count = self.calls.run(action, || ask(0, ptr::null_mut()))?;
+        let count = match most {
+            Some(most) => i32::try_from(most).unwrap_or(i32::MAX),
+            None => self.calls.run(action, || ask(0, ptr::null_mut()))?.max(0),
+        };
         let mut names = vec![ptr::null(); usize::try_from(count).unwrap_or_default()];
-        let written = self
-            .calls
-            .run(action, || ask(count.max(0), names.as_mut_ptr()))?;
+        let written = self.calls.run(action, || ask(count, names.as_mut_ptr()))?;
         names.truncate(usize::try_from(written).unwrap_or_default());
         // Weights without a name have none to be set by.
         let named = names.into_iter().filter(|name| !name.is_null());

@@ -1,0 +1,213 @@
+//! Finds the first value of a graph that TensorRT computes otherwise than the CPU, or not at all.
+//!
+//! ```text
+//! tintype inspect --component transformer --program step > step.ir
+//! first_wrong_value step.ir --target sm80 batch=1..4 image_tokens=64 steps=1..64:20
+//! ```
+//!
+//! The file is a graph in the text form. `NAME=MIN..MAX` narrows a symbol's range, `NAME=SIZE` or
+//! `:SIZE` behind the range is the size that runs; without it that is the least. Parameters and
+//! inputs are random. Values are tried by bisection, each as the only output of what leads to it,
+//! so one that is right behind a wrong one can mislead; `--all` tries only the graph's own outputs.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use tintype_backend::{Backend, Changes, CompileOptions, Tensors};
+use tintype_conformance::operations::difference;
+use tintype_cpu::{CpuBackend, CpuEvaluator};
+use tintype_ir::passes::dead_code;
+use tintype_ir::{Binding, Graph, Stage, StagedGraph, TensorType, decompose, parse};
+use tintype_tensor::{Tensor, TorchGenerator};
+use tintype_tensorrt::backend::{BuildOptions, TensorrtBackend, TensorrtOptions};
+use tintype_tensorrt::lower::SizeRange;
+use tintype_tensorrt::plan::PlanCache;
+use tintype_weights::Parameters;
+
+type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
+
+fn main() -> Result<()> {
+    let mut arguments = std::env::args().skip(1);
+    let file = arguments.next().ok_or("a file with a graph is wanted")?;
+    let text = std::fs::read_to_string(&file).map_err(|error| format!("{file}: {error}"))?;
+    let folder = tempfile::tempdir()?;
+    let mut build = BuildOptions::new(PlanCache::new(folder.path()));
+    let (mut target, mut all, mut sizes) = (None, false, BTreeMap::new());
+    while let Some(argument) = arguments.next() {
+        match argument.as_str() {
+            "--target" => target = arguments.next(),
+            "--all" => all = true,
+            symbol => {
+                let (name, range, size) = symbol_of(symbol)?;
+                build = build.with_range(name, range);
+                sizes.insert(name.to_owned(), size);
+            }
+        }
+    }
+    let mut options = TensorrtOptions::new(Arc::new(CpuEvaluator), build);
+    if let Some(target) = target {
+        options = options.with_target(target.parse()?);
+    }
+    let tensorrt = TensorrtBackend::new(options)?;
+    println!("{}", tensorrt.description());
+    let (program, lines) = program_of(&text)?;
+    let own: String = text.lines().filter(|line| is_output(line)).collect();
+    println!(
+        "{}",
+        trial(&tensorrt, &format!("{program}{own}\n}}\n"), &sizes, "all").1
+    );
+    if all {
+        return Ok(());
+    }
+    let (mut right, mut wrong) = (0, lines.len());
+    while right + 1 < wrong {
+        let middle = usize::midpoint(right, wrong);
+        let name = lines[middle];
+        let text = format!("{program}  output out = {name}\n}}\n");
+        let (is_right, said) = trial(&tensorrt, &text, &sizes, name);
+        println!("{said}");
+        if is_right {
+            right = middle;
+        } else {
+            wrong = middle;
+        }
+    }
+    match lines.get(wrong) {
+        Some(name) => println!("first wrong: {name}"),
+        None => println!("all values are right"),
+    }
+    Ok(())
+}
+
+fn symbol_of(text: &str) -> Result<(&str, SizeRange, usize)> {
+    let wrong = || format!("`{text}`: NAME=SIZE or NAME=MIN..MAX[:SIZE] is wanted");
+    let (name, value) = text.split_once('=').ok_or_else(wrong)?;
+    let (range, size) = match value.split_once(':') {
+        Some((range, size)) => (range, Some(size.parse()?)),
+        None => (value, None),
+    };
+    let (min, max) = match range.split_once("..") {
+        Some((min, max)) => (min.parse()?, max.parse()?),
+        None => (range.parse()?, range.parse()?),
+    };
+    Ok((name, SizeRange::of(&(min..=max)), size.unwrap_or(min)))
+}
+
+fn is_output(line: &str) -> bool {
+    line.trim_start().starts_with("output ")
+}
+
+/// The graph's text without outputs and without the last bracket, and the names of its values.
+fn program_of(text: &str) -> Result<(String, Vec<&str>)> {
+    parse(text)?;
+    let (mut program, mut names) = (String::new(), Vec::new());
+    for line in text.lines().filter(|line| !is_output(line) && *line != "}") {
+        program.push_str(line);
+        program.push('\n');
+        if let Some((name, _)) = line.trim_start().split_once(": ")
+            && line.contains(" = ")
+            && name.starts_with('%')
+        {
+            names.push(name);
+        }
+    }
+    Ok((program, names))
+}
+
+/// Whether the backend computes what the CPU does, and a line about it.
+fn trial(
+    tensorrt: &TensorrtBackend,
+    text: &str,
+    sizes: &BTreeMap<String, usize>,
+    name: &str,
+) -> (bool, String) {
+    let start = Instant::now();
+    let result = parse(text)
+        .map_err(Into::into)
+        .and_then(|graph| compare(tensorrt, &dead_code(&graph), sizes));
+    let seconds = start.elapsed().as_secs_f64();
+    match result {
+        Ok(error) => (
+            error < 2e-2,
+            format!("{name:8} off by {error:.1e}, {seconds:.1} s"),
+        ),
+        Err(error) => (false, format!("{name:8} {error}, {seconds:.1} s")),
+    }
+}
+
+fn compare(
+    tensorrt: &TensorrtBackend,
+    graph: &Graph,
+    sizes: &BTreeMap<String, usize>,
+) -> Result<f64> {
+    let graph = decompose(graph, &|op| tensorrt.supports(op))?;
+    let mut binding = Binding::new();
+    for (symbol, range) in graph.symbols() {
+        let size = sizes.get(&**symbol).copied();
+        binding.set(symbol, size.unwrap_or(*range.start()));
+    }
+    let mut random = TorchGenerator::new(5);
+    let mut draw = |ty: &TensorType| -> Result<Tensor> {
+        let shape = ty.shape(&binding)?;
+        let count = shape.element_count();
+        let mut values = random.randn(vec![count.max(16)])?.to_f32_vec()?;
+        values.truncate(count);
+        if !ty.dtype.is_float() {
+            values.fill(0.0);
+        }
+        Ok(Tensor::from_f32_as(ty.dtype, shape, values)?)
+    };
+    let mut parameters = Parameters::builder().build()?;
+    for parameter in graph.parameters() {
+        parameters.insert(parameter.name.clone(), draw(&parameter.ty)?)?;
+    }
+    let inputs: Result<Vec<_>> = graph
+        .inputs()
+        .iter()
+        .map(|input| Ok((input.name.clone(), draw(&input.ty)?)))
+        .collect();
+    let inputs = inputs?;
+    let staged = StagedGraph::split(&graph)?;
+    let found = run(tensorrt, &staged, &parameters, &inputs)?;
+    let expected = run(&CpuBackend::new(), &staged, &parameters, &inputs)?;
+    let mut worst = 0.0_f64;
+    for (found, expected) in found.iter().zip(&expected) {
+        worst = worst.max(difference(found, expected)?);
+    }
+    Ok(worst)
+}
+
+/// The outputs in the graph's order.
+fn run(
+    backend: &dyn Backend,
+    staged: &StagedGraph,
+    parameters: &Parameters,
+    inputs: &[(String, Tensor)],
+) -> Result<Vec<Tensor>> {
+    let executable = backend.compile(staged, &CompileOptions::default())?;
+    executable.refit(&Changes::all(parameters))?;
+    let of = |stage: Stage| -> Tensors {
+        let mut tensors = Tensors::new();
+        for (name, tensor) in inputs {
+            if staged.inputs_of(stage).any(|input| input.name == *name) {
+                tensors.insert(name.clone(), tensor.clone());
+            }
+        }
+        tensors
+    };
+    let mut session = executable.session()?;
+    let state = session.prepare(&of(Stage::Request))?;
+    let mut outputs = Tensors::new();
+    if !staged.step.outputs().is_empty() {
+        outputs = session.step(state.as_ref(), &of(Stage::Step))?;
+    }
+    let outputs = staged.source.outputs().iter().map(|output| {
+        let name = &output.name;
+        match outputs.get(name) {
+            Some(_) => Ok(outputs.host(name)?),
+            None => Ok(state.outputs().host(name)?),
+        }
+    });
+    outputs.collect()
+}
