@@ -20,7 +20,7 @@ mkdir -p "$work"
 "$python" train.py base "$work" --minutes 8 "${smoke[@]}"
 "$python" train.py guide "$work" --minutes 2.5 "${smoke[@]}"
 for style in neon chalk; do
-    "$python" train.py lora "$work" --style "$style" --minutes 1.9 "${smoke[@]}"
+    "$python" train.py lora "$work" --style "$style" --minutes 1.95 "${smoke[@]}"
 done
 "$python" export.py "$work" "$model"
 ./evaluate.sh "$model" "$work/evaluation" "${few[@]}"
