@@ -65,8 +65,10 @@ pub struct BuiltPlan {
     pub stage: Stage,
     /// The file.
     pub path: PathBuf,
-    /// The plan's size in bytes.
+    /// The file's size in bytes.
     pub bytes: u64,
+    /// The plan's, which is packed in the file.
+    pub plan_bytes: u64,
     /// How many named constants must be set before it runs.
     pub weights: usize,
     /// Whether it was built now, or found.
@@ -129,14 +131,16 @@ pub fn build_plans(
             let Some(built) = built else { continue };
             let path = options.cache.path(&built.key);
             // A cache that cannot be written still gives a plan, but here the file is wanted.
-            if let Err(source) = std::fs::metadata(&path) {
-                return Err(Error::Cache { path, source });
-            }
+            let bytes = match std::fs::metadata(&path) {
+                Ok(metadata) => metadata.len(),
+                Err(source) => return Err(Error::Cache { path, source }),
+            };
             plans.push(BuiltPlan {
                 target,
                 stage,
                 path,
-                bytes: built.entry.len(),
+                bytes,
+                plan_bytes: built.entry.len(),
                 weights: built.manifest.weights.len(),
                 is_new: built.entry.is_new(),
                 took: start.elapsed(),

@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 use tempfile::NamedTempFile;
 use tintype_device::KernelCache;
 
-use super::entry::{EntryWriter, PlanEntry, Written};
+use super::entry::{EntryWriter, PlanEntry};
 use super::kernels::{KernelFile, plain};
 use super::lock::{FileLock, is_at};
 use super::{PlanKey, eviction};
@@ -140,7 +140,7 @@ impl PlanCache {
 
     fn look(&self, key: &PlanKey) -> Found {
         let path = self.path(key);
-        let file = match File::open(&path) {
+        let mut file = match File::open(&path) {
             Ok(file) => file,
             Err(error) => {
                 if error.kind() != io::ErrorKind::NotFound {
@@ -149,8 +149,7 @@ impl PlanCache {
                 return Found::Nothing;
             }
         };
-        let opened = file.try_clone().map_err(|error| error.to_string());
-        match opened.and_then(|opened| PlanEntry::open(opened, key)) {
+        match PlanEntry::open(&mut file, key) {
             Ok(entry) => {
                 self.record_use(&file);
                 Found::Entry(entry)
@@ -186,12 +185,12 @@ impl PlanCache {
         };
         let temporary = eviction::temporary(&self.folder, key).map_err(failed)?;
         let (file, temporary) = temporary.into_parts();
-        let (written, manifest) = write(file, key, build, &failed)?;
+        let file = write(file, key, build, &failed)?;
         // A name for a file whose bytes are not on disk would outlive a loss of power.
-        written.file.sync_all().map_err(failed)?;
-        let whole = NamedTempFile::from_parts(written.file, temporary);
+        file.sync_all().map_err(failed)?;
+        let whole = NamedTempFile::from_parts(file, temporary);
         let file = self.persist(whole, &path).map_err(failed)?;
-        PlanEntry::written(file, written.len, manifest).map_err(failed)
+        PlanEntry::written(file, key).map_err(failed)
     }
 
     /// Gives a whole file its name, and makes room for it.
@@ -244,30 +243,29 @@ fn build_unkept(
         source,
     };
     let file = tempfile::tempfile().map_err(failed)?;
-    let (written, manifest) = write(file, key, build, &failed)?;
-    PlanEntry::written(written.file, written.len, manifest).map_err(failed)
+    let file = write(file, key, build, &failed)?;
+    PlanEntry::written(file, key).map_err(failed)
 }
 
-/// Has a plan written into `file`; gives the whole entry and its manifest.
+/// Has a plan written into `file`; gives the whole entry.
 fn write<W: Write + Seek + Send>(
     file: W,
     key: &PlanKey,
     build: impl FnOnce(&mut (dyn Write + Send)) -> Result<Vec<u8>>,
     failed: &impl Fn(io::Error) -> Error,
-) -> Result<(Written<W>, Vec<u8>)> {
-    let mut writer = EntryWriter::new(file, key);
+) -> Result<W> {
+    let mut writer = EntryWriter::new(file, key).map_err(failed)?;
     let built = build(&mut writer);
     // A full disk is the reason of whatever the library then says.
     if let Some(failure) = writer.failure() {
         return Err(failed(failure));
     }
     let manifest = built?;
-    let written = writer.finish(&manifest).map_err(failed)?;
-    Ok((written, manifest))
+    writer.finish(&manifest).map_err(failed)
 }
 
-/// 16 GiB, some hundred plans of large models.
-pub const DEFAULT_LIMIT: u64 = 16 << 30;
+/// 2 GiB, thousands of plans of large models.
+pub const DEFAULT_LIMIT: u64 = 2 << 30;
 
 #[cfg(test)]
 #[path = "cache_tests.rs"]

@@ -131,8 +131,8 @@ fn what_was_used_longest_ago_goes_first() {
     for name in ["a", "b", "c"] {
         put(&cache, name, &plan);
     }
-    // Each takes 1001 bytes: header, plan, and its name as the manifest.
-    let cache = cache.with_limit(3 * 1001);
+    let each = fs::metadata(cache.path(&key("a"))).unwrap().len();
+    let cache = cache.with_limit(3 * each);
     assert!(cache.get(&key("a")).is_some());
     put(&cache, "d", &plan);
     let there = |cache: &PlanCache| ["a", "b", "c", "d", "e"].map(|name| is_there(cache, name));
@@ -140,7 +140,7 @@ fn what_was_used_longest_ago_goes_first() {
     cache.get(&key("c")).unwrap();
     put(&cache, "e", &plan);
     assert_eq!(there(&cache), [false, false, true, true, true]);
-    cache.clone().with_limit(1001).trim().unwrap();
+    cache.clone().with_limit(each).trim().unwrap();
     assert_eq!(there(&cache), [false, false, false, false, true]);
 }
 

@@ -4,7 +4,7 @@
 //! if it had never been there.
 
 use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use super::entry::{EntryWriter, PlanEntry};
@@ -54,19 +54,16 @@ impl KernelFile {
 
     /// The bytes that were written last; `None` if there are none or they are damaged.
     pub fn read(&self) -> Option<Vec<u8>> {
-        let file = File::open(&self.path).ok()?;
-        let read = PlanEntry::open(file, &self.key).and_then(|mut entry| {
-            let mut bytes = Vec::new();
-            let read = entry.read_to_end(&mut bytes);
-            read.map(|_| bytes).map_err(|error| error.to_string())
-        });
-        read.inspect_err(|reason| {
-            tracing::warn!(
-                "{} is damaged and is made anew: {reason}",
-                self.path.display()
-            );
-        })
-        .ok()
+        let mut file = File::open(&self.path).ok()?;
+        let read = PlanEntry::open(&mut file, &self.key);
+        read.map(PlanEntry::into_bytes)
+            .inspect_err(|reason| {
+                tracing::warn!(
+                    "{} is damaged and is made anew: {reason}",
+                    self.path.display()
+                );
+            })
+            .ok()
     }
 
     /// Keeps these bytes instead of those before.
@@ -87,11 +84,11 @@ impl KernelFile {
         let _lock = FileLock::wait(&eviction::lock_path(folder, &self.key), || ())?;
         let temporary = eviction::temporary(folder, &self.key)?;
         let (file, temporary) = temporary.into_parts();
-        let mut writer = EntryWriter::new(file, &self.key);
+        let mut writer = EntryWriter::new(file, &self.key)?;
         writer.write_all(bytes)?;
-        let written = writer.finish(&[])?;
-        written.file.sync_all()?;
-        let whole = tempfile::NamedTempFile::from_parts(written.file, temporary);
+        let file = writer.finish(&[])?;
+        file.sync_all()?;
+        let whole = tempfile::NamedTempFile::from_parts(file, temporary);
         whole.persist(&self.path).map_err(|error| error.error)?;
         Ok(())
     }

@@ -194,7 +194,7 @@ fn table(rows: &[Row]) -> Result<()> {
         "component",
         "program",
         "target",
-        "plan MiB",
+        "file MiB",
         "seconds",
         "weights"
     );
@@ -203,7 +203,7 @@ fn table(rows: &[Row]) -> Result<()> {
             format!("{:.1}", took.as_secs_f64())
         });
         say!(
-            "{:15} {:8} {:6} {:9.1} {:>8} {:8}",
+            "{:15} {:8} {:6} {:9.2} {:>8} {:8}",
             record.component,
             record.program,
             record.target,

@@ -45,7 +45,7 @@ pub(crate) struct PlanRecord {
     pub(crate) library: String,
     /// The file's name in the folder.
     pub(crate) file: String,
-    /// The plan's bytes.
+    /// The file's size.
     pub(crate) bytes: u64,
     /// How many named weights must be set before it runs.
     pub(crate) weights: usize,
