@@ -199,7 +199,7 @@ impl Loops {
         let (input, output) = (&product.input, &product.output);
         let weight = product.weight_by_columns()?;
         let rank = output.axes.len();
-        let batch = &output.shape()[..rank.checked_sub(2).unwrap_or_default()];
+        let batch = &output.shape()[..rank.saturating_sub(2)];
         if rank == 0 || input.axes.is_empty() || (!product.is_linear && rank < 2) {
             return None;
         }

@@ -42,8 +42,7 @@ impl Library {
     /// # Errors
     /// [`tintype_device::Error::Unavailable`] where there is no library or a too old one.
     pub(super) fn open(device: &Device) -> Result<Self> {
-        // SAFETY: loading the library runs its initializers, which is what it is for.
-        if !unsafe { sys::is_culib_present() } {
+        if !is_present() {
             return Err(unavailable("there is no libcublasLt.so"));
         }
         check_symbols()?;
@@ -116,6 +115,12 @@ pub(super) fn check(action: &'static str, status: sys::cublasStatus_t) -> Outcom
     Err(Failure { action, status })
 }
 
+/// Whether there is a library to load.
+pub(super) fn is_present() -> bool {
+    // SAFETY: loading the library runs its initializers, which is what it is for.
+    unsafe { sys::is_culib_present() }
+}
+
 fn check_symbols() -> Result<()> {
     // SAFETY: the library was found just now, so this does not panic.
     let library = unsafe { sys::culib() };
@@ -171,6 +176,17 @@ mod tests {
         assert_eq!(Version(130_100).to_string(), "13.1.0");
         assert_eq!(Version(120_803).to_string(), "12.8.3");
         assert!(Version(111_103) < OLDEST);
+    }
+
+    #[test]
+    fn a_library_that_is_here_has_all_symbols() {
+        if is_present() {
+            check_symbols().unwrap();
+            // SAFETY: the symbol is there.
+            let version = Version(unsafe { sys::cublasLtGetVersion() });
+            assert!(version >= OLDEST, "{version}");
+            println!("cuBLASLt {version}");
+        }
     }
 
     #[test]

@@ -23,6 +23,8 @@ mod choices;
 mod descriptors;
 pub(crate) mod layout;
 mod library;
+#[cfg(test)]
+mod on_device;
 mod prepared;
 #[cfg(test)]
 mod reference;

@@ -74,6 +74,12 @@ impl PreparedProduct {
         &self.layout
     }
 
+    /// What was chosen.
+    #[cfg(test)]
+    pub(super) fn algorithm(&self) -> &Algorithm {
+        &self.algorithm
+    }
+
     /// The addresses of the operands' first elements, if they are multiples of what was said.
     fn addresses(&self, addresses: &Addresses<'_>) -> Result<[u64; 3]> {
         let mut found = [0; 3];

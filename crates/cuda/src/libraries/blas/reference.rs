@@ -7,7 +7,7 @@ use super::layout::{Matrix, ProductLayout};
 use crate::{Axis, Place, Product, View};
 
 /// Numbers from a seed, as many as are asked for.
-struct Numbers(u64);
+pub(super) struct Numbers(pub(super) u64);
 
 impl Numbers {
     fn next(&mut self) -> u64 {
@@ -50,7 +50,7 @@ impl Numbers {
     }
 
     /// A product with batch axes that either operand may lack, have once, or repeat.
-    fn product(&mut self) -> Product {
+    pub(super) fn product(&mut self) -> Product {
         let [m, n, k] = [0; 3].map(|_| 1 + self.below(4));
         let is_linear = self.below(2) == 0;
         let batch: Vec<usize> = (0..self.below(4)).map(|_| 1 + self.below(3)).collect();
@@ -120,7 +120,7 @@ fn at(view: &View, index: &[usize]) -> usize {
 }
 
 /// The product by its views, row-major.
-fn expected(product: &Product, memory: &[Vec<f32>; 4]) -> Vec<f32> {
+pub(super) fn expected(product: &Product, memory: &[Vec<f32>; 4]) -> Vec<f32> {
     let shape = product.output.shape();
     let rank = shape.len();
     let inner = product.input.shape()[rank_of(&product.input) - 1];
@@ -208,7 +208,7 @@ fn place(matrix: &Matrix, row: usize, column: usize) -> usize {
     row + column * matrix.leading
 }
 
-fn memory(product: &Product, numbers: &mut Numbers) -> [Vec<f32>; 4] {
+pub(super) fn memory(product: &Product, numbers: &mut Numbers) -> [Vec<f32>; 4] {
     [
         numbers.values(extent(&product.input)),
         numbers.values(extent(&product.weight)),
@@ -262,7 +262,7 @@ fn most_random_products_are_expressed() {
 }
 
 /// `[rows, k] · [n, k]ᵀ` in bf16, as a part of rows of `width` elements from `start`.
-fn linear(rows: usize, n: usize, k: usize, start: usize, width: usize) -> Product {
+pub(super) fn linear(rows: usize, n: usize, k: usize, start: usize, width: usize) -> Product {
     let whole = |place, shape: &[usize]| View::contiguous(Place::Buffer(place), DType::BF16, shape);
     Product {
         input: whole(0, &[1, rows, k]),
