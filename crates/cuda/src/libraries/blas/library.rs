@@ -1,14 +1,18 @@
 //! libcublasLt: whether it is here, its version, and a handle.
 //!
 //! cudarc loads it when it is used first, and panics if it or a symbol is missing; so both are
-//! looked for beforehand.
+//! looked for beforehand. cudarc asks the system's loader by name alone, which also finds what a
+//! process has loaded already: so a library that lies elsewhere is loaded here by its path.
 
 use std::ffi::c_void;
 use std::fmt;
+use std::path::Path;
+use std::sync::OnceLock;
 
 use cudarc::cublaslt::sys;
 use tintype_device::{Device, Error as DeviceError};
 
+use super::search;
 use crate::{Error, Result};
 
 /// A version of cuBLASLt.
@@ -115,10 +119,32 @@ pub(super) fn check(action: &'static str, status: sys::cublasStatus_t) -> Outcom
     Err(Failure { action, status })
 }
 
-/// Whether there is a library to load.
+/// Whether there is a library to load, in the places that the system knows or those of
+/// [`search::candidates`].
 pub(super) fn is_present() -> bool {
+    static IS_PRESENT: OnceLock<bool> = OnceLock::new();
     // SAFETY: loading the library runs its initializers, which is what it is for.
-    unsafe { sys::is_culib_present() }
+    let is_known = || unsafe { sys::is_culib_present() };
+    *IS_PRESENT.get_or_init(|| {
+        let variable = |name: &str| std::env::var(name).ok();
+        is_known() || (search::candidates(&variable).iter().any(|path| load(path)) && is_known())
+    })
+}
+
+/// Loads a library for as long as the process lives.
+fn load(path: &Path) -> bool {
+    // SAFETY: as above; it is cuBLASLt by its name.
+    match unsafe { libloading::Library::new(path) } {
+        Ok(library) => {
+            // It may have threads of its own.
+            std::mem::forget(library);
+            true
+        }
+        Err(error) => {
+            tracing::info!("{}: {error}", path.display());
+            false
+        }
+    }
 }
 
 fn check_symbols() -> Result<()> {

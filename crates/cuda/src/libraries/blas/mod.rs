@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `layout` | what a product is to cuBLASLt; pure |
 //! | `survey` | which products of a plan have a layout; pure |
-//! | `library` | the library and a handle of it |
+//! | `search`, `library` | where the library lies; a handle of it |
 //! | `descriptors` | its descriptors, and its functions on them |
 //! | `tuner` | times algorithms |
 //! | `choices` | the fastest, on disk |
@@ -28,6 +28,7 @@ mod on_device;
 mod prepared;
 #[cfg(test)]
 mod reference;
+mod search;
 pub(crate) mod survey;
 mod tuner;
 
