@@ -94,7 +94,10 @@ impl Form {
             }
         }
         if capability < 80 {
-            return Err(format!("a GPU of compute capability {}", f64::from(capability) / 10.0));
+            return Err(format!(
+                "a GPU of compute capability {}",
+                f64::from(capability) / 10.0
+            ));
         }
         let mut paths = Vec::new();
         if version >= UNIFIED && !self.has_bias && !self.is_causal {
@@ -275,13 +278,23 @@ fn masked(graph: &mut GraphDescription, scores: TensorId) -> TensorId {
     let (row, column) = (position(2), position(3));
     let is_seen = graph.pointwise(Function::AtLeast, &[row, column], DType::Bool, DType::Bool);
     let unseen = graph.tensor(Tensor::scalar(f32::NEG_INFINITY, 4));
-    graph.pointwise(Function::Select, &[scores, unseen, is_seen], DType::F32, DType::F32)
+    graph.pointwise(
+        Function::Select,
+        &[scores, unseen, is_seen],
+        DType::F32,
+        DType::F32,
+    )
 }
 
 /// The softmax of rows of f32, rounded to `dtype`.
 fn softmax(graph: &mut GraphDescription, scores: TensorId, dtype: DType) -> TensorId {
     let greatest = graph.reduce_rows(Reduction::Max, scores);
-    let below = graph.pointwise(Function::Subtract, &[scores, greatest], DType::F32, DType::F32);
+    let below = graph.pointwise(
+        Function::Subtract,
+        &[scores, greatest],
+        DType::F32,
+        DType::F32,
+    );
     let power = graph.pointwise(Function::Exp, &[below], DType::F32, DType::F32);
     let sum = graph.reduce_rows(Reduction::Sum, power);
     graph.pointwise(Function::Divide, &[power, sum], dtype, DType::F32)

@@ -283,8 +283,14 @@ impl Builder<'_> {
             .finalized()?;
         let operation = self
             .new(Kind::CUDNN_BACKEND_OPERATION_REDUCTION_DESCRIPTOR)?
-            .with_descriptor(Name::CUDNN_ATTR_OPERATION_REDUCTION_XDESC, self.tensor(input))?
-            .with_descriptor(Name::CUDNN_ATTR_OPERATION_REDUCTION_YDESC, self.tensor(output))?
+            .with_descriptor(
+                Name::CUDNN_ATTR_OPERATION_REDUCTION_XDESC,
+                self.tensor(input),
+            )?
+            .with_descriptor(
+                Name::CUDNN_ATTR_OPERATION_REDUCTION_YDESC,
+                self.tensor(output),
+            )?
             .with_descriptor(Name::CUDNN_ATTR_OPERATION_REDUCTION_DESC, &setting)?
             .finalized()?;
         self.settings.push(setting);

@@ -85,8 +85,8 @@ impl Choices {
         let text = serde_json::to_string_pretty(&entry)?;
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let temporary = path.with_extension(format!("{}-{number}.tmp", std::process::id()));
-        let written = std::fs::write(&temporary, text)
-            .and_then(|()| std::fs::rename(&temporary, path));
+        let written =
+            std::fs::write(&temporary, text).and_then(|()| std::fs::rename(&temporary, path));
         if written.is_err() {
             // What is half written would stay for ever.
             let _ = std::fs::remove_file(&temporary);
@@ -173,7 +173,10 @@ mod tests {
         let plain = key("H100", version, &of(&view));
         assert_ne!(key("H200", version, &of(&view)), plain);
         assert_ne!(key("H100", Version(91_500), &of(&view)), plain);
-        assert_ne!(key("H100", version, &of(&view.transpose(&[1, 0, 2]))), plain);
+        assert_ne!(
+            key("H100", version, &of(&view.transpose(&[1, 0, 2]))),
+            plain
+        );
         let half = View {
             dtype: DType::F16,
             ..view.clone()

@@ -70,9 +70,10 @@ impl Advice {
 
 /// Whether f32 is read from or written to memory, so that tensor cores would round it.
 pub(super) fn is_of_f32(description: &GraphDescription) -> bool {
-    description.tensors.iter().any(|tensor| {
-        matches!(tensor.store, Store::Memory { .. }) && tensor.dtype == DType::F32
-    })
+    description
+        .tensors
+        .iter()
+        .any(|tensor| matches!(tensor.store, Store::Memory { .. }) && tensor.dtype == DType::F32)
 }
 
 /// Whether an engine with these notes computes what the dtypes promise.
@@ -100,7 +101,9 @@ fn is_allowed(numerical: &[u32], behavior: &[u32], is_of_f32: bool) -> bool {
     let has = |note: &Note| numerical.contains(&(*note as u32));
     !never.iter().any(has)
         && !(is_of_f32 && not_of_f32.iter().any(has))
-        && !strange.iter().any(|note| behavior.contains(&(*note as u32)))
+        && !strange
+            .iter()
+            .any(|note| behavior.contains(&(*note as u32)))
 }
 
 /// The allowed engines that the library advises, the best first.
@@ -169,7 +172,10 @@ impl Configuration {
         handle: RawHandle,
     ) -> Attempt<ExecutionPlan> {
         let descriptor = Descriptor::new(library, Kind::CUDNN_BACKEND_EXECUTION_PLAN_DESCRIPTOR)?
-            .with_descriptor(Name::CUDNN_ATTR_EXECUTION_PLAN_ENGINE_CONFIG, &self.descriptor)?
+            .with_descriptor(
+                Name::CUDNN_ATTR_EXECUTION_PLAN_ENGINE_CONFIG,
+                &self.descriptor,
+            )?
             .with_handle(Name::CUDNN_ATTR_EXECUTION_PLAN_HANDLE, handle)?
             .finalized()?;
         let workspace = descriptor.integer(Name::CUDNN_ATTR_EXECUTION_PLAN_WORKSPACE_SIZE)?;

@@ -60,7 +60,12 @@ fn check(call: &Convolution) -> Result<(), String> {
         }
         check_elements(name, view, dtype)?;
     }
-    if call.output.axes.iter().any(|axis| axis.size > 1 && axis.stride == 0) {
+    if call
+        .output
+        .axes
+        .iter()
+        .any(|axis| axis.size > 1 && axis.stride == 0)
+    {
         return Err(format!("output {} repeats", call.output));
     }
     check_sizes(call)?;

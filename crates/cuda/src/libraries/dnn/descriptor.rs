@@ -151,7 +151,11 @@ impl Descriptor {
         };
         self.library.check(status, || format!("reading {name:?}"))?;
         let found = usize::try_from(found).unwrap_or(0);
-        Ok(if values.is_empty() { found } else { found.min(values.len()) })
+        Ok(if values.is_empty() {
+            found
+        } else {
+            found.min(values.len())
+        })
     }
 }
 

@@ -143,7 +143,13 @@ impl Tensor {
             strides: view
                 .axes
                 .iter()
-                .map(|axis| if repeats(axis) { whole } else { axis.stride as i64 })
+                .map(|axis| {
+                    if repeats(axis) {
+                        whole
+                    } else {
+                        axis.stride as i64
+                    }
+                })
                 .collect(),
             dtype: view.dtype,
             store: Store::Memory {
@@ -189,7 +195,9 @@ impl Tensor {
     /// Elements from the first to one past the last.
     pub(super) fn span(&self) -> usize {
         let axes = self.dims.iter().zip(&self.strides);
-        let last: i64 = axes.map(|(&size, &stride)| (size - 1).max(0) * stride).sum();
+        let last: i64 = axes
+            .map(|(&size, &stride)| (size - 1).max(0) * stride)
+            .sum();
         usize::try_from(last).unwrap_or(0) + 1
     }
 }
@@ -316,7 +324,9 @@ impl fmt::Display for Operation {
                 math,
             } => {
                 write!(f, "{output} = {function:?} in {math}")?;
-                operands.iter().try_for_each(|operand| write!(f, " {operand}"))
+                operands
+                    .iter()
+                    .try_for_each(|operand| write!(f, " {operand}"))
             }
             Self::Reduce {
                 reduction,
@@ -368,7 +378,10 @@ mod tests {
         let row = View::contiguous(Place::Buffer(0), DType::BF16, &[64]);
         for (start, alignment) in [(0, 16), (8, 16), (4, 8), (2, 4), (1, 2), (24, 16)] {
             let part = Tensor::of_view(&row.slice(0, start, 32));
-            let Store::Memory { alignment: found, .. } = part.store else {
+            let Store::Memory {
+                alignment: found, ..
+            } = part.store
+            else {
                 panic!("a view is memory");
             };
             assert_eq!(found, alignment, "offset {start}");

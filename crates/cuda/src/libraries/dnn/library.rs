@@ -25,7 +25,13 @@ pub(crate) struct Version(pub(crate) usize);
 impl std::fmt::Display for Version {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self(number) = *self;
-        write!(f, "{}.{}.{}", number / 10_000, number / 100 % 100, number % 100)
+        write!(
+            f,
+            "{}.{}.{}",
+            number / 10_000,
+            number / 100 % 100,
+            number % 100
+        )
     }
 }
 
@@ -123,10 +129,11 @@ impl Library {
     fn open(path: &Path) -> Result<Self, String> {
         // SAFETY: loading runs the library's initializers; it is cuDNN by its name, or what
         // the user named.
-        let library =
-            unsafe { libloading::Library::new(path) }.map_err(|error| error.to_string())?;
+        let library = unsafe { libloading::Library::new(path) }
+            .map_err(|error| format!("{}: {}", path.display(), whole_text(&error)))?;
         // SAFETY: the signatures are those of cudnn_graph.h and cudnn_version.h.
-        let functions = unsafe { Functions::of(&library) }.map_err(|error| error.to_string())?;
+        let functions = unsafe { Functions::of(&library) }
+            .map_err(|error| format!("{}: {}", path.display(), whole_text(&error)))?;
         // SAFETY: the function takes nothing and reads a constant.
         let version = Version(unsafe { (functions.version)() });
         Ok(Self {
@@ -182,7 +189,10 @@ impl Functions {
             Ok(Self {
                 version: *library.get(b"cudnnGetVersion")?,
                 error_string: *library.get(b"cudnnGetErrorString")?,
-                last_error: library.get(b"cudnnGetLastErrorString").ok().map(|found| *found),
+                last_error: library
+                    .get(b"cudnnGetLastErrorString")
+                    .ok()
+                    .map(|found| *found),
                 create: *library.get(b"cudnnCreate")?,
                 destroy: *library.get(b"cudnnDestroy")?,
                 set_stream: *library.get(b"cudnnSetStream")?,
@@ -195,6 +205,18 @@ impl Functions {
             })
         }
     }
+}
+
+/// An error with what is behind it: the loader's own words are there only.
+fn whole_text(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        source = error.source();
+    }
+    text
 }
 
 /// The statuses from 5000 on.

@@ -47,8 +47,8 @@ pub(crate) use self::attention::{Form, Path, form_of};
 use self::choices::Choices;
 use self::convolution::{Candidate, candidates_of};
 use self::handle::Handle;
-use self::library::{Failure, Library};
 pub(crate) use self::library::Version;
+use self::library::{Failure, Library};
 use self::prepare::Preparation;
 use crate::plan::{AttentionCall, Convolution};
 use crate::run::{Addresses, Prepared};
@@ -152,7 +152,11 @@ impl Dnn {
     ///
     /// # Errors
     /// As [`Self::attention`].
-    pub(crate) fn convolution(&self, step: &str, call: &Convolution) -> Result<PreparedConvolution> {
+    pub(crate) fn convolution(
+        &self,
+        step: &str,
+        call: &Convolution,
+    ) -> Result<PreparedConvolution> {
         let step = named(step, "conv2d", &views_of_convolution(call));
         let candidates = candidates_of(call).map_err(|why| self.refused("conv2d", &step, &why))?;
         // The first rounds least, so the others are not compared with it.
@@ -189,7 +193,9 @@ impl Dnn {
                 message: failure.message.clone(),
             };
         }
-        let texts = failures.iter().map(|(name, failure)| format!("{name}: {failure}"));
+        let texts = failures
+            .iter()
+            .map(|(name, failure)| format!("{name}: {failure}"));
         self.refused(op, &step, &texts.collect::<Vec<_>>().join("; "))
     }
 
@@ -201,7 +207,10 @@ impl Dnn {
 impl PreparedGraphs {
     fn scratch_bytes(&self) -> usize {
         let stages = self.prepared.stages.iter();
-        stages.map(|stage| stage.plan().workspace).max().unwrap_or(0)
+        stages
+            .map(|stage| stage.plan().workspace)
+            .max()
+            .unwrap_or(0)
     }
 
     /// # Safety

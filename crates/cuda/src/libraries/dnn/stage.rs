@@ -117,11 +117,7 @@ impl Stage {
     ///
     /// # Safety
     /// As of [`Prepared::enqueue`](crate::run::Prepared::enqueue); the device is current.
-    pub(super) unsafe fn enqueue(
-        &self,
-        stream: &Stream,
-        addresses: &Addresses<'_>,
-    ) -> Attempt<()> {
+    pub(super) unsafe fn enqueue(&self, stream: &Stream, addresses: &Addresses<'_>) -> Attempt<()> {
         let mut pack = self.pack.lock().unwrap_or_else(PoisonError::into_inner);
         let pack = match &mut *pack {
             Some(pack) if self.is_current(pack, addresses) => pack,
