@@ -10,7 +10,7 @@ use tintype_device::{Device, DeviceBuffer, Stream};
 
 use super::build::OperationGraph;
 use super::choices::{Choice, Choices, key};
-use super::choose::{Advice, ExecutionPlan, Origin, configurations, is_of_f32};
+use super::choose::{again, is_of_f32, no_engine, plans};
 use super::convolution::Candidate;
 use super::graph::{GraphDescription, Store};
 use super::handle::Handle;
@@ -108,14 +108,19 @@ impl Preparation {
             let handle = self.handle.lock();
             Arc::new(OperationGraph::new(library, handle.raw(), description)?)
         };
+        let is_of_f32 = is_of_f32(description);
         let stage = |plan| Stage::new(description, self.handle.clone(), graph.clone(), plan);
         if let Some(choice) = self.known(description) {
-            if let Some(plan) = self.again(&graph, description, choice.engine) {
+            let handle = self.handle.lock();
+            if let Some(plan) = again(library, handle.raw(), &graph, is_of_f32, choice.engine) {
                 return Ok((stage(plan), choice.milliseconds));
             }
             tracing::debug!("the engine that was chosen before is not there any more");
         }
-        let plans = self.plans(&graph, description)?;
+        let plans = {
+            let handle = self.handle.lock();
+            plans(library, handle.raw(), &graph, is_of_f32, self.attempts)?
+        };
         let stages = plans.into_iter().map(stage).collect();
         let (stage, milliseconds) = self.fastest(description, stages)?;
         if let Some(choices) = &self.choices {
@@ -126,58 +131,6 @@ impl Preparation {
             choices.write(&self.key(description), &choice);
         }
         Ok((stage, milliseconds))
-    }
-
-    /// The plan of an engine that was chosen before.
-    fn again(
-        &self,
-        graph: &OperationGraph,
-        description: &GraphDescription,
-        origin: Origin,
-    ) -> Option<ExecutionPlan> {
-        let library = self.handle.library();
-        let handle = self.handle.lock();
-        let found = configurations(library, graph, origin.advice, is_of_f32(description)).ok()?;
-        let same = found.into_iter().find(|found| found.origin == origin)?;
-        same.plan(library, handle.raw()).ok()
-    }
-
-    /// The first engines that can be made ready, at least one.
-    fn plans(
-        &self,
-        graph: &OperationGraph,
-        description: &GraphDescription,
-    ) -> Attempt<Vec<ExecutionPlan>> {
-        let library = self.handle.library();
-        let handle = self.handle.lock();
-        let (mut plans, mut large) = (Vec::new(), Vec::new());
-        let mut last = None;
-        for advice in Advice::ALL {
-            let found = configurations(library, graph, advice, is_of_f32(description));
-            let found = found.unwrap_or_else(|failure| {
-                last = Some(failure);
-                Vec::new()
-            });
-            for configuration in found {
-                match configuration.plan(library, handle.raw()) {
-                    Ok(plan) if plan.workspace > LARGE_WORKSPACE => large.push(plan),
-                    Ok(plan) => plans.push(plan),
-                    Err(failure) => last = Some(failure),
-                }
-                if plans.len() >= self.attempts.max(1) {
-                    return Ok(plans);
-                }
-            }
-            if !plans.is_empty() {
-                return Ok(plans);
-            }
-        }
-        large.sort_by_key(|plan: &ExecutionPlan| plan.workspace);
-        large.truncate(1);
-        if large.is_empty() {
-            return Err(last.unwrap_or_else(no_engine));
-        }
-        Ok(large)
     }
 
     /// Times runs on the device. Without memory for that, the first is taken.
@@ -219,14 +172,6 @@ fn faster(best: Option<Prepared>, other: Prepared) -> Prepared {
     match best {
         Some(best) if time(&best) <= time(&other) => best,
         _ => other,
-    }
-}
-
-fn no_engine() -> Failure {
-    Failure {
-        action: "finding an engine".to_owned(),
-        status: NOT_SUPPORTED,
-        message: "none computes it as exactly as its dtypes".to_owned(),
     }
 }
 
@@ -303,13 +248,9 @@ fn bytes_of(description: &GraphDescription) -> HashMap<Place, usize> {
     bytes
 }
 
-/// Plans with more scratch memory are taken only if there is no other.
-const LARGE_WORKSPACE: usize = 2 << 30;
-
 /// Runs that are timed together.
 const RUNS: usize = 5;
 
-const NOT_SUPPORTED: u32 = 3000;
 const EXECUTION_FAILED: u32 = 5000;
 
 #[cfg(test)]
