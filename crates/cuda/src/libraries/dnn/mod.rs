@@ -41,7 +41,7 @@ mod stage;
 mod tests;
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use tintype_device::{Device, KernelCache, Stream};
 
@@ -121,6 +121,7 @@ impl Dnn {
                 handle: Arc::new(handle),
                 choices: options.folder.map(Choices::new),
                 attempts: options.attempts,
+                plans: Mutex::default(),
             }),
         })
     }

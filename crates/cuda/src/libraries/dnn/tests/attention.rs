@@ -32,7 +32,7 @@ pub(super) fn plain(scale: f32, causal: bool) -> Attention {
 }
 
 /// What the call means, from the views alone.
-fn attention(call: &AttentionCall, memory: &Memory) -> Vec<f64> {
+pub(super) fn attention(call: &AttentionCall, memory: &Memory) -> Vec<f64> {
     let [q, k, v] = call
         .query_key_value
         .each_ref()

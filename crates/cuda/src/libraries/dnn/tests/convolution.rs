@@ -10,7 +10,7 @@ use crate::plan::Convolution;
 use crate::{Place, View};
 
 /// `[b, c, h, w]` in the order `[b, h, w, c]`.
-fn channels_last(place: Place, dtype: DType, [b, c, h, w]: [usize; 4]) -> View {
+pub(super) fn channels_last(place: Place, dtype: DType, [b, c, h, w]: [usize; 4]) -> View {
     View::contiguous(place, dtype, &[b, h, w, c]).transpose(&[0, 3, 1, 2])
 }
 
@@ -37,7 +37,7 @@ pub(super) fn convolution(is_last: bool, has_bias: bool, groups: usize) -> Convo
 }
 
 /// What the call means, from the views alone.
-fn convolved(call: &Convolution, memory: &Memory) -> Vec<f64> {
+pub(super) fn convolved(call: &Convolution, memory: &Memory) -> Vec<f64> {
     let [x, w] = [&call.input, &call.weight].map(|view| elements(view, memory));
     let bias = call.bias.as_ref().map(|bias| elements(bias, memory));
     let [xs, ws, ys] = [&call.input, &call.weight, &call.output].map(View::shape);

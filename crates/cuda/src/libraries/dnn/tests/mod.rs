@@ -3,6 +3,7 @@
 
 mod attention;
 mod convolution;
+mod device;
 mod library;
 mod models;
 
