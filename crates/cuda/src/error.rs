@@ -1,4 +1,4 @@
-//! What can go wrong with planning, generating code, and running it.
+//! What can go wrong with planning, generating code and running it.
 //!
 //! ```
 //! use tintype_cuda::Error;
@@ -7,7 +7,7 @@
 //! assert_eq!(error.to_string(), "conv2d cannot be planned: groups of 3");
 //! ```
 
-/// What can go wrong with planning, generating code, and running it.
+/// What can go wrong with planning, generating code and running it.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -36,6 +36,16 @@ pub enum Error {
         /// What was being done.
         action: &'static str,
         /// The library's name of the failure, or what was expected and found.
+        message: String,
+    },
+    /// cuDNN failed at something that it had agreed to do.
+    #[error("{step}: cuDNN: {action} failed: {message}")]
+    Dnn {
+        /// The step, with its shapes.
+        step: String,
+        /// What was being done.
+        action: String,
+        /// The library's name of the failure, and what else it said.
         message: String,
     },
 }
