@@ -44,12 +44,17 @@ pub struct Generated {
     pub blocks: usize,
     /// Threads of each.
     pub threads: usize,
+    /// Dynamic shared memory of a block in bytes.
+    pub shared_bytes: usize,
+    /// Scratch memory that its step needs, in bytes.
+    pub scratch_bytes: usize,
     /// What the kernel is given, in order.
     pub arguments: Vec<KernelArgument>,
 }
 
-/// An argument of a generated kernel.
+/// An argument of a kernel.
 #[derive(Debug, Clone, Copy, PartialEq)]
+#[non_exhaustive]
 pub enum KernelArgument {
     /// An address: so many bytes into a place.
     Address {
@@ -60,6 +65,11 @@ pub enum KernelArgument {
     },
     /// The scale of a result.
     Scale(f32),
+    /// An address: so many bytes into the scratch memory of the step.
+    Scratch {
+        /// The offset in bytes.
+        bytes: usize,
+    },
 }
 
 /// Writes the kernel of an expression.
@@ -90,6 +100,8 @@ pub fn generate(expression: &Expression, name: &str) -> Result<Generated> {
         name: name.to_owned(),
         blocks: schedule.blocks,
         threads: schedule.threads,
+        shared_bytes: 0,
+        scratch_bytes: 0,
         arguments,
     })
 }
@@ -128,4 +140,5 @@ fn arguments(expression: &Expression) -> Vec<KernelArgument> {
     arguments
 }
 
-const FUNCTIONS: &str = include_str!("../../kernels/functions.cu");
+/// What generated and other kernels call, after the element types.
+pub(crate) const FUNCTIONS: &str = include_str!("../../kernels/functions.cu");
