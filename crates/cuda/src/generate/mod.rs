@@ -3,8 +3,8 @@
 //! Sizes and strides are numbers in the text, so divisions by them are cheap and packs are known
 //! to be aligned; offsets are in the pointers, so that the blocks of a model share one kernel.
 //!
-//! A row is one block's at most: rows of millions of elements, of which there are few, run on few
-//! multiprocessors.
+//! A row is one block's at most: rows of millions of elements, of which there are few, become
+//! several kernels by [`generate_split`].
 //!
 //! ```
 //! use tintype_cuda::{Plan, Work, generate};
@@ -23,11 +23,13 @@ mod arithmetic;
 mod expression;
 mod schedule;
 mod source;
+mod split;
 
 use tintype_device::{ELEMENT_TYPES, Source};
 use tintype_tensor::DType;
 
 pub use expression::{Expression, Instruction, Store};
+pub use split::generate_split;
 
 use self::schedule::{Schedule, join_axes};
 use self::source::Writer;
