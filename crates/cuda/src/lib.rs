@@ -14,6 +14,7 @@
 //! | `plan::reuse`, `plan::workspace` | memory shared by lifetimes, results written over operands |
 //! | `plan::listing` | the plan as text |
 //! | `generate` | CUDA C++ of a group |
+//! | `kernels` | kernels of our own for all other steps, and loading kernels |
 //!
 //! What it is not yet: a backend. Nothing here calls a library or launches a kernel.
 //!
@@ -36,7 +37,10 @@ mod plan;
 mod run;
 
 pub use error::Error;
-pub use generate::{Expression, Generated, Instruction, KernelArgument, Store, generate};
+pub use generate::{
+    Expression, Generated, Instruction, KernelArgument, Store, generate, generate_split,
+};
+pub use kernels::{Machine, own_kernels};
 pub use plan::{
     ALIGNMENT, AttentionCall, Axis, Convolution, Index, Lifetime, Matrices, Place, Plan, Product,
     Step, View, Work, Workspace, pattern_of,
