@@ -35,6 +35,7 @@ mod libraries;
 mod plan;
 mod run;
 
+pub use backend::{CudaBackend, CudaOptions, capabilities};
 pub use error::Error;
 pub use generate::{Expression, Generated, Instruction, KernelArgument, Store, generate};
 pub use plan::{
