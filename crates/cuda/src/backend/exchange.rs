@@ -126,7 +126,11 @@ impl<M: Machine> Exchange<M> {
             return Err(self.too_little(what, sources.new.bytes(names), room));
         }
         let groups = sources.new.groups(names, room);
-        tracing::debug!("`{}`: weights change in {} groups", self.graph, groups.len());
+        tracing::debug!(
+            "`{}`: weights change in {} groups",
+            self.graph,
+            groups.len()
+        );
         for (index, group) in groups.iter().enumerate() {
             let new = self.compute(&sources.new, group);
             let is_written = new.is_ok();
@@ -229,4 +233,4 @@ impl<M: Machine> Current<M> {
 
 /// What else the device's memory is for while weights change: temporary values of the weight
 /// program.
-const RESERVE: usize = 256 << 20;
+pub(super) const RESERVE: usize = 256 << 20;

@@ -65,11 +65,7 @@ impl<C: Compiler> Kernels<C> {
     }
 
     /// Takes the next missing kernel until none is left.
-    fn load_some(
-        &self,
-        missing: &[(blake3::Hash, &Generated)],
-        next: &AtomicUsize,
-    ) -> Result<()> {
+    fn load_some(&self, missing: &[(blake3::Hash, &Generated)], next: &AtomicUsize) -> Result<()> {
         while let Some((key, generated)) = missing.get(next.fetch_add(1, Ordering::Relaxed)) {
             let kernel = self.compiler.compile(generated)?;
             self.lock().insert(*key, kernel);
@@ -139,11 +135,7 @@ impl Maker<Box<dyn Prepared>> for Kernels<GpuCompiler> {
         "generated kernels"
     }
 
-    fn offer(
-        &self,
-        _: &Step,
-        generated: Option<&Generated>,
-    ) -> Result<Offer<Box<dyn Prepared>>> {
+    fn offer(&self, _: &Step, generated: Option<&Generated>) -> Result<Offer<Box<dyn Prepared>>> {
         let Some(generated) = generated else {
             return Ok(Offer::NotMine);
         };

@@ -127,15 +127,13 @@ impl<M: Machine> Lane<M> {
                 }
             }
         }
-        match instance.captures.get(layout) {
-            // SAFETY: the addresses in it are these, by the layout, and memory that stays as above.
-            Some(graph) => unsafe { machine.launch(graph, stream) },
-            None => {
-                enqueue()?;
-                instance.captures.warm();
-                Ok(())
-            }
+        if let Some(graph) = instance.captures.get(layout) {
+            // SAFETY: the addresses in it are these, by the layout, of memory that stays as above.
+            return unsafe { machine.launch(graph, stream) };
         }
+        enqueue()?;
+        instance.captures.warm();
+        Ok(())
     }
 
     fn outputs(
@@ -155,7 +153,11 @@ impl<M: Machine> Lane<M> {
 
     /// Gives the workspace at least so many bytes. Another address ends all that was captured.
     fn make_room(&mut self, bytes: usize) -> Result<()> {
-        if self.workspace.as_ref().is_some_and(|(_, had)| *had >= bytes) {
+        if self
+            .workspace
+            .as_ref()
+            .is_some_and(|(_, had)| *had >= bytes)
+        {
             return Ok(());
         }
         if self.workspace.is_some() {

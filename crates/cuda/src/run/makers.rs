@@ -165,6 +165,9 @@ mod tests {
         let expected = "no way to run exp (f32 i0[8] -> f32 b0[8]): b: too wide";
         assert_eq!(message, expected);
         let message = makers(vec![]).make(&step(), None).unwrap_err().to_string();
-        assert!(message.ends_with("nothing here makes such steps"), "{message}");
+        assert!(
+            message.ends_with("nothing here makes such steps"),
+            "{message}"
+        );
     }
 }

@@ -53,7 +53,9 @@ impl<M: Machine> Program<M> {
         let plan = Plan::new(graph, binding)?;
         let steps = make_steps(machine, &plan)?;
         let (constants, tensors) = constants(&plan)?;
-        let bytes = tensors.iter().map(|(offset, tensor)| offset + tensor.bytes().len());
+        let bytes = tensors
+            .iter()
+            .map(|(offset, tensor)| offset + tensor.bytes().len());
         let constant_memory = machine.allocate(stream, bytes.max().unwrap_or(0))?;
         for (offset, tensor) in tensors {
             let tensor = DeviceTensor::Host(tensor);
@@ -148,7 +150,9 @@ impl<M: Machine> Program<M> {
         match place {
             Place::Input(index) => (bases.inputs)(index),
             Place::Parameter(index) => (bases.weights)(index),
-            Place::Constant(node) => M::address(&self.constant_memory) + self.constants[&node] as u64,
+            Place::Constant(node) => {
+                M::address(&self.constant_memory) + self.constants[&node] as u64
+            }
             Place::Buffer(buffer) => bases.workspace + self.plan.offset(buffer) as u64,
         }
     }
