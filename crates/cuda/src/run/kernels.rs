@@ -13,7 +13,7 @@ use tintype_device::{Argument, Device, Grid, Kernel, KernelCache, Module, Nvrtc,
 
 use super::makers::{Maker, Offer};
 use super::{Addresses, Prepared};
-use crate::{Generated, KernelArgument, Result, Step};
+use crate::{Generated, KernelArgument, Result, Step, Work, generate};
 
 /// Compiles and loads one kernel.
 pub(crate) trait Compiler: Send + Sync {
@@ -135,19 +135,25 @@ impl Maker<Box<dyn Prepared>> for Kernels<GpuCompiler> {
         "generated kernels"
     }
 
-    fn offer(&self, _: &Step, generated: Option<&Generated>) -> Result<Offer<Box<dyn Prepared>>> {
-        let Some(generated) = generated else {
+    fn offer(&self, step: &Step) -> Result<Offer<Box<dyn Prepared>>> {
+        let Work::Kernel(expression) = &step.work else {
             return Ok(Offer::NotMine);
         };
+        let generated = generate(expression, &step.name)?;
         Ok(Offer::Ready(Box::new(Launch {
-            kernel: self.get(generated)?,
-            grid: grid(generated),
-            arguments: generated.arguments.clone(),
+            kernel: self.get(&generated)?,
+            grid: grid(&generated),
+            arguments: generated.arguments,
         })))
     }
 
-    fn expect(&self, kernels: &[&Generated]) -> Result<()> {
-        self.load(kernels)
+    fn expect(&self, steps: &[Step]) -> Result<()> {
+        let generated = steps.iter().filter_map(|step| match &step.work {
+            Work::Kernel(expression) => Some(generate(expression, &step.name)),
+            _ => None,
+        });
+        let generated: Vec<Generated> = generated.collect::<Result<_>>()?;
+        self.load(&generated.iter().collect::<Vec<_>>())
     }
 }
 
@@ -190,7 +196,7 @@ fn resolve(arguments: &[KernelArgument], addresses: &Addresses<'_>) -> Vec<Argum
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Error, Place, Plan, Work, generate};
+    use crate::{Error, Place, Plan};
 
     #[derive(Default)]
     struct Counting(AtomicUsize);

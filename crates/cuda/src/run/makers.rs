@@ -10,21 +10,21 @@
 use std::collections::HashSet;
 use std::sync::{Mutex, PoisonError};
 
-use crate::{Error, Generated, Result, Step, View};
+use crate::{Error, Result, Step, View};
 
 /// Makes steps of some kinds ready.
 pub(crate) trait Maker<P>: Send + Sync {
     /// What log lines call it: `cuBLASLt`.
     fn name(&self) -> &'static str;
 
-    /// Makes a step ready, or says why it cannot. `generated` is there for a generated kernel.
+    /// Makes a step ready, or says why it cannot.
     ///
     /// # Errors
     /// What a library or the device says; the next maker is asked then too.
-    fn offer(&self, step: &Step, generated: Option<&Generated>) -> Result<Offer<P>>;
+    fn offer(&self, step: &Step) -> Result<Offer<P>>;
 
-    /// Makes ready what steps of a program share: all its generated kernels, before any is offered.
-    fn expect(&self, _kernels: &[&Generated]) -> Result<()> {
+    /// Makes ready what the steps of a program share, before any is offered.
+    fn expect(&self, _steps: &[Step]) -> Result<()> {
         Ok(())
     }
 }
@@ -56,20 +56,20 @@ impl<P> Makers<P> {
         }
     }
 
-    /// Says which generated kernels will be wanted.
-    pub(crate) fn expect(&self, kernels: &[&Generated]) -> Result<()> {
-        let mut makers = self.makers.iter();
-        makers.try_for_each(|maker| maker.expect(kernels))
-    }
-
-    /// Makes a step ready.
+    /// Makes all steps of a program ready.
     ///
     /// # Errors
-    /// [`Error::Unmade`] with what each maker said.
-    pub(crate) fn make(&self, step: &Step, generated: Option<&Generated>) -> Result<P> {
+    /// [`Error::Unmade`] with what each maker said of a step; what a maker says of them all.
+    pub(crate) fn make_all(&self, steps: &[Step]) -> Result<Vec<P>> {
+        let mut makers = self.makers.iter();
+        makers.try_for_each(|maker| maker.expect(steps))?;
+        steps.iter().map(|step| self.make(step)).collect()
+    }
+
+    fn make(&self, step: &Step) -> Result<P> {
         let mut reasons: Vec<(&'static str, String)> = Vec::new();
         for maker in &self.makers {
-            match maker.offer(step, generated) {
+            match maker.offer(step) {
                 Ok(Offer::Ready(prepared)) => {
                     self.tell(step, &reasons, maker.name());
                     return Ok(prepared);
@@ -127,7 +127,7 @@ mod tests {
             self.0
         }
 
-        fn offer(&self, _: &Step, _: Option<&Generated>) -> Result<Offer<&'static str>> {
+        fn offer(&self, _: &Step) -> Result<Offer<&'static str>> {
             (self.1)()
         }
     }
@@ -153,7 +153,7 @@ mod tests {
             Fixed("d", || Ok(Offer::Ready("d"))),
             Fixed("e", || Ok(Offer::Ready("e"))),
         ]);
-        assert_eq!(all.make(&step(), None).unwrap(), "d");
+        assert_eq!(all.make(&step()).unwrap(), "d");
         let told = all.told.lock().unwrap();
         assert_eq!(*told, HashSet::from([("kernel", "b"), ("kernel", "c")]));
     }
@@ -161,10 +161,10 @@ mod tests {
     #[test]
     fn what_nobody_makes_is_an_error_with_all_reasons() {
         let all = makers(vec![Fixed("b", || Ok(Offer::Refused("too wide".into())))]);
-        let message = all.make(&step(), None).unwrap_err().to_string();
+        let message = all.make(&step()).unwrap_err().to_string();
         let expected = "no way to run exp (f32 i0[8] -> f32 b0[8]): b: too wide";
         assert_eq!(message, expected);
-        let message = makers(vec![]).make(&step(), None).unwrap_err().to_string();
+        let message = makers(vec![]).make(&step()).unwrap_err().to_string();
         assert!(
             message.ends_with("nothing here makes such steps"),
             "{message}"

@@ -15,7 +15,7 @@ use tintype_tensor::{DType, Shape, Tensor};
 use super::Addresses;
 use super::machine::Machine;
 use super::makers::describe;
-use crate::{ALIGNMENT, Error, Generated, Place, Plan, Result, View, Work, generate};
+use crate::{ALIGNMENT, Error, Place, Plan, Result, View};
 
 /// A plan whose steps are ready.
 pub(crate) struct Program<M: Machine> {
@@ -51,7 +51,7 @@ impl<M: Machine> Program<M> {
         binding: &Binding,
     ) -> Result<Self> {
         let plan = Plan::new(graph, binding)?;
-        let steps = make_steps(machine, &plan)?;
+        let steps = machine.makers().make_all(&plan.steps)?;
         let (constants, tensors) = constants(&plan)?;
         let bytes = tensors
             .iter()
@@ -173,24 +173,6 @@ impl<M: Machine> Program<M> {
 
 fn offset_bytes(view: &View) -> usize {
     view.offset * view.dtype.bits() / 8
-}
-
-/// Has every step made ready; generated kernels are compiled side by side before.
-fn make_steps<M: Machine>(machine: &M, plan: &Plan) -> Result<Vec<M::Prepared>> {
-    let generated: Vec<Option<Generated>> = plan
-        .steps
-        .iter()
-        .map(|step| match &step.work {
-            Work::Kernel(expression) => generate(expression, &step.name).map(Some),
-            _ => Ok(None),
-        })
-        .collect::<Result<_>>()?;
-    let kernels: Vec<&Generated> = generated.iter().flatten().collect();
-    machine.makers().expect(&kernels)?;
-    let steps = plan.steps.iter().zip(&generated);
-    steps
-        .map(|(step, generated)| machine.makers().make(step, generated.as_ref()))
-        .collect()
 }
 
 /// The constants that a plan reads: offsets by node, and the values.
