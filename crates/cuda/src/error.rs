@@ -41,14 +41,14 @@ pub enum Error {
         /// Why.
         source: Box<Error>,
     },
-    /// The memory of the device does not suffice for weights.
+    /// The memory of the device does not suffice.
     #[error(
         "graph `{graph}` needs {needed} bytes on {device} for {what}, {free} are free; run models in turn (`--low-memory`), or on a GPU with more memory"
     )]
     Memory {
         /// The graph.
         graph: String,
-        /// What for: its weights, or others beside those that a request holds.
+        /// What for: its weights, others beside those that a request holds, or a workspace.
         what: &'static str,
         /// The device.
         device: String,

@@ -1,8 +1,8 @@
-//! The native CUDA backend: what it plans and generates.
+//! The native CUDA backend: what it plans and generates, and how it runs.
 //!
 //! A program becomes a [`Plan`] for given sizes: calls of libraries for products, attention and
 //! convolutions, and generated kernels for everything between them, on one static workspace.
-//! Planning and generating need no GPU and no NVIDIA software.
+//! Planning and generating need no GPU and no NVIDIA software; [`CudaBackend`] runs plans on a GPU.
 //!
 //! | module | holds |
 //! |---|---|
@@ -14,8 +14,8 @@
 //! | `plan::reuse`, `plan::workspace` | memory shared by lifetimes, results written over operands |
 //! | `plan::listing` | the plan as text |
 //! | `generate` | CUDA C++ of a group |
-//!
-//! What it is not yet: a backend. Nothing here calls a library or launches a kernel.
+//! | `run` | plans made ready, memory at fixed addresses, captured graphs |
+//! | `backend` | compiled graphs, refits, sessions |
 //!
 //! ```
 //! use tintype_cuda::Plan;
@@ -35,7 +35,7 @@ mod libraries;
 mod plan;
 mod run;
 
-pub use backend::{CudaBackend, CudaOptions, capabilities};
+pub use backend::{CudaBackend, CudaOptions, MemoryEstimate, capabilities};
 pub use error::Error;
 pub use generate::{Expression, Generated, Instruction, KernelArgument, Store, generate};
 pub use plan::{

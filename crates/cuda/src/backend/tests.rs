@@ -349,6 +349,21 @@ fn memory_is_said_before_loading() {
 }
 
 #[test]
+fn a_workspace_that_does_not_fit_is_said_with_its_graph() {
+    let (host, executable) = on_host(Host::new(LARGE));
+    let weights = parameters(1, 2);
+    executable.refit(&Changes::all(&weights)).unwrap();
+    let mut session = executable.session().unwrap();
+    host.set_total(host.used() + 100);
+    let error = session.prepare(&request(1, 5)).map(|_| ()).unwrap_err();
+    let message = error.to_string();
+    assert!(message.contains("`layers.request` needs"), "{message}");
+    assert!(message.contains("100 are free"), "{message}");
+    host.set_total(LARGE);
+    Run::new(&executable, weights).check(1);
+}
+
+#[test]
 fn where_memory_is_short_weights_come_in_groups() {
     let (host, executable) = on_host(Host::new(LARGE));
     let (old, new) = (parameters(1, 2), parameters(5, 6));

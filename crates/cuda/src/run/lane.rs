@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use tintype_backend::{DeviceTensor, Error as BackendError, Tensors};
+use tintype_device::Error as DeviceError;
 
 use super::captures::{Captures, Next};
 use super::machine::Machine;
@@ -86,7 +87,7 @@ impl<M: Machine> Lane<M> {
         given: Given<'_>,
         weights: &WeightSet<M>,
     ) -> Result<Vec<(String, DeviceTensor)>> {
-        self.make_room(program.workspace_bytes())?;
+        self.make_room(program)?;
         let index = self.instance(program)?;
         self.instances[index].fill(&self.machine, &mut self.stream, given)?;
         let addresses = self.instances[index].weights_at(weights)?;
@@ -151,16 +152,14 @@ impl<M: Machine> Lane<M> {
             .collect()
     }
 
-    /// Gives the workspace at least so many bytes. Another address ends all that was captured.
-    fn make_room(&mut self, bytes: usize) -> Result<()> {
-        if self
-            .workspace
-            .as_ref()
-            .is_some_and(|(_, had)| *had >= bytes)
-        {
+    /// Makes the workspace large enough. Another address ends all that was captured.
+    fn make_room(&mut self, program: &Program<M>) -> Result<()> {
+        let bytes = program.workspace_bytes();
+        let had = self.workspace.as_ref().map(|(_, had)| *had);
+        if had.is_some_and(|had| had >= bytes) {
             return Ok(());
         }
-        if self.workspace.is_some() {
+        if had.is_some() {
             self.machine.synchronize(&self.stream)?;
             for instance in &mut self.instances {
                 instance.captures = Captures::new(!self.machine.has_graphs());
@@ -168,7 +167,8 @@ impl<M: Machine> Lane<M> {
             // First: both may not fit.
             self.workspace = None;
         }
-        let memory = self.machine.allocate(&self.stream, bytes)?;
+        let memory = self.machine.allocate(&self.stream, bytes);
+        let memory = memory.map_err(|error| named(error, program.plan().graph.name()))?;
         self.workspace = Some((memory, bytes));
         Ok(())
     }
@@ -270,6 +270,25 @@ impl<M: Machine> Instance<M> {
             expected: format!("{dtype}{shape}"),
             found: format!("{}{}", tensor.dtype(), tensor.shape()),
         }))
+    }
+}
+
+/// Says of which graph it is that a workspace does not fit.
+fn named(error: Error, graph: &str) -> Error {
+    match error {
+        Error::Device(DeviceError::OutOfMemory {
+            device,
+            needed,
+            free,
+            ..
+        }) => Error::Memory {
+            graph: graph.to_owned(),
+            what: "the workspace of these sizes",
+            device,
+            needed,
+            free,
+        },
+        other => other,
     }
 }
 
