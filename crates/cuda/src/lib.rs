@@ -42,6 +42,7 @@ pub use plan::{
     ALIGNMENT, AttentionCall, Axis, Convolution, Index, Lifetime, Matrices, Place, Plan, Product,
     Step, View, Work, Workspace, pattern_of,
 };
+pub use run::profile::{Profile, ProfileLine};
 
 /// The result of every fallible function of this crate.
 pub type Result<T> = std::result::Result<T, Error>;

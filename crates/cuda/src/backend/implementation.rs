@@ -10,8 +10,8 @@ use tintype_ir::{Evaluator, Op, StagedGraph, verify};
 
 use super::NAME;
 use super::executable::CudaExecutable;
-use crate::Error;
 use crate::run::gpu::{Gpu, GpuOptions};
+use crate::{Error, Profile};
 
 /// What a [`CudaBackend`] works with.
 #[derive(Clone)]
@@ -29,6 +29,8 @@ impl CudaOptions {
                 ordinal: 0,
                 cache: None,
                 graphs: true,
+                checks: false,
+                profile: None,
             },
             evaluator,
         }
@@ -54,6 +56,20 @@ impl CudaOptions {
     #[must_use]
     pub fn without_graphs(mut self) -> Self {
         self.gpu.graphs = false;
+        self
+    }
+
+    /// The same with every step waited for, so that a failure on the device names its step.
+    #[must_use]
+    pub fn with_checks(mut self) -> Self {
+        self.gpu.checks = true;
+        self
+    }
+
+    /// The same with the time of each step added to `profile`; without graphs.
+    #[must_use]
+    pub fn with_profile(mut self, profile: &Profile) -> Self {
+        self.gpu.profile = Some(profile.clone());
         self
     }
 }

@@ -19,7 +19,7 @@ use super::kernels::{GpuCompiler, Kernels};
 use super::machine::{Machine, WeightJob};
 use super::makers::Makers;
 use super::{Addresses, Prepared};
-use crate::Result;
+use crate::{Profile, Result, Step};
 
 /// One GPU.
 pub(crate) struct Gpu {
@@ -29,6 +29,8 @@ pub(crate) struct Gpu {
     /// The runner's, which may be busy.
     weight_stream: Stream,
     has_graphs: bool,
+    checks: bool,
+    profile: Option<Profile>,
 }
 
 /// A stream with pinned buffers for what comes from the host.
@@ -46,6 +48,10 @@ pub(crate) struct GpuOptions {
     pub(crate) cache: Option<PathBuf>,
     /// Whether programs are captured.
     pub(crate) graphs: bool,
+    /// Whether each step is waited for.
+    pub(crate) checks: bool,
+    /// Where the time of each step goes.
+    pub(crate) profile: Option<Profile>,
 }
 
 impl Gpu {
@@ -64,8 +70,10 @@ impl Gpu {
         };
         let kernels = WeightKernels::load(&device, &cache)?;
         let runner = WeightRunner::new(Arc::new(kernels))?;
-        let has_graphs = options.graphs && graph::are_available();
-        if options.graphs && !has_graphs {
+        // What is captured runs as a whole: nothing in it can be waited for or timed.
+        let wants_graphs = options.graphs && !options.checks && options.profile.is_none();
+        let has_graphs = wants_graphs && graph::are_available();
+        if wants_graphs && !has_graphs {
             tracing::info!("the driver has no CUDA graphs: steps are enqueued one by one");
         }
         Ok(Self {
@@ -73,6 +81,8 @@ impl Gpu {
             weight_stream: runner.stream().clone(),
             runner: Mutex::new(runner),
             has_graphs,
+            checks: options.checks,
+            profile: options.profile.clone(),
             device,
         })
     }
@@ -192,12 +202,22 @@ impl Machine for Gpu {
 
     unsafe fn enqueue(
         &self,
+        step: &Step,
         prepared: &Box<dyn Prepared>,
         stream: &GpuStream,
         addresses: &Addresses<'_>,
     ) -> Result<()> {
+        let stream = &stream.stream;
+        let start = self.profile.as_ref().map(|_| stream.record_timed());
         // SAFETY: what the caller promises.
-        unsafe { prepared.enqueue(&stream.stream, addresses) }
+        unsafe { prepared.enqueue(stream, addresses) }?;
+        if let (Some(profile), Some(start)) = (&self.profile, start) {
+            profile.add(step, start?, stream.record_timed()?);
+        }
+        if self.checks {
+            stream.synchronize()?;
+        }
+        Ok(())
     }
 
     fn has_graphs(&self) -> bool {

@@ -250,7 +250,14 @@ impl Machine for Host {
         step.work.reads().len() * 100
     }
 
-    unsafe fn enqueue(&self, step: &Step, (): &(), addresses: &Addresses<'_>) -> Result<()> {
+    unsafe fn enqueue(
+        &self,
+        planned: &Step,
+        step: &Step,
+        (): &(),
+        addresses: &Addresses<'_>,
+    ) -> Result<()> {
+        assert_eq!(planned, step);
         let views = step.work.reads().into_iter().chain(step.work.writes());
         let places = views.flat_map(|view| {
             let index = view.index.map(|index| index.place);

@@ -98,10 +98,11 @@ impl<M: Machine> Lane<M> {
             weights: &|index| addresses[index],
         };
         let launched = self.launch(index, &bases, weights.layout());
+        let outputs = launched.and_then(|()| self.outputs(program, &bases));
         // Also after an error: some steps may be under way.
         let read = self.machine.record(&self.stream);
         let read = read.map(|event| weights.read_by(self.number, event));
-        let outputs = launched.and_then(|()| self.outputs(program, &bases))?;
+        let outputs = outputs?;
         read.map(|()| outputs)
     }
 

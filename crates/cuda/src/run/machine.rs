@@ -21,7 +21,7 @@ use tintype_weights::Parameters;
 
 use super::Addresses;
 use super::makers::Makers;
-use crate::Result;
+use crate::{Result, Step};
 
 /// What programs run on.
 pub(crate) trait Machine: Sized + Send + Sync + 'static {
@@ -90,12 +90,13 @@ pub(crate) trait Machine: Sized + Send + Sync + 'static {
     /// Scratch memory that a step needs.
     fn scratch_bytes(prepared: &Self::Prepared) -> usize;
 
-    /// Enqueues a step.
+    /// Enqueues a step; what it is, is for whoever measures.
     ///
     /// # Safety
     /// As [`Prepared::enqueue`](super::Prepared::enqueue).
     unsafe fn enqueue(
         &self,
+        step: &Step,
         prepared: &Self::Prepared,
         stream: &Self::Stream,
         addresses: &Addresses<'_>,

@@ -11,6 +11,7 @@
 //! | `captures` | when a program is run, captured, replayed |
 //! | `lane` | a stream with a workspace, in which programs run |
 //! | `gpu`, `graph` | the GPU as a machine |
+//! | `profile` | how long each step takes |
 //!
 //! Nothing here knows the traits of backends; that is `backend`'s.
 
@@ -24,6 +25,7 @@ pub(crate) mod lane;
 pub(crate) mod machine;
 pub(crate) mod makers;
 pub(crate) mod prepared;
+pub(crate) mod profile;
 pub(crate) mod program;
 pub(crate) mod weights;
 

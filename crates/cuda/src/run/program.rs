@@ -126,9 +126,10 @@ impl<M: Machine> Program<M> {
             _ => bases.workspace + self.scratch_offset() as u64,
         };
         let addresses = Addresses { of: &of, scratch };
-        for (index, prepared) in self.steps.iter().enumerate() {
+        let steps = self.plan.steps.iter().zip(&self.steps);
+        for (index, (step, prepared)) in steps.enumerate() {
             // SAFETY: places are where the caller promises memory, constants are the program's own.
-            let enqueued = unsafe { machine.enqueue(prepared, stream, &addresses) };
+            let enqueued = unsafe { machine.enqueue(step, prepared, stream, &addresses) };
             enqueued.map_err(|source| self.at_step(index, source))?;
         }
         Ok(())
