@@ -63,6 +63,16 @@ pub enum Error {
     /// What other parts say through the traits of backends.
     #[error(transparent)]
     Backend(#[from] tintype_backend::Error),
+    /// cuBLASLt failed.
+    #[error("{step}: cuBLASLt: {action} failed: {message}")]
+    Blas {
+        /// The step, with its sizes and dtypes.
+        step: String,
+        /// What was being done.
+        action: &'static str,
+        /// The library's name of the failure, or what was expected and found.
+        message: String,
+    },
 }
 
 impl Error {
