@@ -71,6 +71,14 @@ pub enum Error {
         /// What was being done.
         action: &'static str,
         /// The library's name of the failure, or what was expected and found.
+    /// cuDNN failed at something that it had agreed to do.
+    #[error("{step}: cuDNN: {action} failed: {message}")]
+    Dnn {
+        /// The step, with its shapes.
+        step: String,
+        /// What was being done.
+        action: String,
+        /// The library's name of the failure, and what else it said.
         message: String,
     },
 }

@@ -1,0 +1,225 @@
+//! Which engine of cuDNN computes a graph: the library's advice, without the engines that
+//! compute with less than the dtypes promise.
+//!
+//! An engine that rounds f32 to something shorter (TF32 among them), adds up in less than f32,
+//! or gives another result every time is never taken; for f32 neither are tensor cores, Fourier
+//! transforms and Winograd's scheme.
+
+use cudarc::cudnn::sys::cudnnBackendBehaviorNote_t as Behavior;
+use cudarc::cudnn::sys::cudnnBackendHeurMode_t as RawAdvice;
+use cudarc::cudnn::sys::cudnnBackendNumericalNote_t as Note;
+use serde::{Deserialize, Serialize};
+use tintype_tensor::DType;
+
+use super::build::OperationGraph;
+use super::descriptor::{Descriptor, Kind, Name, Type};
+use super::graph::{GraphDescription, Store};
+use super::library::{Attempt, Library, RawHandle};
+
+/// How the library is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Advice {
+    /// By a fast rule.
+    Quick,
+    /// By a better and slower one.
+    Thorough,
+    /// What works though it may be slow.
+    Fallback,
+}
+
+/// Which engine, as it can be found again with the same library, GPU and graph.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Origin {
+    pub(super) advice: Advice,
+    /// The place in the library's list.
+    pub(super) position: usize,
+    /// The library's number of the engine.
+    pub(super) engine: i64,
+}
+
+/// An engine with its settings.
+#[derive(Debug)]
+pub(super) struct Configuration {
+    pub(super) origin: Origin,
+    descriptor: Descriptor,
+    _engine: Descriptor,
+}
+
+/// A configuration that the library has made ready: kernels are compiled.
+#[derive(Debug)]
+pub(super) struct ExecutionPlan {
+    pub(super) descriptor: Descriptor,
+    /// Scratch memory in bytes.
+    pub(super) workspace: usize,
+    pub(super) origin: Origin,
+    _configuration: Configuration,
+}
+
+impl Advice {
+    pub(super) const ALL: [Self; 3] = [Self::Quick, Self::Thorough, Self::Fallback];
+
+    fn raw(self) -> RawAdvice {
+        match self {
+            Self::Quick => RawAdvice::CUDNN_HEUR_MODE_A,
+            Self::Thorough => RawAdvice::CUDNN_HEUR_MODE_B,
+            Self::Fallback => RawAdvice::CUDNN_HEUR_MODE_FALLBACK,
+        }
+    }
+}
+
+/// Whether f32 is read from or written to memory, so that tensor cores would round it.
+pub(super) fn is_of_f32(description: &GraphDescription) -> bool {
+    description
+        .tensors
+        .iter()
+        .any(|tensor| matches!(tensor.store, Store::Memory { .. }) && tensor.dtype == DType::F32)
+}
+
+/// Whether an engine with these notes computes what the dtypes promise.
+fn is_allowed(numerical: &[u32], behavior: &[u32], is_of_f32: bool) -> bool {
+    let never = [
+        Note::CUDNN_NUMERICAL_NOTE_DOWN_CONVERT_INPUTS,
+        Note::CUDNN_NUMERICAL_NOTE_REDUCED_PRECISION_REDUCTION,
+        Note::CUDNN_NUMERICAL_NOTE_NONDETERMINISTIC,
+        Note::CUDNN_NUMERICAL_NOTE_WINOGRAD_TILE_6x6,
+        Note::CUDNN_NUMERICAL_NOTE_WINOGRAD_TILE_13x13,
+    ];
+    let not_of_f32 = [
+        Note::CUDNN_NUMERICAL_NOTE_TENSOR_CORE,
+        Note::CUDNN_NUMERICAL_NOTE_FFT,
+        Note::CUDNN_NUMERICAL_NOTE_WINOGRAD,
+        Note::CUDNN_NUMERICAL_NOTE_WINOGRAD_TILE_4x4,
+    ];
+    // The first two want weights in an order of their own; the last calls another library, which
+    // need not be capturable.
+    let strange = [
+        Behavior::CUDNN_BEHAVIOR_NOTE_REQUIRES_FILTER_INT8x32_REORDER,
+        Behavior::CUDNN_BEHAVIOR_NOTE_REQUIRES_BIAS_INT8x32_REORDER,
+        Behavior::CUDNN_BEHAVIOR_NOTE_CUBLASLT_DEPENDENCY,
+    ];
+    let has = |note: &Note| numerical.contains(&(*note as u32));
+    !never.iter().any(has)
+        && !(is_of_f32 && not_of_f32.iter().any(has))
+        && !strange
+            .iter()
+            .any(|note| behavior.contains(&(*note as u32)))
+}
+
+/// The allowed engines that the library advises, the best first.
+pub(super) fn configurations(
+    library: &'static Library,
+    graph: &OperationGraph,
+    advice: Advice,
+    is_of_f32: bool,
+) -> Attempt<Vec<Configuration>> {
+    let heuristic = Descriptor::new(library, Kind::CUDNN_BACKEND_ENGINEHEUR_DESCRIPTOR)?
+        .with_descriptor(Name::CUDNN_ATTR_ENGINEHEUR_OPERATION_GRAPH, &graph.graph)?
+        .with_choice(
+            Name::CUDNN_ATTR_ENGINEHEUR_MODE,
+            Type::CUDNN_TYPE_HEUR_MODE,
+            advice.raw() as u32,
+        )?
+        .finalized()?;
+    let count = heuristic.count(Name::CUDNN_ATTR_ENGINEHEUR_RESULTS)?;
+    let empty = || Descriptor::new(library, Kind::CUDNN_BACKEND_ENGINECFG_DESCRIPTOR);
+    let mut found = (0..count).map(|_| empty()).collect::<Attempt<Vec<_>>>()?;
+    if !found.is_empty() {
+        let filled = heuristic.read_into(Name::CUDNN_ATTR_ENGINEHEUR_RESULTS, &mut found)?;
+        found.truncate(filled);
+    }
+    let mut allowed = Vec::new();
+    for (position, descriptor) in found.into_iter().enumerate() {
+        let engine = engine_of(library, &descriptor)?;
+        let numerical = engine.choices(
+            Name::CUDNN_ATTR_ENGINE_NUMERICAL_NOTE,
+            Type::CUDNN_TYPE_NUMERICAL_NOTE,
+        )?;
+        let behavior = engine.choices(
+            Name::CUDNN_ATTR_ENGINE_BEHAVIOR_NOTE,
+            Type::CUDNN_TYPE_BEHAVIOR_NOTE,
+        )?;
+        if !is_allowed(&numerical, &behavior, is_of_f32) {
+            continue;
+        }
+        allowed.push(Configuration {
+            origin: Origin {
+                advice,
+                position,
+                engine: engine.integer(Name::CUDNN_ATTR_ENGINE_GLOBAL_INDEX)?,
+            },
+            descriptor,
+            _engine: engine,
+        });
+    }
+    Ok(allowed)
+}
+
+fn engine_of(library: &'static Library, configuration: &Descriptor) -> Attempt<Descriptor> {
+    let engine = Descriptor::new(library, Kind::CUDNN_BACKEND_ENGINE_DESCRIPTOR)?;
+    let mut target = [engine];
+    configuration.read_into(Name::CUDNN_ATTR_ENGINECFG_ENGINE, &mut target)?;
+    let [engine] = target;
+    Ok(engine)
+}
+
+impl Configuration {
+    /// Makes it ready, which compiles kernels where the engine has none. The handle is that of
+    /// the device, and nobody else uses it now.
+    pub(super) fn plan(
+        self,
+        library: &'static Library,
+        handle: RawHandle,
+    ) -> Attempt<ExecutionPlan> {
+        let descriptor = Descriptor::new(library, Kind::CUDNN_BACKEND_EXECUTION_PLAN_DESCRIPTOR)?
+            .with_descriptor(
+                Name::CUDNN_ATTR_EXECUTION_PLAN_ENGINE_CONFIG,
+                &self.descriptor,
+            )?
+            .with_handle(Name::CUDNN_ATTR_EXECUTION_PLAN_HANDLE, handle)?
+            .finalized()?;
+        let workspace = descriptor.integer(Name::CUDNN_ATTR_EXECUTION_PLAN_WORKSPACE_SIZE)?;
+        Ok(ExecutionPlan {
+            descriptor,
+            workspace: usize::try_from(workspace).unwrap_or(0),
+            origin: self.origin,
+            _configuration: self,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::libraries::dnn::graph::Tensor;
+    use crate::{Place, View};
+
+    #[test]
+    fn engines_that_round_more_than_the_dtypes_are_not_taken() {
+        let tensor_core = Note::CUDNN_NUMERICAL_NOTE_TENSOR_CORE as u32;
+        let winograd = Note::CUDNN_NUMERICAL_NOTE_WINOGRAD as u32;
+        let shortened = Note::CUDNN_NUMERICAL_NOTE_DOWN_CONVERT_INPUTS as u32;
+        assert!(is_allowed(&[], &[], true));
+        assert!(is_allowed(&[tensor_core], &[], false));
+        assert!(!is_allowed(&[tensor_core], &[], true), "this is TF32");
+        assert!(!is_allowed(&[winograd], &[], true));
+        assert!(!is_allowed(&[shortened], &[], false));
+        let compiled = Behavior::CUDNN_BEHAVIOR_NOTE_RUNTIME_COMPILATION as u32;
+        assert!(is_allowed(&[tensor_core], &[compiled], false));
+        let reordered = Behavior::CUDNN_BEHAVIOR_NOTE_REQUIRES_FILTER_INT8x32_REORDER as u32;
+        assert!(!is_allowed(&[], &[reordered], false));
+        // A newer library's note says nothing against an engine.
+        assert!(is_allowed(&[99], &[99], true));
+    }
+
+    #[test]
+    fn f32_that_is_never_in_memory_does_not_count() {
+        let mut graph = GraphDescription::default();
+        graph.tensor(Tensor::passing(&[4], DType::F32));
+        graph.tensor(Tensor::scalar(1.0, 1));
+        assert!(!is_of_f32(&graph));
+        let view = View::contiguous(Place::Buffer(0), DType::F32, &[4]);
+        graph.tensor(Tensor::of_view(&view));
+        assert!(is_of_f32(&graph));
+    }
+}

@@ -1,0 +1,204 @@
+//! One graph of cuDNN, ready to be enqueued.
+//!
+//! What a run needs beside the plan is a *variant pack*: addresses by the tensors' ids. It is
+//! kept from run to run and made again only when an address has changed, so that the runs of a
+//! program on one workspace allocate nothing. Scalars are read from the host while a run is
+//! enqueued, and what is captured in a CUDA graph has their values.
+
+use std::ffi::c_void;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tintype_device::Stream;
+
+use super::build::OperationGraph;
+use super::choose::ExecutionPlan;
+use super::descriptor::{Descriptor, Kind, Name};
+use super::graph::{GraphDescription, Store, TensorId};
+use super::handle::Handle;
+use super::library::Attempt;
+use crate::Place;
+use crate::run::Addresses;
+
+/// A graph with its plan.
+#[derive(Debug)]
+pub(super) struct Stage {
+    // Fields are dropped in order: first what was made last.
+    pack: Mutex<Option<Pack>>,
+    plan: ExecutionPlan,
+    _graph: Arc<OperationGraph>,
+    handle: Arc<Handle>,
+    bindings: Bindings,
+}
+
+/// The tensors that the library is given addresses of.
+#[derive(Debug, Clone, PartialEq)]
+struct Bindings {
+    /// Their ids, first those in memory.
+    ids: Vec<i64>,
+    memory: Vec<Bound>,
+    /// Numbers of the host, at addresses that stay.
+    scalars: Box<[f32]>,
+}
+
+/// Where a tensor lies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Bound {
+    place: Place,
+    offset: usize,
+    bits: usize,
+}
+
+/// Addresses as the library was last told them.
+#[derive(Debug)]
+struct Pack {
+    descriptor: Descriptor,
+    memory: Vec<u64>,
+    scratch: u64,
+}
+
+impl Bindings {
+    fn of(description: &GraphDescription) -> Self {
+        let (mut ids, mut memory) = (Vec::new(), Vec::new());
+        let (mut scalar_ids, mut scalars) = (Vec::new(), Vec::new());
+        for (number, tensor) in description.tensors.iter().enumerate() {
+            let id = TensorId(number).unique();
+            match tensor.store {
+                Store::Memory { place, offset, .. } => {
+                    ids.push(id);
+                    memory.push(Bound {
+                        place,
+                        offset,
+                        bits: tensor.dtype.bits(),
+                    });
+                }
+                Store::Scalar(value) => {
+                    scalar_ids.push(id);
+                    scalars.push(value);
+                }
+                Store::Virtual => {}
+            }
+        }
+        ids.extend(scalar_ids);
+        Self {
+            ids,
+            memory,
+            scalars: scalars.into(),
+        }
+    }
+}
+
+impl Bound {
+    fn address(self, addresses: &Addresses<'_>) -> u64 {
+        addresses.at(self.place, self.offset, self.bits)
+    }
+}
+
+impl Stage {
+    pub(super) fn new(
+        description: &GraphDescription,
+        handle: Arc<Handle>,
+        graph: Arc<OperationGraph>,
+        plan: ExecutionPlan,
+    ) -> Self {
+        Self {
+            pack: Mutex::new(None),
+            plan,
+            _graph: graph,
+            handle,
+            bindings: Bindings::of(description),
+        }
+    }
+
+    pub(super) fn plan(&self) -> &ExecutionPlan {
+        &self.plan
+    }
+
+    /// Enqueues one run.
+    ///
+    /// # Safety
+    /// As of [`Prepared::enqueue`](crate::run::Prepared::enqueue); the device is current.
+    pub(super) unsafe fn enqueue(&self, stream: &Stream, addresses: &Addresses<'_>) -> Attempt<()> {
+        let mut pack = self.pack.lock().unwrap_or_else(PoisonError::into_inner);
+        let pack = match &mut *pack {
+            Some(pack) if self.is_current(pack, addresses) => pack,
+            stale => stale.insert(self.pack(addresses)?),
+        };
+        // SAFETY: the caller vouches for the memory behind the addresses; the pack names an
+        // address for each tensor of the plan that has one, and scalars live as long as it.
+        unsafe {
+            self.handle
+                .execute(stream, &self.plan.descriptor, &pack.descriptor)
+        }
+    }
+
+    fn is_current(&self, pack: &Pack, addresses: &Addresses<'_>) -> bool {
+        let bound = self.bindings.memory.iter().zip(&pack.memory);
+        pack.scratch == addresses.scratch
+            && bound
+                .into_iter()
+                .all(|(bound, &address)| bound.address(addresses) == address)
+    }
+
+    fn pack(&self, addresses: &Addresses<'_>) -> Attempt<Pack> {
+        let bindings = &self.bindings;
+        let memory: Vec<u64> = bindings
+            .memory
+            .iter()
+            .map(|bound| bound.address(addresses))
+            .collect();
+        let on_device = memory.iter().map(|&address| address as *mut c_void);
+        let on_host = bindings
+            .scalars
+            .iter()
+            .map(|scalar| std::ptr::from_ref(scalar).cast_mut().cast());
+        let pointers: Vec<*mut c_void> = on_device.chain(on_host).collect();
+        let scratch = addresses.scratch as *mut c_void;
+        let library = self.handle.library();
+        let descriptor = Descriptor::new(library, Kind::CUDNN_BACKEND_VARIANT_PACK_DESCRIPTOR)?
+            .with_integers(Name::CUDNN_ATTR_VARIANT_PACK_UNIQUE_IDS, &bindings.ids)?
+            .with_pointers(Name::CUDNN_ATTR_VARIANT_PACK_DATA_POINTERS, &pointers)?
+            .with_pointers(Name::CUDNN_ATTR_VARIANT_PACK_WORKSPACE, &[scratch])?
+            .finalized()?;
+        Ok(Pack {
+            descriptor,
+            memory,
+            scratch: addresses.scratch,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tintype_tensor::DType;
+
+    use super::super::graph::Tensor;
+    use super::*;
+    use crate::View;
+
+    #[test]
+    fn every_tensor_with_an_address_is_bound_and_no_other() {
+        let mut graph = GraphDescription::default();
+        let view = View::contiguous(Place::Buffer(2), DType::BF16, &[4, 64]);
+        graph.tensor(Tensor::scalar(0.5, 1));
+        graph.tensor(Tensor::of_view(&view.slice(1, 16, 32)));
+        graph.tensor(Tensor::passing(&[4, 16], DType::F32));
+        graph.tensor(Tensor::of_view(&view));
+        let bindings = Bindings::of(&graph);
+        assert_eq!(bindings.ids, [2, 4, 1]);
+        assert_eq!(*bindings.scalars, [0.5]);
+        let of = |place: Place| match place {
+            Place::Buffer(2) => 0x1000,
+            _ => 0,
+        };
+        let addresses = Addresses {
+            of: &of,
+            scratch: 0,
+        };
+        let found: Vec<u64> = bindings
+            .memory
+            .iter()
+            .map(|bound| bound.address(&addresses))
+            .collect();
+        assert_eq!(found, [0x1020, 0x1000]);
+    }
+}
