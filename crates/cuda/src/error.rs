@@ -71,6 +71,8 @@ pub enum Error {
         /// What was being done.
         action: &'static str,
         /// The library's name of the failure, or what was expected and found.
+        message: String,
+    },
     /// cuDNN failed at something that it had agreed to do.
     #[error("{step}: cuDNN: {action} failed: {message}")]
     Dnn {
@@ -81,9 +83,27 @@ pub enum Error {
         /// The library's name of the failure, and what else it said.
         message: String,
     },
+    /// A kernel that does not compile, load or run.
+    #[error("step `{step}`: kernel `{kernel}`: {source}")]
+    Kernel {
+        /// The step, by its name.
+        step: String,
+        /// The kernel.
+        kernel: String,
+        /// What the compiler or the driver said.
+        source: Box<tintype_device::Error>,
+    },
 }
 
 impl Error {
+    pub(crate) fn kernel(step: &str, kernel: &str, source: tintype_device::Error) -> Self {
+        Self::Kernel {
+            step: step.to_owned(),
+            kernel: kernel.to_owned(),
+            source: Box::new(source),
+        }
+    }
+
     pub(crate) fn unsupported(op: &str, message: impl Into<String>) -> Self {
         Self::Unsupported {
             op: op.to_owned(),

@@ -14,6 +14,8 @@
 //! | `plan::reuse`, `plan::workspace` | memory shared by lifetimes, results written over operands |
 //! | `plan::listing` | the plan as text |
 //! | `generate` | CUDA C++ of a group |
+//! | `kernels` | kernels of our own for all other steps, and loading kernels |
+//! | `libraries` | cuBLASLt and cuDNN |
 //! | `run` | plans made ready, memory at fixed addresses, captured graphs |
 //! | `backend` | compiled graphs, refits, sessions |
 //!
@@ -37,7 +39,10 @@ mod run;
 
 pub use backend::{CudaBackend, CudaOptions, MemoryEstimate, capabilities};
 pub use error::Error;
-pub use generate::{Expression, Generated, Instruction, KernelArgument, Store, generate};
+pub use generate::{
+    Expression, Generated, Instruction, KernelArgument, Store, generate, generate_split,
+};
+pub use kernels::{Machine, own_kernels};
 pub use plan::{
     ALIGNMENT, AttentionCall, Axis, Convolution, Index, Lifetime, Matrices, Place, Plan, Product,
     Step, View, Work, Workspace, pattern_of,

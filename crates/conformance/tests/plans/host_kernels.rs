@@ -41,6 +41,7 @@ pub(crate) fn run(
         calls.push(match argument {
             KernelArgument::Address { place, bytes } => format!("{{{place} + {bytes}}}"),
             KernelArgument::Scale(scale) => format!("{scale:?}f"),
+            other => return Err(format!("no way to give {other:?}").into()),
         });
     }
     writeln!(

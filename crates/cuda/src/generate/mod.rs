@@ -3,8 +3,8 @@
 //! Sizes and strides are numbers in the text, so divisions by them are cheap and packs are known
 //! to be aligned; offsets are in the pointers, so that the blocks of a model share one kernel.
 //!
-//! A row is one block's at most: rows of millions of elements, of which there are few, run on few
-//! multiprocessors.
+//! A row is one block's at most: rows of millions of elements, of which there are few, become
+//! several kernels by [`generate_split`].
 //!
 //! ```
 //! use tintype_cuda::{Plan, Work, generate};
@@ -23,11 +23,13 @@ mod arithmetic;
 mod expression;
 mod schedule;
 mod source;
+mod split;
 
 use tintype_device::{ELEMENT_TYPES, Source};
 use tintype_tensor::DType;
 
 pub use expression::{Expression, Instruction, Store};
+pub use split::generate_split;
 
 use self::schedule::{Schedule, join_axes};
 use self::source::Writer;
@@ -44,12 +46,17 @@ pub struct Generated {
     pub blocks: usize,
     /// Threads of each.
     pub threads: usize,
+    /// Dynamic shared memory of a block in bytes.
+    pub shared_bytes: usize,
+    /// Scratch memory that its step needs, in bytes.
+    pub scratch_bytes: usize,
     /// What the kernel is given, in order.
     pub arguments: Vec<KernelArgument>,
 }
 
-/// An argument of a generated kernel.
+/// An argument of a kernel.
 #[derive(Debug, Clone, Copy, PartialEq)]
+#[non_exhaustive]
 pub enum KernelArgument {
     /// An address: so many bytes into a place.
     Address {
@@ -60,6 +67,11 @@ pub enum KernelArgument {
     },
     /// The scale of a result.
     Scale(f32),
+    /// An address: so many bytes into the scratch memory of the step.
+    Scratch {
+        /// The offset in bytes.
+        bytes: usize,
+    },
 }
 
 /// Writes the kernel of an expression.
@@ -90,6 +102,8 @@ pub fn generate(expression: &Expression, name: &str) -> Result<Generated> {
         name: name.to_owned(),
         blocks: schedule.blocks,
         threads: schedule.threads,
+        shared_bytes: 0,
+        scratch_bytes: 0,
         arguments,
     })
 }
@@ -128,4 +142,5 @@ fn arguments(expression: &Expression) -> Vec<KernelArgument> {
     arguments
 }
 
-const FUNCTIONS: &str = include_str!("../../kernels/functions.cu");
+/// What generated and other kernels call, after the element types.
+pub(crate) const FUNCTIONS: &str = include_str!("../../kernels/functions.cu");

@@ -1,0 +1,371 @@
+//! Steps in all forms that kernels of our own have.
+
+use tintype_cuda::{AttentionCall, Convolution, Place, Plan, Product, Step, View, Work};
+use tintype_ir::{Attention, Binding, Conv2d, Op, RelativeBuckets, parse};
+use tintype_tensor::DType;
+
+pub(crate) fn view(place: usize, dtype: DType, shape: &[usize]) -> View {
+    View::contiguous(Place::Buffer(place), dtype, shape)
+}
+
+fn step(name: &str, work: Work) -> Step {
+    Step {
+        label: String::new(),
+        name: name.to_owned(),
+        work,
+    }
+}
+
+/// `input[rows, k] · weight[n, k]ᵀ`, with bias and GELU.
+fn linear(name: &str, dtype: DType, [rows, k, n]: [usize; 3], is_whole: bool) -> Step {
+    let product = Product {
+        input: view(0, dtype, &[2, rows / 2, k]),
+        weight: view(1, dtype, &[n, k]),
+        bias: is_whole.then(|| view(2, dtype, &[n])),
+        gelu: is_whole,
+        is_linear: true,
+        output: view(3, dtype, &[2, rows / 2, n]),
+    };
+    step(name, Work::Product(product))
+}
+
+/// A linear layer that writes a part of each row, from a part of each row.
+fn strided_linear(dtype: DType) -> Step {
+    let product = Product {
+        input: view(0, dtype, &[150, 80]).slice(1, 8, 48),
+        weight: view(1, dtype, &[136, 40]),
+        bias: None,
+        gelu: false,
+        is_linear: true,
+        output: view(3, dtype, &[150, 200]).slice(1, 9, 145),
+    };
+    step("strided_linear", Work::Product(product))
+}
+
+/// A product of batches, the right one turned and repeated along the outer axis.
+fn batched(dtype: DType) -> Step {
+    let product = Product {
+        input: view(0, dtype, &[2, 3, 20, 24]),
+        weight: view(1, dtype, &[3, 24, 40]),
+        bias: None,
+        gelu: false,
+        is_linear: false,
+        output: view(3, dtype, &[2, 3, 20, 40]),
+    };
+    step("batched", Work::Product(product))
+}
+
+fn same_right(dtype: DType) -> Step {
+    let product = Product {
+        input: view(0, dtype, &[3, 30, 24]),
+        weight: view(1, dtype, &[40, 24]).transpose(&[1, 0]),
+        bias: None,
+        gelu: false,
+        is_linear: false,
+        output: view(3, dtype, &[3, 30, 40]),
+    };
+    step("same_right", Work::Product(product))
+}
+
+struct Picture {
+    channels: usize,
+    size: [usize; 2],
+    outputs: usize,
+    taps: usize,
+    attributes: Conv2d,
+    is_channels_last: bool,
+}
+
+fn convolution(name: &str, dtype: DType, picture: &Picture) -> Step {
+    let Picture {
+        channels,
+        size: [height, width],
+        outputs,
+        taps,
+        ref attributes,
+        is_channels_last,
+    } = *picture;
+    let [top, bottom, left, right] = attributes.padding;
+    let [stride_y, stride_x] = attributes.stride;
+    let out = [
+        (height + top + bottom - taps) / stride_y + 1,
+        (width + left + right - taps) / stride_x + 1,
+    ];
+    let at = |place, [b, c, h, w]: [usize; 4]| {
+        if is_channels_last {
+            view(place, dtype, &[b, h, w, c]).transpose(&[0, 3, 1, 2])
+        } else {
+            view(place, dtype, &[b, c, h, w])
+        }
+    };
+    let call = Convolution {
+        input: at(0, [2, channels, height, width]),
+        weight: at(1, [outputs, channels / attributes.groups, taps, taps]),
+        bias: Some(view(2, dtype, &[outputs])),
+        attributes: attributes.clone(),
+        output: at(3, [2, outputs, out[0], out[1]]),
+    };
+    step(name, Work::Convolution(call))
+}
+
+struct Heads {
+    tokens: [usize; 2],
+    heads: usize,
+    d: usize,
+    e: usize,
+    causal: bool,
+    bias: Option<[usize; 2]>,
+}
+
+/// Queries, keys and values side by side in one buffer each token, as a joined product has them.
+fn attention(name: &str, dtype: DType, heads: &Heads) -> Step {
+    let Heads {
+        tokens: [queries, keys],
+        heads,
+        d,
+        e,
+        causal,
+        bias,
+    } = *heads;
+    let joined = view(1, dtype, &[2, keys, heads * (d + e)]);
+    let call = AttentionCall {
+        query_key_value: [
+            view(0, dtype, &[2, queries, heads, d]),
+            joined
+                .slice(2, 0, heads * d)
+                .reshape(&[2, keys, heads, d])
+                .unwrap(),
+            joined
+                .slice(2, heads * d, heads * (d + e))
+                .reshape(&[2, keys, heads, e])
+                .unwrap(),
+        ],
+        bias: bias.map(|[b, h]| view(2, DType::F32, &[b, h, queries, keys])),
+        attributes: Attention {
+            scale: 0.25,
+            causal,
+        },
+        output: view(3, dtype, &[2, queries, heads, e]),
+    };
+    step(name, Work::Attention(call))
+}
+
+fn special(name: &str, op: Op, inputs: Vec<View>, output: View) -> Step {
+    step(name, Work::Special { op, inputs, output })
+}
+
+fn buckets(bidirectional: bool) -> Step {
+    let attributes = RelativeBuckets {
+        buckets: 32,
+        max_distance: 128,
+        bidirectional,
+        queries: 40.into(),
+        keys: 300.into(),
+    };
+    let output = view(3, DType::I64, &[40, 300]);
+    let name = if bidirectional {
+        "buckets"
+    } else {
+        "buckets_one_way"
+    };
+    special(name, Op::RelativeBuckets(attributes), Vec::new(), output)
+}
+
+/// The steps of a graph with generated kernels.
+fn generated(name: &str, text: &str) -> Step {
+    let plan = Plan::new(&parse(text).unwrap(), &Binding::new()).unwrap();
+    assert_eq!(plan.steps.len(), 1, "{plan}");
+    let mut step = plan.steps[0].clone();
+    name.clone_into(&mut step.name);
+    step
+}
+
+/// Small ones, which also run on the host.
+pub(crate) fn small() -> Vec<Step> {
+    let conv = |stride, padding, groups| Conv2d {
+        stride,
+        padding,
+        groups,
+    };
+    let whole = |channels, outputs, attributes, is_channels_last| Picture {
+        channels,
+        size: [11, 9],
+        outputs,
+        taps: 3,
+        attributes,
+        is_channels_last,
+    };
+    let heads = |tokens, heads, d, e, causal, bias| Heads {
+        tokens,
+        heads,
+        d,
+        e,
+        causal,
+        bias,
+    };
+    let same = conv([1, 1], [1; 4], 1);
+    let rotary = Op::RotaryTable {
+        theta: 10_000.0,
+        dims: vec![16, 56, 56],
+    };
+    let floats = |shape: &[usize]| view(0, DType::F32, shape);
+    vec![
+        linear("linear", DType::BF16, [130, 72, 140], true),
+        linear("linear_f16", DType::F16, [18, 264, 136], false),
+        linear("odd_linear", DType::BF16, [20, 37, 33], true),
+        linear("plain_linear", DType::F32, [70, 33, 65], true),
+        linear("f8_linear", DType::F8E4M3, [10, 32, 16], false),
+        strided_linear(DType::BF16),
+        strided_linear(DType::F32),
+        batched(DType::F16),
+        batched(DType::F32),
+        same_right(DType::BF16),
+        convolution("conv", DType::BF16, &whole(6, 10, same.clone(), false)),
+        convolution("conv_last", DType::F16, &whole(16, 24, same, true)),
+        convolution(
+            "conv_groups",
+            DType::BF16,
+            &whole(16, 12, conv([1, 1], [1; 4], 2), true),
+        ),
+        convolution(
+            "conv_stride",
+            DType::F32,
+            &whole(4, 6, conv([2, 1], [0, 1, 2, 1], 2), false),
+        ),
+        attention(
+            "attention_64",
+            DType::BF16,
+            &heads([70, 130], 2, 64, 64, false, None),
+        ),
+        attention(
+            "attention_128",
+            DType::F16,
+            &heads([90, 90], 1, 128, 128, true, None),
+        ),
+        attention(
+            "attention_160",
+            DType::BF16,
+            &heads([33, 65], 1, 160, 160, false, None),
+        ),
+        attention(
+            "attention_bias",
+            DType::BF16,
+            &heads([66, 70], 2, 40, 24, false, Some([1, 2])),
+        ),
+        attention(
+            "attention_odd",
+            DType::BF16,
+            &heads([35, 20], 2, 20, 12, true, None),
+        ),
+        attention(
+            "attention_f32",
+            DType::F32,
+            &heads([40, 70], 2, 50, 20, true, Some([2, 1])),
+        ),
+        attention(
+            "attention_wide",
+            DType::F32,
+            &heads([5, 40], 1, 300, 300, false, None),
+        ),
+        special(
+            "rotary_table",
+            rotary,
+            vec![floats(&[50, 3])],
+            view(3, DType::F32, &[50, 64, 2]),
+        ),
+        buckets(true),
+        buckets(false),
+        special(
+            "argmax",
+            Op::ArgMax,
+            vec![floats(&[4, 700])],
+            view(3, DType::I64, &[4]),
+        ),
+        special(
+            "argmax_ids",
+            Op::ArgMax,
+            vec![view(0, DType::I64, &[3, 77])],
+            view(3, DType::I64, &[3]),
+        ),
+        generated(
+            "long_group_norm",
+            "graph g { input step %x: bf16[1, 32, 96, 64] input step %w: bf16[32] \
+             input step %b: bf16[32] \
+             %0: bf16[1, 32, 96, 64] = group_norm %x, %w, %b {groups = 2, epsilon = 1e-6} \
+             %1: bf16[1, 32, 96, 64] = silu %0 output y = %1 }",
+        ),
+        generated(
+            "long_softmax",
+            "graph g { input step %x: f32[2, 70000] %0: f32[2, 70000] = softmax %x \
+             output y = %0 }",
+        ),
+        generated(
+            "long_mean",
+            "graph g { input step %x: f32[2, 300, 256] \
+             %0: f32[1, 1, 1] = mean %x {axes = [0, 1, 2]} output y = %0 }",
+        ),
+    ]
+}
+
+/// In the sizes of FLUX and its text encoders and VAE.
+pub(crate) fn large() -> Vec<Step> {
+    let heads = |tokens, heads, d, causal, bias| Heads {
+        tokens: [tokens, tokens],
+        heads,
+        d,
+        e: d,
+        causal,
+        bias,
+    };
+    let vae = |channels, outputs, size, stride| Picture {
+        channels,
+        size: [size, size],
+        outputs,
+        taps: 3,
+        attributes: Conv2d {
+            stride: [stride, stride],
+            padding: [1; 4],
+            groups: 1,
+        },
+        is_channels_last: channels % 8 == 0,
+    };
+    vec![
+        linear("flux_linear", DType::BF16, [4608, 3072, 12288], true),
+        linear("flux_linear_f32", DType::F32, [4608, 3072, 12288], true),
+        attention(
+            "flux_attention",
+            DType::BF16,
+            &heads(4608, 24, 128, false, None),
+        ),
+        attention(
+            "t5_attention",
+            DType::F16,
+            &heads(512, 64, 64, false, Some([1, 64])),
+        ),
+        attention(
+            "clip_attention",
+            DType::BF16,
+            &heads(77, 12, 64, true, None),
+        ),
+        attention(
+            "vae_attention",
+            DType::BF16,
+            &heads(16384, 1, 512, false, None),
+        ),
+        attention(
+            "vae_attention_f32",
+            DType::F32,
+            &heads(16384, 1, 512, false, None),
+        ),
+        convolution("vae_conv", DType::BF16, &vae(512, 512, 128, 1)),
+        convolution("vae_conv_in", DType::F16, &vae(3, 128, 1024, 1)),
+        convolution("vae_conv_f32", DType::F32, &vae(128, 128, 256, 2)),
+        generated(
+            "vae_group_norm",
+            "graph g { input step %x: bf16[1, 128, 1024, 1024] input step %w: bf16[128] \
+             input step %b: bf16[128] \
+             %0: bf16[1, 128, 1024, 1024] = group_norm %x, %w, %b {groups = 32, epsilon = 1e-6} \
+             %1: bf16[1, 128, 1024, 1024] = silu %0 output y = %1 }",
+        ),
+    ]
+}
