@@ -9,15 +9,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use cudarc::driver::result;
 use tintype_backend::DeviceTensor;
 use tintype_device::{
-    CudaTensor, Device, DeviceBuffer, Event, KernelCache, Staging, Stream, WeightKernels,
-    WeightProgram, WeightRunner,
+    CudaTensor, Device, DeviceBuffer, Event, Staging, Stream, WeightKernels, WeightProgram,
+    WeightRunner,
 };
 use tintype_tensor::{DType, Shape};
 
 use super::graph::{self, Captured, driver_error};
-use super::kernels::{GpuCompiler, Kernels};
 use super::machine::{Machine, WeightJob};
 use super::makers::Makers;
+use super::offers::{kernel_cache, makers};
 use super::{Addresses, Prepared};
 use crate::{Profile, Result, Step};
 
@@ -64,10 +64,7 @@ impl Gpu {
         // SAFETY: cudarc's own slices, which the events are for, are used nowhere in this context:
         // buffers of `tintype_device` tell their readers themselves.
         unsafe { device.context().disable_event_tracking() };
-        let cache = match &options.cache {
-            Some(folder) => KernelCache::new(folder.join("kernels")),
-            None => KernelCache::of_user(),
-        };
+        let cache = kernel_cache(options.cache.as_deref());
         let kernels = WeightKernels::load(&device, &cache)?;
         let runner = WeightRunner::new(Arc::new(kernels))?;
         // What is captured runs as a whole: nothing in it can be waited for or timed.
@@ -77,7 +74,7 @@ impl Gpu {
             tracing::info!("the driver has no CUDA graphs: steps are enqueued one by one");
         }
         Ok(Self {
-            makers: makers(&device, &cache)?,
+            makers: makers(&device, options.cache.as_deref())?,
             weight_stream: runner.stream().clone(),
             runner: Mutex::new(runner),
             has_graphs,
@@ -95,13 +92,6 @@ impl Gpu {
     fn runner(&self) -> MutexGuard<'_, WeightRunner> {
         self.runner.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// Everyone who makes steps ready, the fastest first: libraries, then kernels of our own, which
-/// stand in for libraries that are missing.
-fn makers(device: &Device, cache: &KernelCache) -> Result<Makers<Box<dyn Prepared>>> {
-    let generated = Kernels::new(GpuCompiler::new(device, cache.clone())?);
-    Ok(Makers::new(vec![Box::new(generated)]))
 }
 
 impl Machine for Gpu {

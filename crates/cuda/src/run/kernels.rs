@@ -1,4 +1,4 @@
-//! Generated kernels: each different source is compiled once, many at a time.
+//! Kernels that steps share: each different source is compiled once, many at a time.
 //!
 //! The blocks of a model share their kernels, so a program of a thousand steps has some dozens of
 //! sources. Compiled code is kept on disk by the device's cache, and loaded kernels here as long
@@ -9,11 +9,7 @@ use std::num::NonZero;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use tintype_device::{Argument, Device, Grid, Kernel, KernelCache, Module, Nvrtc, Stream, Target};
-
-use super::makers::{Maker, Offer};
-use super::{Addresses, Prepared};
-use crate::{Generated, KernelArgument, Result, Step, Work, generate};
+use crate::{Generated, Result};
 
 /// Compiles and loads one kernel.
 pub(crate) trait Compiler: Send + Sync {
@@ -94,109 +90,10 @@ fn key(generated: &Generated) -> blake3::Hash {
     hasher.update(generated.source.text.as_bytes()).finalize()
 }
 
-/// Compiles for one GPU.
-#[derive(Debug)]
-pub(crate) struct GpuCompiler {
-    device: Device,
-    nvrtc: Nvrtc,
-    target: Target,
-    cache: KernelCache,
-}
-
-impl GpuCompiler {
-    /// # Errors
-    /// [`Unavailable`](tintype_device::Error::Unavailable) without NVRTC, or where it has no code
-    /// for the device.
-    pub(crate) fn new(device: &Device, cache: KernelCache) -> Result<Self> {
-        let nvrtc = Nvrtc::load(Some(device.driver().version()))?;
-        let target = nvrtc.target_for(device.info().compute_capability)?;
-        Ok(Self {
-            device: device.clone(),
-            nvrtc,
-            target,
-            cache,
-        })
-    }
-}
-
-impl Compiler for GpuCompiler {
-    type Kernel = Kernel;
-
-    fn compile(&self, generated: &Generated) -> Result<Kernel> {
-        let source = &generated.source;
-        let code = self.cache.compile(&self.nvrtc, source, self.target)?;
-        let module = Module::load(&self.device, source.name.as_str(), &code)?;
-        Ok(module.kernel(&generated.name)?)
-    }
-}
-
-impl Maker<Box<dyn Prepared>> for Kernels<GpuCompiler> {
-    fn name(&self) -> &'static str {
-        "generated kernels"
-    }
-
-    fn offer(&self, step: &Step) -> Result<Offer<Box<dyn Prepared>>> {
-        let Work::Kernel(expression) = &step.work else {
-            return Ok(Offer::NotMine);
-        };
-        let generated = generate(expression, &step.name)?;
-        Ok(Offer::Ready(Box::new(Launch {
-            kernel: self.get(&generated)?,
-            grid: grid(&generated),
-            arguments: generated.arguments,
-        })))
-    }
-
-    fn expect(&self, steps: &[Step]) -> Result<()> {
-        let generated = steps.iter().filter_map(|step| match &step.work {
-            Work::Kernel(expression) => Some(generate(expression, &step.name)),
-            _ => None,
-        });
-        let generated: Vec<Generated> = generated.collect::<Result<_>>()?;
-        self.load(&generated.iter().collect::<Vec<_>>())
-    }
-}
-
-/// A generated kernel with what it is given.
-#[derive(Debug)]
-struct Launch {
-    kernel: Kernel,
-    grid: Grid,
-    arguments: Vec<KernelArgument>,
-}
-
-impl Prepared for Launch {
-    fn scratch_bytes(&self) -> usize {
-        0
-    }
-
-    unsafe fn enqueue(&self, stream: &Stream, addresses: &Addresses<'_>) -> Result<()> {
-        let arguments = resolve(&self.arguments, addresses);
-        // SAFETY: the arguments are those of the generated source, and what they point to is what
-        // the caller promises of every place of the step.
-        Ok(unsafe { self.kernel.launch(stream, self.grid, &arguments) }?)
-    }
-}
-
-/// Both fit: `generate` refuses more blocks than a grid takes.
-fn grid(generated: &Generated) -> Grid {
-    Grid::line(generated.blocks as u32, generated.threads as u32)
-}
-
-fn resolve(arguments: &[KernelArgument], addresses: &Addresses<'_>) -> Vec<Argument<'static>> {
-    let resolved = arguments.iter().map(|argument| match *argument {
-        KernelArgument::Address { place, bytes } => {
-            Argument::U64((addresses.of)(place) + bytes as u64)
-        }
-        KernelArgument::Scale(scale) => Argument::F32(scale),
-    });
-    resolved.collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Error, Place, Plan};
+    use crate::{Error, Plan, Work, generate};
 
     #[derive(Default)]
     struct Counting(AtomicUsize);
@@ -247,22 +144,5 @@ mod tests {
         let error = kernels.load(&[&generated("exp", 64), &log]).unwrap_err();
         assert!(error.to_string().contains("nonsense"), "{error}");
         assert!(kernels.get(&log).is_err());
-    }
-
-    #[test]
-    fn arguments_are_addresses_in_the_order_of_the_source() {
-        let exp = generated("exp", 64);
-        let of = |place| match place {
-            Place::Input(0) => 0x1000,
-            Place::Buffer(0) => 0x2000,
-            other => panic!("{other}"),
-        };
-        let addresses = Addresses {
-            of: &of,
-            scratch: 0,
-        };
-        let found = resolve(&exp.arguments, &addresses);
-        assert_eq!(found, [Argument::U64(0x1000), Argument::U64(0x2000)]);
-        assert_eq!(grid(&exp).threads, [256, 1, 1]);
     }
 }

@@ -4,7 +4,7 @@
 //! not is said once for each kind of step.
 //!
 //! ```text
-//! cuBLASLt makes no product (there is no libcublasLt.so): the kernels do
+//! product by own kernels: cuBLASLt does not take linear (…): there is no libcublasLt.so
 //! ```
 
 use std::collections::HashSet;
@@ -97,7 +97,7 @@ impl<P> Makers<P> {
             let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
             if told.insert((kind, maker)) {
                 let step = describe(step);
-                tracing::info!("{maker} cannot run every {kind} ({reason}), {by} does: {step}");
+                tracing::info!("{kind} by {by}: {maker} does not take {step}: {reason}");
             }
         }
     }

@@ -4,7 +4,8 @@
 //! |---|---|
 //! | `prepared` | what a step becomes: something that is enqueued |
 //! | `makers` | who makes a step ready, the best first, and what falls back |
-//! | `kernels` | generated kernels, compiled once each and side by side |
+//! | `kernels` | kernels compiled once each and side by side |
+//! | `offers` | the libraries and our own kernels as makers |
 //! | `machine` | what programs run on: a GPU, or host memory in tests |
 //! | `program` | a plan whose steps are ready |
 //! | `weights` | the weights of one version, and who still reads them |
@@ -20,10 +21,11 @@ pub(crate) mod gpu;
 mod graph;
 #[cfg(test)]
 pub(crate) mod host;
-mod kernels;
+pub(crate) mod kernels;
 pub(crate) mod lane;
 pub(crate) mod machine;
 pub(crate) mod makers;
+mod offers;
 pub(crate) mod prepared;
 pub(crate) mod profile;
 pub(crate) mod program;
