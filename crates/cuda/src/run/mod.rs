@@ -5,6 +5,7 @@
 //! | `prepared` | what a step becomes: something that is enqueued |
 //! | `makers` | who makes a step ready, the best first, and what falls back |
 //! | `kernels` | generated kernels, compiled once each and side by side |
+//! | `places` | steps that differ in their places alone, made ready once |
 //! | `machine` | what programs run on: a GPU, or host memory in tests |
 //! | `program` | a plan whose steps are ready |
 //! | `weights` | the weights of one version, and who still reads them |
@@ -24,6 +25,7 @@ mod kernels;
 pub(crate) mod lane;
 pub(crate) mod machine;
 pub(crate) mod makers;
+mod places;
 pub(crate) mod prepared;
 pub(crate) mod profile;
 pub(crate) mod program;
