@@ -4,8 +4,9 @@
 //! |---|---|
 //! | `prepared` | what a step becomes: something that is enqueued |
 //! | `makers` | who makes a step ready, the best first, and what falls back |
-//! | `kernels` | kernels compiled once each and side by side |
 //! | `offers` | the libraries and our own kernels as makers |
+//! | `kernels` | kernels compiled once each and side by side |
+//! | `places` | steps that differ in their places alone, made ready once |
 //! | `machine` | what programs run on: a GPU, or host memory in tests |
 //! | `program` | a plan whose steps are ready |
 //! | `weights` | the weights of one version, and who still reads them |
@@ -26,6 +27,7 @@ pub(crate) mod lane;
 pub(crate) mod machine;
 pub(crate) mod makers;
 mod offers;
+mod places;
 pub(crate) mod prepared;
 pub(crate) mod profile;
 pub(crate) mod program;

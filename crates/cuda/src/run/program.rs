@@ -7,6 +7,7 @@
 //! ```
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use tintype_backend::DeviceTensor;
 use tintype_ir::{Binding, Graph, Op};
@@ -15,18 +16,25 @@ use tintype_tensor::{DType, Shape, Tensor};
 use super::Addresses;
 use super::machine::Machine;
 use super::makers::describe;
+use super::places::{Places, key, renumbered};
 use crate::{ALIGNMENT, Error, Place, Plan, Result, View};
 
 /// A plan whose steps are ready.
 pub(crate) struct Program<M: Machine> {
     plan: Plan,
-    steps: Vec<M::Prepared>,
+    steps: Vec<Ready<M::Prepared>>,
     /// Byte offsets of constants, by node.
     constants: HashMap<usize, usize>,
     constant_memory: M::Memory,
     /// Types of the plan's inputs for its sizes.
     inputs: Vec<(DType, Shape)>,
     scratch_bytes: usize,
+}
+
+/// A prepared step, which others may share, and where it is in this plan.
+struct Ready<P> {
+    prepared: Arc<P>,
+    places: Places,
 }
 
 /// Where a program's memory begins.
@@ -51,7 +59,7 @@ impl<M: Machine> Program<M> {
         binding: &Binding,
     ) -> Result<Self> {
         let plan = Plan::new(graph, binding)?;
-        let steps = machine.makers().make_all(&plan.steps)?;
+        let steps = make_steps(machine, &plan)?;
         let (constants, tensors) = constants(&plan)?;
         let bytes = tensors
             .iter()
@@ -65,10 +73,13 @@ impl<M: Machine> Program<M> {
         machine.synchronize(stream)?;
         let inputs = plan.graph.inputs().iter();
         let inputs = inputs.map(|input| Ok((input.ty.dtype, input.ty.shape(binding)?)));
-        let scratch = steps.iter().map(M::scratch_bytes).max().unwrap_or(0);
+        let scratch = steps
+            .iter()
+            .map(|step| M::scratch_bytes(&step.prepared))
+            .max();
         let program = Self {
             inputs: inputs.collect::<Result<_>>()?,
-            scratch_bytes: scratch,
+            scratch_bytes: scratch.unwrap_or(0),
             plan,
             steps,
             constants,
@@ -120,16 +131,16 @@ impl<M: Machine> Program<M> {
         stream: &M::Stream,
         bases: &Bases<'_>,
     ) -> Result<()> {
-        let of = |place| self.address(place, bases);
         let scratch = match self.scratch_bytes {
             0 => 0,
             _ => bases.workspace + self.scratch_offset() as u64,
         };
-        let addresses = Addresses { of: &of, scratch };
         let steps = self.plan.steps.iter().zip(&self.steps);
-        for (index, (step, prepared)) in steps.enumerate() {
+        for (index, (step, ready)) in steps.enumerate() {
+            let of = |place| self.address(ready.places.of(place), bases);
+            let addresses = Addresses { of: &of, scratch };
             // SAFETY: places are where the caller promises memory, constants are the program's own.
-            let enqueued = unsafe { machine.enqueue(step, prepared, stream, &addresses) };
+            let enqueued = unsafe { machine.enqueue(step, &ready.prepared, stream, &addresses) };
             enqueued.map_err(|source| self.at_step(index, source))?;
         }
         Ok(())
@@ -174,6 +185,27 @@ impl<M: Machine> Program<M> {
 
 fn offset_bytes(view: &View) -> usize {
     view.offset * view.dtype.bits() / 8
+}
+
+/// Has every step made ready, those that differ in their places alone once.
+fn make_steps<M: Machine>(machine: &M, plan: &Plan) -> Result<Vec<Ready<M::Prepared>>> {
+    let (mut different, mut numbers) = (Vec::new(), HashMap::new());
+    let mut steps = Vec::with_capacity(plan.steps.len());
+    for step in &plan.steps {
+        let (step, places) = renumbered(step);
+        let number = *numbers.entry(key(&step)).or_insert_with(|| {
+            different.push(step);
+            different.len() - 1
+        });
+        steps.push((number, places));
+    }
+    let made = machine.makers().make_all(&different)?;
+    let made: Vec<Arc<M::Prepared>> = made.into_iter().map(Arc::new).collect();
+    let ready = steps.into_iter().map(|(number, places)| Ready {
+        prepared: Arc::clone(&made[number]),
+        places,
+    });
+    Ok(ready.collect())
 }
 
 /// The constants that a plan reads: offsets by node, and the values.
