@@ -2,8 +2,8 @@
 //!
 //! | module | holds |
 //! |---|---|
-//! | `layout` | what a product is to cuBLASLt; pure |
-//! | `survey` | which products of a plan have a layout; pure |
+//! | `layout`, `loops` | what a product is to cuBLASLt; pure |
+//! | `survey` | which products of a plan have a layout; tests ask that |
 //! | `search`, `library` | where the library lies; a handle of it |
 //! | `descriptors` | its descriptors, and its functions on them |
 //! | `tuner` | times algorithms |
@@ -23,13 +23,15 @@ mod choices;
 mod descriptors;
 pub(crate) mod layout;
 mod library;
+mod loops;
 #[cfg(test)]
 mod on_device;
 mod prepared;
 #[cfg(test)]
 mod reference;
 mod search;
-pub(crate) mod survey;
+#[cfg(test)]
+mod survey;
 mod tuner;
 
 use std::collections::HashMap;

@@ -92,13 +92,12 @@ fn values_of(bytes: &[u8], dtype: DType) -> Vec<f32> {
 /// The output's whole memory after a run.
 fn run(
     blas: &Blas,
-    stream: &Stream,
+    (stream, staging): (&Stream, &mut Staging),
     product: &Product,
     memory: &[Vec<f32>; 4],
 ) -> crate::Result<Vec<f32>> {
     let dtype = product.output.dtype;
     let prepared = blas.product("test", product)?;
-    let mut staging = Staging::new(stream)?;
     let mut buffers = Vec::new();
     for values in memory {
         let bytes = bytes_of(values, dtype);
@@ -143,8 +142,13 @@ fn random_products_are_those_of_the_views() {
     let Some((blas, stream)) = gpu(options(&folder, false)) else {
         return;
     };
-    for (dtype, tolerance) in [(DType::F32, 1e-5), (DType::F16, 2e-3), (DType::BF16, 1e-2)] {
-        let (mut run_count, mut refused) = (0, Vec::new());
+    let mut staging = Staging::new(&stream).unwrap();
+    for (dtype, tolerance) in [
+        (DType::F32, 1e-5_f32),
+        (DType::F16, 2e-3),
+        (DType::BF16, 1e-2),
+    ] {
+        let (mut run_count, mut refused, mut of_gelu) = (0, Vec::new(), 0f32);
         for seed in 0..400 {
             let mut numbers = Numbers(seed);
             let product = with_dtype(&numbers.product(), dtype);
@@ -152,9 +156,16 @@ fn random_products_are_those_of_the_views() {
                 continue;
             }
             let memory = memory(&product, &mut numbers);
-            match run(&blas, &stream, &product, &memory) {
+            match run(&blas, (&stream, &mut staging), &product, &memory) {
                 Ok(found) => {
                     let worst = difference(&found, &expected(&product, &memory));
+                    // The library's tanh is not exact.
+                    let tolerance = if product.gelu {
+                        of_gelu = of_gelu.max(worst);
+                        tolerance.max(1e-3)
+                    } else {
+                        tolerance
+                    };
                     assert!(worst < tolerance, "seed {seed}: {worst} of {product:#?}");
                     run_count += 1;
                 }
@@ -163,7 +174,7 @@ fn random_products_are_those_of_the_views() {
             }
         }
         println!(
-            "{dtype}: {run_count} are right, {} have no algorithm: {refused:#?}",
+            "{dtype}: {run_count} are right (GELU to {of_gelu:e}), {} have no algorithm: {refused:#?}",
             refused.len()
         );
         assert!(run_count > 100, "{dtype}: {run_count}");
@@ -213,12 +224,13 @@ fn wide_products_with_gelu_and_bias_are_right() {
     let Some((blas, stream)) = gpu(options(&folder, true)) else {
         return;
     };
+    let mut staging = Staging::new(&stream).unwrap();
     for dtype in [DType::BF16, DType::F16, DType::F32] {
         let mut product = with_dtype(&linear(96, 256, 64, 128, 384), dtype);
         product.weight.place = Place::Buffer(1);
         product.bias.as_mut().unwrap().place = Place::Buffer(3);
         let memory = memory(&product, &mut Numbers(7));
-        let found = run(&blas, &stream, &product, &memory).unwrap();
+        let found = run(&blas, (&stream, &mut staging), &product, &memory).unwrap();
         let worst = difference(&found, &expected(&product, &memory));
         println!("{dtype}: {worst}");
         assert!(worst < 2e-2, "{dtype}: {worst}");

@@ -70,6 +70,7 @@ impl PreparedProduct {
     }
 
     /// What is asked of the library.
+    #[cfg(test)]
     pub(crate) fn layout(&self) -> &ProductLayout {
         &self.layout
     }

@@ -254,11 +254,37 @@ proptest! {
 }
 
 #[test]
-fn most_random_products_are_expressed() {
-    let expressed =
-        (0..1000).filter(|&seed| ProductLayout::new(&Numbers(seed).product()).is_some());
-    let expressed = expressed.count();
-    assert!(expressed > 300, "{expressed} of 1000");
+fn random_products_have_layouts_of_every_kind() {
+    let layouts = (0..2000).filter_map(|seed| ProductLayout::new(&Numbers(seed).product()));
+    let layouts: Vec<ProductLayout> = layouts.collect();
+    let count = |is: &dyn Fn(&ProductLayout) -> bool| layouts.iter().filter(|one| is(one)).count();
+    assert!(layouts.len() > 600, "{}", layouts.len());
+    assert!(count(&|layout| layout.batch > 1) > 100);
+    assert!(count(&|layout| layout.calls() > 1) > 20);
+    assert!(count(&|layout| layout.is_swapped) > 20);
+    for transposed in [[true, false], [false, false], [false, true], [true, true]] {
+        assert!(
+            count(&|layout| layout.transposed == transposed) > 10,
+            "{transposed:?}"
+        );
+    }
+}
+
+#[test]
+fn axes_of_a_batch_that_one_operand_repeats_are_calls() {
+    let whole = |place, shape: &[usize]| View::contiguous(Place::Buffer(place), DType::BF16, shape);
+    let product = Product {
+        input: whole(0, &[2, 3, 4, 8]),
+        weight: whole(1, &[3, 8, 16]),
+        bias: None,
+        gelu: false,
+        is_linear: false,
+        output: whole(2, &[2, 3, 4, 16]),
+    };
+    let layout = ProductLayout::new(&product).unwrap();
+    assert_eq!((layout.batch, layout.calls()), (3, 2));
+    assert_eq!(layout.transposed, [false, false]);
+    assert_eq!(layout.offsets(1), [0, 3 * 4 * 8, 3 * 4 * 16]);
 }
 
 /// `[rows, k] · [n, k]ᵀ` in bf16, as a part of rows of `width` elements from `start`.

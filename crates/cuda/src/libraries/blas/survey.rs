@@ -63,7 +63,7 @@ mod tests {
         let staged = StagedGraph::split(&graph).unwrap().canonical().unwrap();
         let mut binding = Binding::new();
         for (symbol, size) in sizes {
-            binding.set(*symbol, *size);
+            binding.set(symbol, *size);
         }
         let mut all = Vec::new();
         let programs = [&staged.request, &staged.step];
