@@ -174,8 +174,9 @@ fn problem_of(view: &View, dtype: DType) -> Option<String> {
         return Some("has heads with gaps".to_owned());
     }
     // Rows are read 16 bytes at a time.
-    let is_odd = |axis: &Axis| axis.size > 1 && (axis.stride == 0 || axis.stride % 8 != 0);
-    if view.axes[..3].iter().any(is_odd) || view.offset % 8 != 0 {
+    let is_odd =
+        |axis: &Axis| axis.size > 1 && (axis.stride == 0 || !axis.stride.is_multiple_of(8));
+    if view.axes[..3].iter().any(is_odd) || !view.offset.is_multiple_of(8) {
         return Some("has rows that are not aligned to 16 bytes".to_owned());
     }
     None

@@ -101,7 +101,7 @@ impl Builder<'_> {
         &self.tensors[id.0]
     }
 
-    fn new(&self, kind: Kind) -> Attempt<Descriptor> {
+    fn make(&self, kind: Kind) -> Attempt<Descriptor> {
         Descriptor::new(self.library, kind)
     }
 
@@ -150,7 +150,7 @@ impl Builder<'_> {
         before: [i64; 2],
         after: [i64; 2],
     ) -> Attempt<Descriptor> {
-        self.new(Kind::CUDNN_BACKEND_CONVOLUTION_DESCRIPTOR)?
+        self.make(Kind::CUDNN_BACKEND_CONVOLUTION_DESCRIPTOR)?
             .with_choice(
                 Name::CUDNN_ATTR_CONVOLUTION_COMP_TYPE,
                 Type::CUDNN_TYPE_DATA_TYPE,
@@ -175,7 +175,7 @@ impl Builder<'_> {
         setting: Descriptor,
     ) -> Attempt<Descriptor> {
         let operation = self
-            .new(Kind::CUDNN_BACKEND_OPERATION_CONVOLUTION_FORWARD_DESCRIPTOR)?
+            .make(Kind::CUDNN_BACKEND_OPERATION_CONVOLUTION_FORWARD_DESCRIPTOR)?
             .with_descriptor(
                 Name::CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_X,
                 self.tensor(input),
@@ -201,7 +201,7 @@ impl Builder<'_> {
 
     fn product(&mut self, [left, right, output]: [TensorId; 3]) -> Attempt<Descriptor> {
         let setting = self
-            .new(Kind::CUDNN_BACKEND_MATMUL_DESCRIPTOR)?
+            .make(Kind::CUDNN_BACKEND_MATMUL_DESCRIPTOR)?
             .with_choice(
                 Name::CUDNN_ATTR_MATMUL_COMP_TYPE,
                 Type::CUDNN_TYPE_DATA_TYPE,
@@ -209,7 +209,7 @@ impl Builder<'_> {
             )?
             .finalized()?;
         let operation = self
-            .new(Kind::CUDNN_BACKEND_OPERATION_MATMUL_DESCRIPTOR)?
+            .make(Kind::CUDNN_BACKEND_OPERATION_MATMUL_DESCRIPTOR)?
             .with_descriptor(Name::CUDNN_ATTR_OPERATION_MATMUL_ADESC, self.tensor(left))?
             .with_descriptor(Name::CUDNN_ATTR_OPERATION_MATMUL_BDESC, self.tensor(right))?
             .with_descriptor(Name::CUDNN_ATTR_OPERATION_MATMUL_CDESC, self.tensor(output))?
@@ -227,7 +227,7 @@ impl Builder<'_> {
         math: DType,
     ) -> Attempt<Descriptor> {
         let mut setting = self
-            .new(Kind::CUDNN_BACKEND_POINTWISE_DESCRIPTOR)?
+            .make(Kind::CUDNN_BACKEND_POINTWISE_DESCRIPTOR)?
             .with_choice(
                 Name::CUDNN_ATTR_POINTWISE_MODE,
                 Type::CUDNN_TYPE_POINTWISE_MODE,
@@ -243,7 +243,7 @@ impl Builder<'_> {
         }
         let setting = setting.finalized()?;
         let mut operation = self
-            .new(Kind::CUDNN_BACKEND_OPERATION_POINTWISE_DESCRIPTOR)?
+            .make(Kind::CUDNN_BACKEND_OPERATION_POINTWISE_DESCRIPTOR)?
             .with_descriptor(Name::CUDNN_ATTR_OPERATION_POINTWISE_PW_DESCRIPTOR, &setting)?;
         for (name, &operand) in OPERANDS.into_iter().zip(operands) {
             operation = operation.with_descriptor(name, self.tensor(operand))?;
@@ -269,7 +269,7 @@ impl Builder<'_> {
             Reduction::Sum => cudnnReduceTensorOp_t::CUDNN_REDUCE_TENSOR_ADD,
         };
         let setting = self
-            .new(Kind::CUDNN_BACKEND_REDUCTION_DESCRIPTOR)?
+            .make(Kind::CUDNN_BACKEND_REDUCTION_DESCRIPTOR)?
             .with_choice(
                 Name::CUDNN_ATTR_REDUCTION_COMP_TYPE,
                 Type::CUDNN_TYPE_DATA_TYPE,
@@ -282,7 +282,7 @@ impl Builder<'_> {
             )?
             .finalized()?;
         let operation = self
-            .new(Kind::CUDNN_BACKEND_OPERATION_REDUCTION_DESCRIPTOR)?
+            .make(Kind::CUDNN_BACKEND_OPERATION_REDUCTION_DESCRIPTOR)?
             .with_descriptor(
                 Name::CUDNN_ATTR_OPERATION_REDUCTION_XDESC,
                 self.tensor(input),
@@ -305,7 +305,7 @@ impl Builder<'_> {
             Name::CUDNN_ATTR_OPERATION_SDPA_FWD_ODESC,
             Name::CUDNN_ATTR_OPERATION_SDPA_FWD_SCALEDESC,
         ];
-        let mut operation = self.new(Kind::CUDNN_BACKEND_OPERATION_SDPA_FWD_DESCRIPTOR)?;
+        let mut operation = self.make(Kind::CUDNN_BACKEND_OPERATION_SDPA_FWD_DESCRIPTOR)?;
         for (name, tensor) in names.into_iter().zip(tensors) {
             operation = operation.with_descriptor(name, self.tensor(tensor))?;
         }

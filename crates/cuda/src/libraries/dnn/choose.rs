@@ -14,7 +14,7 @@ use tintype_tensor::DType;
 use super::build::OperationGraph;
 use super::descriptor::{Descriptor, Kind, Name, Type};
 use super::graph::{GraphDescription, Store};
-use super::library::{Attempt, Library, RawHandle};
+use super::library::{Attempt, Failure, Library, RawHandle};
 
 /// How the library is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -99,11 +99,9 @@ fn is_allowed(numerical: &[u32], behavior: &[u32], is_of_f32: bool) -> bool {
         Behavior::CUDNN_BEHAVIOR_NOTE_CUBLASLT_DEPENDENCY,
     ];
     let has = |note: &Note| numerical.contains(&(*note as u32));
-    !never.iter().any(has)
-        && !(is_of_f32 && not_of_f32.iter().any(has))
-        && !strange
-            .iter()
-            .any(|note| behavior.contains(&(*note as u32)))
+    let is_shortened = never.iter().any(has) || is_of_f32 && not_of_f32.iter().any(has);
+    let is_strange = |note: &Behavior| behavior.contains(&(*note as u32));
+    !is_shortened && !strange.iter().any(is_strange)
 }
 
 /// The allowed engines that the library advises, the best first.
@@ -187,6 +185,74 @@ impl Configuration {
         })
     }
 }
+
+/// The first engines that can be made ready, at least one and at most so many attempts. The
+/// handle is that of the device, and nobody else uses it now.
+///
+/// # Errors
+/// What the library said last, or that no engine is exact enough.
+pub(super) fn plans(
+    library: &'static Library,
+    handle: RawHandle,
+    graph: &OperationGraph,
+    is_of_f32: bool,
+    attempts: usize,
+) -> Attempt<Vec<ExecutionPlan>> {
+    let (mut plans, mut large) = (Vec::new(), Vec::new());
+    let mut last = None;
+    for advice in Advice::ALL {
+        let found = configurations(library, graph, advice, is_of_f32);
+        let found = found.unwrap_or_else(|failure| {
+            last = Some(failure);
+            Vec::new()
+        });
+        for configuration in found {
+            match configuration.plan(library, handle) {
+                Ok(plan) if plan.workspace > LARGE_WORKSPACE => large.push(plan),
+                Ok(plan) => plans.push(plan),
+                Err(failure) => last = Some(failure),
+            }
+            if plans.len() >= attempts.max(1) {
+                return Ok(plans);
+            }
+        }
+        if !plans.is_empty() {
+            return Ok(plans);
+        }
+    }
+    large.sort_by_key(|plan: &ExecutionPlan| plan.workspace);
+    large.truncate(1);
+    if large.is_empty() {
+        return Err(last.unwrap_or_else(no_engine));
+    }
+    Ok(large)
+}
+
+/// The plan of an engine that was chosen before, if the library still has it there.
+pub(super) fn again(
+    library: &'static Library,
+    handle: RawHandle,
+    graph: &OperationGraph,
+    is_of_f32: bool,
+    origin: Origin,
+) -> Option<ExecutionPlan> {
+    let found = configurations(library, graph, origin.advice, is_of_f32).ok()?;
+    let same = found.into_iter().find(|found| found.origin == origin)?;
+    same.plan(library, handle).ok()
+}
+
+pub(super) fn no_engine() -> Failure {
+    Failure {
+        action: "finding an engine".to_owned(),
+        status: NOT_SUPPORTED,
+        message: "none computes it as exactly as its dtypes".to_owned(),
+    }
+}
+
+/// Plans with more scratch memory are taken only if there is no other.
+const LARGE_WORKSPACE: usize = 2 << 30;
+
+const NOT_SUPPORTED: u32 = 3000;
 
 #[cfg(test)]
 mod tests {

@@ -144,7 +144,7 @@ fn with_bias(call: &Convolution, bias: &View) -> GraphDescription {
     };
     convolution(&mut graph, call, sum);
     let sum = super::graph::TensorId(graph.tensors.len() - 1);
-    let bias = graph.tensor(for_channels(bias));
+    let bias = graph.tensor(for_channels(bias, &output));
     let output = graph.tensor(output);
     graph.pointwise_to(Function::Add, &[sum, bias], output, DType::F32);
     graph
@@ -153,20 +153,27 @@ fn with_bias(call: &Convolution, bias: &View) -> GraphDescription {
 /// Adds the bias to what is in the output already. Each element is read before it is written.
 fn bias_alone(bias: &View, output: &View) -> GraphDescription {
     let mut graph = GraphDescription::default();
-    let before = graph.tensor(Tensor::of_view(output));
-    let bias = graph.tensor(for_channels(bias));
+    let tensor = Tensor::of_view(output);
+    let bias = for_channels(bias, &tensor);
+    let before = graph.tensor(tensor);
+    let bias = graph.tensor(bias);
     let after = graph.tensor(Tensor::of_view(output));
     graph.pointwise_to(Function::Add, &[before, bias], after, DType::F32);
     graph
 }
 
-/// `[1, c, 1, 1]` of `[c]`.
-fn for_channels(bias: &View) -> Tensor {
+/// `[1, c, 1, 1]` of `[c]`, in the order of the output's axes: though all but one have size 1, the
+/// library tells layouts by strides.
+fn for_channels(bias: &View, output: &Tensor) -> Tensor {
     let tensor = Tensor::of_view(bias);
     let channels = tensor.dims[0];
     Tensor {
         dims: vec![1, channels, 1, 1],
-        strides: vec![channels, 1, 1, 1],
+        strides: if output.strides[1] == 1 {
+            vec![channels, 1, channels, channels]
+        } else {
+            vec![channels, 1, 1, 1]
+        },
         ..tensor
     }
 }

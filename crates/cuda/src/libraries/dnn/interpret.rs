@@ -64,12 +64,12 @@ impl Machine<'_> {
         let tensor = self.tensor(id);
         let index = &index[index.len() - tensor.dims.len()..];
         let axes = tensor.dims.iter().zip(&tensor.strides).zip(index);
-        axes.map(|((&size, &stride), &position)| match size {
-            1 => 0,
-            _ => {
-                assert!(position < size as usize, "{index:?} of {tensor}");
-                position * stride as usize
+        axes.map(|((&size, &stride), &position)| {
+            if size == 1 {
+                return 0;
             }
+            assert!(position < size as usize, "{index:?} of {tensor}");
+            position * stride as usize
         })
         .sum()
     }

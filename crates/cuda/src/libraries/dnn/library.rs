@@ -41,15 +41,15 @@ pub(super) struct Library {
     pub(super) functions: Functions,
     pub(super) version: Version,
     /// The functions are in it. It stays loaded: it has threads of its own.
-    _code: std::mem::ManuallyDrop<libloading::Library>,
+    pub(super) _code: Option<std::mem::ManuallyDrop<libloading::Library>>,
 }
 
 /// cuDNN's functions, with enums as the numbers that C passes.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Functions {
-    version: unsafe extern "C" fn() -> usize,
-    error_string: unsafe extern "C" fn(Status) -> *const c_char,
-    last_error: Option<unsafe extern "C" fn(*mut c_char, usize)>,
+    pub(super) version: unsafe extern "C" fn() -> usize,
+    pub(super) error_string: unsafe extern "C" fn(Status) -> *const c_char,
+    pub(super) last_error: Option<unsafe extern "C" fn(*mut c_char, usize)>,
     pub(super) create: unsafe extern "C" fn(*mut RawHandle) -> Status,
     pub(super) destroy: unsafe extern "C" fn(RawHandle) -> Status,
     pub(super) set_stream: unsafe extern "C" fn(RawHandle, *mut c_void) -> Status,
@@ -139,7 +139,7 @@ impl Library {
         Ok(Self {
             functions,
             version,
-            _code: std::mem::ManuallyDrop::new(library),
+            _code: Some(std::mem::ManuallyDrop::new(library)),
         })
     }
 

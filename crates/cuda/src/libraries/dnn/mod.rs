@@ -27,6 +27,8 @@ mod choices;
 mod choose;
 mod convolution;
 mod descriptor;
+#[cfg(test)]
+mod fake;
 mod graph;
 mod handle;
 #[cfg(test)]
@@ -39,11 +41,11 @@ mod stage;
 mod tests;
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use tintype_device::{Device, KernelCache, Stream};
 
-pub(crate) use self::attention::{Form, Path, form_of};
+use self::attention::{Path, form_of};
 use self::choices::Choices;
 use self::convolution::{Candidate, candidates_of};
 use self::handle::Handle;
@@ -119,6 +121,7 @@ impl Dnn {
                 handle: Arc::new(handle),
                 choices: options.folder.map(Choices::new),
                 attempts: options.attempts,
+                plans: Mutex::default(),
             }),
         })
     }
@@ -179,12 +182,12 @@ impl Dnn {
                 tracing::debug!("{step}: {} by {origins:?}", prepared.name);
                 Ok(PreparedGraphs { step, prepared })
             }
-            Err(failures) => Err(self.failed(op, step, failures)),
+            Err(failures) => Err(self.failed(op, step, &failures)),
         }
     }
 
     /// What is left when no candidate can run.
-    fn failed(&self, op: &str, step: String, failures: Vec<(&'static str, Failure)>) -> Error {
+    fn failed(&self, op: &str, step: String, failures: &[(&'static str, Failure)]) -> Error {
         let broken = failures.iter().find(|(_, failure)| !failure.is_refusal());
         if let Some((_, failure)) = broken {
             return Error::Dnn {

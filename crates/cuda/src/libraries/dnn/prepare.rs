@@ -4,18 +4,18 @@
 //! memory for it, timed on the device; the choice is kept on disk. Nothing here happens in a run.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tintype_device::{Device, DeviceBuffer, Stream};
 
 use super::build::OperationGraph;
 use super::choices::{Choice, Choices, key};
-use super::choose::{Advice, ExecutionPlan, Origin, configurations, is_of_f32};
+use super::choose::{again, is_of_f32, no_engine, plans};
 use super::convolution::Candidate;
 use super::graph::{GraphDescription, Store};
 use super::handle::Handle;
 use super::library::{Attempt, Failure};
-use super::stage::Stage;
+use super::stage::{Ready, Stage};
 use crate::Place;
 use crate::run::Addresses;
 
@@ -27,6 +27,15 @@ pub(super) struct Preparation {
     pub(super) choices: Option<Choices>,
     /// How many engines of a graph are timed; with 0 the first is taken.
     pub(super) attempts: usize,
+    /// What was found for each graph, by its key.
+    pub(super) plans: Mutex<HashMap<String, Attempt<Found>>>,
+}
+
+/// A plan, and how long a run takes if that was measured.
+#[derive(Debug, Clone)]
+pub(super) struct Found {
+    ready: Arc<Ready>,
+    milliseconds: Option<f32>,
 }
 
 /// A candidate that can run.
@@ -70,7 +79,7 @@ impl Preparation {
         let mut timed = Vec::new();
         for candidate in candidates {
             let stages = candidate.stages.iter();
-            let times = stages.map(|stage| self.known(stage)?.milliseconds);
+            let times = stages.map(|stage| self.known_time(stage));
             timed.push((times.sum::<Option<f32>>()?, candidate.clone()));
         }
         timed.sort_by(|(a, _), (b, _)| a.total_cmp(b));
@@ -92,8 +101,14 @@ impl Preparation {
         })
     }
 
-    fn known(&self, description: &GraphDescription) -> Option<Choice> {
-        self.choices.as_ref()?.read(&self.key(description))
+    /// How long a run of a graph took, if that was measured here or is on disk.
+    fn known_time(&self, description: &GraphDescription) -> Option<f32> {
+        let key = self.key(description);
+        let plans = self.plans.lock().unwrap_or_else(PoisonError::into_inner);
+        match plans.get(&key) {
+            Some(found) => found.as_ref().ok()?.milliseconds,
+            None => self.choices.as_ref()?.read(&key)?.milliseconds,
+        }
     }
 
     fn key(&self, description: &GraphDescription) -> String {
@@ -101,92 +116,64 @@ impl Preparation {
         key(&self.device.info().name, version, description)
     }
 
-    /// A graph with its engine, and how long a run takes if that is known.
+    /// A graph with its engine, and how long a run takes if that is known. Programs have the same
+    /// graph many times, at other places, and its plan is made once.
     fn stage(&self, description: &GraphDescription) -> Attempt<(Stage, Option<f32>)> {
-        let library = self.handle.library();
-        let graph = {
-            let handle = self.handle.lock();
-            Arc::new(OperationGraph::new(library, handle.raw(), description)?)
+        let key = self.key(description);
+        let plans = || self.plans.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = plans().get(&key).cloned();
+        let found = if let Some(found) = known {
+            found?
+        } else {
+            let found = self.plan(description, &key);
+            plans().insert(key, found.clone());
+            found?
         };
-        let stage = |plan| Stage::new(description, self.handle.clone(), graph.clone(), plan);
-        if let Some(choice) = self.known(description) {
-            if let Some(plan) = self.again(&graph, description, choice.engine) {
-                return Ok((stage(plan), choice.milliseconds));
+        let stage = Stage::new(description, self.handle.clone(), found.ready);
+        Ok((stage, found.milliseconds))
+    }
+
+    /// The plan of a graph: what is on disk, or else the fastest of those that are tried.
+    fn plan(&self, description: &GraphDescription, key: &str) -> Attempt<Found> {
+        let library = self.handle.library();
+        let is_of_f32 = is_of_f32(description);
+        let handle = self.handle.lock();
+        let graph = Arc::new(OperationGraph::new(library, handle.raw(), description)?);
+        let ready = |plan| {
+            Arc::new(Ready {
+                plan,
+                _graph: graph.clone(),
+            })
+        };
+        if let Some(choice) = self.choices.as_ref().and_then(|choices| choices.read(key)) {
+            if let Some(plan) = again(library, handle.raw(), &graph, is_of_f32, choice.engine) {
+                return Ok(Found {
+                    ready: ready(plan),
+                    milliseconds: choice.milliseconds,
+                });
             }
             tracing::debug!("the engine that was chosen before is not there any more");
         }
-        let plans = self.plans(&graph, description)?;
-        let stages = plans.into_iter().map(stage).collect();
-        let (stage, milliseconds) = self.fastest(description, stages)?;
+        let plans = plans(library, handle.raw(), &graph, is_of_f32, self.attempts)?;
+        drop(handle);
+        let found = self.fastest(description, plans.into_iter().map(ready).collect())?;
         if let Some(choices) = &self.choices {
             let choice = Choice {
-                engine: stage.plan().origin,
-                milliseconds,
+                engine: found.ready.plan.origin,
+                milliseconds: found.milliseconds,
             };
-            choices.write(&self.key(description), &choice);
+            choices.write(key, &choice);
         }
-        Ok((stage, milliseconds))
-    }
-
-    /// The plan of an engine that was chosen before.
-    fn again(
-        &self,
-        graph: &OperationGraph,
-        description: &GraphDescription,
-        origin: Origin,
-    ) -> Option<ExecutionPlan> {
-        let library = self.handle.library();
-        let handle = self.handle.lock();
-        let found = configurations(library, graph, origin.advice, is_of_f32(description)).ok()?;
-        let same = found.into_iter().find(|found| found.origin == origin)?;
-        same.plan(library, handle.raw()).ok()
-    }
-
-    /// The first engines that can be made ready, at least one.
-    fn plans(
-        &self,
-        graph: &OperationGraph,
-        description: &GraphDescription,
-    ) -> Attempt<Vec<ExecutionPlan>> {
-        let library = self.handle.library();
-        let handle = self.handle.lock();
-        let (mut plans, mut large) = (Vec::new(), Vec::new());
-        let mut last = None;
-        for advice in Advice::ALL {
-            let found = configurations(library, graph, advice, is_of_f32(description));
-            let found = found.unwrap_or_else(|failure| {
-                last = Some(failure);
-                Vec::new()
-            });
-            for configuration in found {
-                match configuration.plan(library, handle.raw()) {
-                    Ok(plan) if plan.workspace > LARGE_WORKSPACE => large.push(plan),
-                    Ok(plan) => plans.push(plan),
-                    Err(failure) => last = Some(failure),
-                }
-                if plans.len() >= self.attempts.max(1) {
-                    return Ok(plans);
-                }
-            }
-            if !plans.is_empty() {
-                return Ok(plans);
-            }
-        }
-        large.sort_by_key(|plan: &ExecutionPlan| plan.workspace);
-        large.truncate(1);
-        if large.is_empty() {
-            return Err(last.unwrap_or_else(no_engine));
-        }
-        Ok(large)
+        Ok(found)
     }
 
     /// Times runs on the device. Without memory for that, the first is taken.
     fn fastest(
         &self,
         description: &GraphDescription,
-        mut stages: Vec<Stage>,
-    ) -> Attempt<(Stage, Option<f32>)> {
-        let scratch = stages.iter().map(|stage| stage.plan().workspace).max();
+        mut plans: Vec<Arc<Ready>>,
+    ) -> Attempt<Found> {
+        let scratch = plans.iter().map(|ready| ready.plan.workspace).max();
         let trial = match self.attempts {
             0 => None,
             _ => Trial::new(&self.device, description, scratch.unwrap_or(0))
@@ -194,21 +181,28 @@ impl Preparation {
                 .ok(),
         };
         let Some(trial) = trial else {
-            return Ok((stages.swap_remove(0), None));
+            return Ok(Found {
+                ready: plans.swap_remove(0),
+                milliseconds: None,
+            });
         };
-        let mut best: Option<(Stage, f32)> = None;
+        let mut best: Option<(f32, Arc<Ready>)> = None;
         let mut last = None;
-        for stage in stages {
+        for ready in plans {
+            let stage = Stage::new(description, self.handle.clone(), ready.clone());
             match trial.milliseconds(&stage) {
-                Ok(time) if best.as_ref().is_none_or(|(_, least)| time < *least) => {
-                    best = Some((stage, time));
+                Ok(time) if best.as_ref().is_none_or(|(least, _)| time < *least) => {
+                    best = Some((time, ready));
                 }
                 Ok(_) => {}
                 Err(failure) => last = Some(failure),
             }
         }
         match best {
-            Some((stage, time)) => Ok((stage, Some(time))),
+            Some((time, ready)) => Ok(Found {
+                ready,
+                milliseconds: Some(time),
+            }),
             None => Err(last.unwrap_or_else(no_engine)),
         }
     }
@@ -219,14 +213,6 @@ fn faster(best: Option<Prepared>, other: Prepared) -> Prepared {
     match best {
         Some(best) if time(&best) <= time(&other) => best,
         _ => other,
-    }
-}
-
-fn no_engine() -> Failure {
-    Failure {
-        action: "finding an engine".to_owned(),
-        status: NOT_SUPPORTED,
-        message: "none computes it as exactly as its dtypes".to_owned(),
     }
 }
 
@@ -303,13 +289,9 @@ fn bytes_of(description: &GraphDescription) -> HashMap<Place, usize> {
     bytes
 }
 
-/// Plans with more scratch memory are taken only if there is no other.
-const LARGE_WORKSPACE: usize = 2 << 30;
-
 /// Runs that are timed together.
 const RUNS: usize = 5;
 
-const NOT_SUPPORTED: u32 = 3000;
 const EXECUTION_FAILED: u32 = 5000;
 
 #[cfg(test)]

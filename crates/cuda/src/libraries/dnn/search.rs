@@ -12,10 +12,12 @@ pub(super) const VARIABLE: &str = "TINTYPE_CUDNN";
 pub(super) fn candidates(variable: &impl Fn(&str) -> Option<String>) -> Vec<PathBuf> {
     let variable = |name: &str| variable(name).filter(|value| !value.is_empty());
     if let Some(named) = variable(VARIABLE).map(PathBuf::from) {
-        return match named.is_dir() {
-            true => vec![named.join(NAME)],
-            false => vec![named],
+        let file = if named.is_dir() {
+            named.join(NAME)
+        } else {
+            named
         };
+        return vec![file];
     }
     let mut candidates: Vec<PathBuf> = [NAME, "libcudnn.so"].map(PathBuf::from).into();
     let mut roots: Vec<PathBuf> = ["VIRTUAL_ENV", "CONDA_PREFIX"]

@@ -19,13 +19,21 @@ use super::library::Attempt;
 use crate::Place;
 use crate::run::Addresses;
 
+/// A plan with the graph that it is of. Where tensors lie is not in it, so that equal calls of a
+/// program share one.
+#[derive(Debug)]
+pub(super) struct Ready {
+    // Fields are dropped in order: first what was made last.
+    pub(super) plan: ExecutionPlan,
+    pub(super) _graph: Arc<OperationGraph>,
+}
+
 /// A graph with its plan.
 #[derive(Debug)]
 pub(super) struct Stage {
     // Fields are dropped in order: first what was made last.
     pack: Mutex<Option<Pack>>,
-    plan: ExecutionPlan,
-    _graph: Arc<OperationGraph>,
+    ready: Arc<Ready>,
     handle: Arc<Handle>,
     bindings: Bindings,
 }
@@ -97,20 +105,18 @@ impl Stage {
     pub(super) fn new(
         description: &GraphDescription,
         handle: Arc<Handle>,
-        graph: Arc<OperationGraph>,
-        plan: ExecutionPlan,
+        ready: Arc<Ready>,
     ) -> Self {
         Self {
             pack: Mutex::new(None),
-            plan,
-            _graph: graph,
+            ready,
             handle,
             bindings: Bindings::of(description),
         }
     }
 
     pub(super) fn plan(&self) -> &ExecutionPlan {
-        &self.plan
+        &self.ready.plan
     }
 
     /// Enqueues one run.
@@ -127,7 +133,7 @@ impl Stage {
         // address for each tensor of the plan that has one, and scalars live as long as it.
         unsafe {
             self.handle
-                .execute(stream, &self.plan.descriptor, &pack.descriptor)
+                .execute(stream, &self.ready.plan.descriptor, &pack.descriptor)
         }
     }
 
