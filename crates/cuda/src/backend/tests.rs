@@ -450,6 +450,49 @@ fn wrong_inputs_and_foreign_states_are_errors() {
 }
 
 #[test]
+fn no_picture_is_made_with_mixed_weights() {
+    let mut host = Host::new(LARGE);
+    // Captures of the host are of one thread.
+    host.has_graphs = false;
+    let (_, executable) = on_host(host);
+    let versions = [parameters(1, 2), parameters(3, 4)];
+    executable.refit(&Changes::all(&versions[0])).unwrap();
+    let inputs: Vec<Tensors> = (0..3).map(|index| step(7, index, 5)).collect();
+    let expected = versions.each_ref().map(|weights| {
+        let steps = inputs.iter();
+        let steps = steps.map(|inputs| expected(weights, &[], &request(1, 5), inputs));
+        steps.collect::<Vec<_>>()
+    });
+    let is_close = |found: &[f32], expected: &[f32]| {
+        let mut pairs = found.iter().zip(expected);
+        pairs.all(|(found, expected)| (found - expected).abs() <= 1e-4)
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| {
+                let mut session = executable.session().unwrap();
+                for _ in 0..50 {
+                    let state = session.prepare(&request(1, 5)).unwrap();
+                    let found: Vec<Vec<f32>> = inputs
+                        .iter()
+                        .map(|inputs| numbers(&session.step(state.as_ref(), inputs).unwrap()))
+                        .collect();
+                    let is_one = expected.iter().any(|expected| {
+                        let mut steps = found.iter().zip(expected);
+                        steps.all(|(found, expected)| is_close(found, expected))
+                    });
+                    assert!(is_one, "{found:?}");
+                }
+            });
+        }
+        for round in 1..80 {
+            let changes = Changes::all(&versions[round % 2]);
+            executable.refit(&changes).unwrap();
+        }
+    });
+}
+
+#[test]
 fn without_a_gpu_the_backend_is_unavailable() {
     let options = CudaOptions::new(Arc::new(CpuEvaluator)).on_device(usize::MAX);
     let error = CudaBackend::new(options).unwrap_err();

@@ -23,7 +23,7 @@ mod steps;
 pub(crate) struct Host {
     heap: Arc<Heap>,
     makers: Makers<Step>,
-    has_graphs: bool,
+    pub(crate) has_graphs: bool,
     /// While a stream captures: what it has captured.
     capturing: Mutex<Option<Captured>>,
     /// What happened, in words.
