@@ -22,13 +22,14 @@ use crate::run::Addresses;
 /// What preparing needs of its surroundings.
 #[derive(Debug)]
 pub(super) struct Preparation {
+    /// What was found for each graph, by its key. Fields are dropped in order, and plans go
+    /// before the handle that they were made with.
+    pub(super) plans: Mutex<HashMap<String, Attempt<Found>>>,
     pub(super) device: Device,
     pub(super) handle: Arc<Handle>,
     pub(super) choices: Option<Choices>,
     /// How many engines of a graph are timed; with 0 the first is taken.
     pub(super) attempts: usize,
-    /// What was found for each graph, by its key.
-    pub(super) plans: Mutex<HashMap<String, Attempt<Found>>>,
 }
 
 /// A plan, and how long a run takes if that was measured.
