@@ -30,7 +30,7 @@ __device__ __forceinline__ void bring(
 // Adds q·kᵀ over a part of d.
 __device__ __forceinline__ void add_scores(float (&scores)[8][4], const u8* query, const u8* key) {
     const u32 lane = threadIdx.x % 32;
-#pragma unroll
+#pragma unroll 2
     for (u32 k = 0; k < D_PART; k += 16) {
         u32 a[4];
         load_matrices(a, query + (lane % 16 * QUERY_PITCH + k + lane / 16 * 8) * 2);

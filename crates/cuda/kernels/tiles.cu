@@ -105,7 +105,7 @@ __device__ __forceinline__ void store_tile(
     }
 }
 
-extern "C" __global__ void __launch_bounds__(256) KERNEL(
+extern "C" __global__ void __launch_bounds__(256, 2) KERNEL(
     const Element* left, const Element* right, BIAS_PARAMETER Result* output
 ) {
     DYNAMIC_SHARED(memory);

@@ -39,7 +39,7 @@ use tintype_device::{ComputeCapability, DeviceInfo};
 
 pub(crate) use self::loader::{KernelLoader, LoadedKernel};
 use crate::generate::generate_split;
-use crate::{Error, Generated, Result, Step, Work};
+use crate::{Generated, Result, Step, Work};
 
 /// What the kernels of a step depend on beside the step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -90,7 +90,7 @@ impl From<&DeviceInfo> for Machine {
 /// The kernels that compute a step without any library, in order.
 ///
 /// # Errors
-/// [`Error::Unsupported`] for dtypes and sizes that no kernel takes.
+/// [`Error::Unsupported`](crate::Error::Unsupported) for dtypes and sizes that no kernel takes.
 pub fn own_kernels(step: &Step, machine: &Machine) -> Result<Vec<Generated>> {
     let name = &step.name;
     Ok(match &step.work {

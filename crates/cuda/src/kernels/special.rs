@@ -10,7 +10,6 @@
 
 use tintype_device::{ELEMENT_TYPES, Source};
 use tintype_ir::{Op, RelativeBuckets};
-use tintype_tensor::DType;
 
 use super::address::{address_of, type_of};
 use crate::generate::FUNCTIONS;
@@ -160,6 +159,8 @@ const SPECIAL: &str = include_str!("../../kernels/special.cu");
 
 #[cfg(test)]
 mod tests {
+    use tintype_tensor::DType;
+
     use super::*;
 
     fn t5(bidirectional: bool) -> RelativeBuckets {

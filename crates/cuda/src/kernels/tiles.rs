@@ -1,7 +1,7 @@
 //! The kernels of products and convolutions: `output[m, n] = Σ left[m, k] · right[n, k]`, in tiles.
 //!
 //! Where elements lie is text: for each operand the body of a function from (batch, row, k) to a
-//! place. 16-bit floats run on tensor cores from sm_80 on, all else in f32.
+//! place. 16-bit floats run on tensor cores from Ampere on, all else in f32.
 //!
 //! ```ignore
 //! let kernel = Tiles { batch: 1, depth: 3072, left, right, bias: None, gelu: false, output, .. };

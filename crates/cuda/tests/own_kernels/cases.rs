@@ -110,7 +110,7 @@ fn convolution(name: &str, dtype: DType, picture: &Picture) -> Step {
 
 struct Heads {
     tokens: [usize; 2],
-    heads: usize,
+    count: usize,
     d: usize,
     e: usize,
     causal: bool,
@@ -121,7 +121,7 @@ struct Heads {
 fn attention(name: &str, dtype: DType, heads: &Heads) -> Step {
     let Heads {
         tokens: [queries, keys],
-        heads,
+        count: heads,
         d,
         e,
         causal,
@@ -182,33 +182,17 @@ fn generated(name: &str, text: &str) -> Step {
 
 /// Small ones, which also run on the host.
 pub(crate) fn small() -> Vec<Step> {
-    let conv = |stride, padding, groups| Conv2d {
-        stride,
-        padding,
-        groups,
-    };
-    let whole = |channels, outputs, attributes, is_channels_last| Picture {
-        channels,
-        size: [11, 9],
-        outputs,
-        taps: 3,
-        attributes,
-        is_channels_last,
-    };
-    let heads = |tokens, heads, d, e, causal, bias| Heads {
-        tokens,
-        heads,
-        d,
-        e,
-        causal,
-        bias,
-    };
-    let same = conv([1, 1], [1; 4], 1);
-    let rotary = Op::RotaryTable {
-        theta: 10_000.0,
-        dims: vec![16, 56, 56],
-    };
-    let floats = |shape: &[usize]| view(0, DType::F32, shape);
+    [
+        products(),
+        convolutions(),
+        attentions(),
+        specials(),
+        long_rows(),
+    ]
+    .concat()
+}
+
+fn products() -> Vec<Step> {
     vec![
         linear("linear", DType::BF16, [130, 72, 140], true),
         linear("linear_f16", DType::F16, [18, 264, 136], false),
@@ -220,73 +204,89 @@ pub(crate) fn small() -> Vec<Step> {
         batched(DType::F16),
         batched(DType::F32),
         same_right(DType::BF16),
-        convolution("conv", DType::BF16, &whole(6, 10, same.clone(), false)),
-        convolution("conv_last", DType::F16, &whole(16, 24, same, true)),
-        convolution(
-            "conv_groups",
-            DType::BF16,
-            &whole(16, 12, conv([1, 1], [1; 4], 2), true),
-        ),
-        convolution(
-            "conv_stride",
-            DType::F32,
-            &whole(4, 6, conv([2, 1], [0, 1, 2, 1], 2), false),
-        ),
-        attention(
-            "attention_64",
-            DType::BF16,
-            &heads([70, 130], 2, 64, 64, false, None),
-        ),
+    ]
+}
+
+fn convolutions() -> Vec<Step> {
+    let attributes = |stride, padding, groups| Conv2d {
+        stride,
+        padding,
+        groups,
+    };
+    let picture = |channels, outputs, attributes, is_channels_last| Picture {
+        channels,
+        size: [11, 9],
+        outputs,
+        taps: 3,
+        attributes,
+        is_channels_last,
+    };
+    let same = attributes([1, 1], [1; 4], 1);
+    let groups = attributes([1, 1], [1; 4], 2);
+    let strides = attributes([2, 1], [0, 1, 2, 1], 2);
+    vec![
+        convolution("conv", DType::BF16, &picture(6, 10, same.clone(), false)),
+        convolution("conv_last", DType::F16, &picture(16, 24, same, true)),
+        convolution("conv_groups", DType::BF16, &picture(16, 12, groups, true)),
+        convolution("conv_stride", DType::F32, &picture(4, 6, strides, false)),
+    ]
+}
+
+fn attentions() -> Vec<Step> {
+    let of = |tokens, count, d, e, causal, bias| Heads {
+        tokens,
+        count,
+        d,
+        e,
+        causal,
+        bias,
+    };
+    let half = |name, heads| attention(name, DType::BF16, &heads);
+    let single = |name, heads| attention(name, DType::F32, &heads);
+    vec![
+        half("attention_64", of([70, 130], 2, 64, 64, false, None)),
         attention(
             "attention_128",
             DType::F16,
-            &heads([90, 90], 1, 128, 128, true, None),
+            &of([90, 90], 1, 128, 128, true, None),
         ),
-        attention(
-            "attention_160",
-            DType::BF16,
-            &heads([33, 65], 1, 160, 160, false, None),
-        ),
-        attention(
+        half("attention_160", of([33, 65], 1, 160, 160, false, None)),
+        half(
             "attention_bias",
-            DType::BF16,
-            &heads([66, 70], 2, 40, 24, false, Some([1, 2])),
+            of([66, 70], 2, 40, 24, false, Some([1, 2])),
         ),
-        attention(
-            "attention_odd",
-            DType::BF16,
-            &heads([35, 20], 2, 20, 12, true, None),
-        ),
-        attention(
-            "attention_f32",
-            DType::F32,
-            &heads([40, 70], 2, 50, 20, true, Some([2, 1])),
-        ),
-        attention(
-            "attention_wide",
-            DType::F32,
-            &heads([5, 40], 1, 300, 300, false, None),
-        ),
+        half("attention_512", of([20, 70], 1, 512, 512, false, None)),
+        half("attention_odd", of([35, 20], 2, 20, 12, true, None)),
+        single("attention_f32", of([40, 70], 2, 50, 20, true, Some([2, 1]))),
+        single("attention_wide", of([5, 40], 1, 300, 300, false, None)),
+    ]
+}
+
+fn specials() -> Vec<Step> {
+    let rotary = Op::RotaryTable {
+        theta: 10_000.0,
+        dims: vec![16, 56, 56],
+    };
+    let table = view(3, DType::F32, &[50, 64, 2]);
+    let values = vec![view(0, DType::F32, &[4, 700])];
+    let ids = vec![view(0, DType::I64, &[3, 77])];
+    let positions = |count| view(3, DType::I64, &[count]);
+    vec![
         special(
             "rotary_table",
             rotary,
-            vec![floats(&[50, 3])],
-            view(3, DType::F32, &[50, 64, 2]),
+            vec![view(0, DType::F32, &[50, 3])],
+            table,
         ),
         buckets(true),
         buckets(false),
-        special(
-            "argmax",
-            Op::ArgMax,
-            vec![floats(&[4, 700])],
-            view(3, DType::I64, &[4]),
-        ),
-        special(
-            "argmax_ids",
-            Op::ArgMax,
-            vec![view(0, DType::I64, &[3, 77])],
-            view(3, DType::I64, &[3]),
-        ),
+        special("argmax", Op::ArgMax, values, positions(4)),
+        special("argmax_ids", Op::ArgMax, ids, positions(3)),
+    ]
+}
+
+fn long_rows() -> Vec<Step> {
+    vec![
         generated(
             "long_group_norm",
             "graph g { input step %x: bf16[1, 32, 96, 64] input step %w: bf16[32] \
@@ -302,7 +302,7 @@ pub(crate) fn small() -> Vec<Step> {
         generated(
             "long_mean",
             "graph g { input step %x: f32[2, 300, 256] \
-             %0: f32[1, 1, 1] = mean %x {axes = [0, 1, 2]} output y = %0 }",
+             %0: f32[1, 1, 1] = reduce_mean %x {axes = [0, 1, 2]} output y = %0 }",
         ),
     ]
 }
@@ -311,7 +311,7 @@ pub(crate) fn small() -> Vec<Step> {
 pub(crate) fn large() -> Vec<Step> {
     let heads = |tokens, heads, d, causal, bias| Heads {
         tokens: [tokens, tokens],
-        heads,
+        count: heads,
         d,
         e: d,
         causal,

@@ -66,7 +66,9 @@ fn compare(view: &View, found: &[u8], before: &[u8], expected: &[f64]) -> Result
     }
     let size = view.dtype.bits() / 8;
     let mut is_written = vec![false; found.len() / size];
-    places.iter().for_each(|&place| is_written[place] = true);
+    for &place in &places {
+        is_written[place] = true;
+    }
     let touched = (0..is_written.len()).find(|&at| {
         let bytes = at * size..(at + 1) * size;
         !is_written[at] && found[bytes.clone()] != before[bytes]
@@ -153,11 +155,12 @@ fn run(
         kernel.threads, kernel.blocks
     );
     let file = |place: Place| -> PathBuf { path.with_extension(place.to_string()) };
+    let quoted = |place: Place| format!("\"{}\"", file(place).display());
     let mut globals = String::new();
     for (&place, bytes) in &*memory {
         fs::write(file(place), bytes)?;
         writeln!(globals, "static char* {place};")?;
-        writeln!(main, "{place} = load({:?});", file(place))?;
+        writeln!(main, "{place} = load({});", quoted(place))?;
     }
     let arguments = kernel.arguments.iter().map(|argument| match argument {
         KernelArgument::Address { place, bytes } => format!("Address{{{place} + {bytes}}}"),
@@ -174,7 +177,7 @@ fn run(
     )?;
     main.push_str("run(call);\n");
     for &place in memory.keys() {
-        writeln!(main, "save({:?}, {place});", file(place))?;
+        writeln!(main, "save({}, {place});", quoted(place))?;
     }
     main.push_str("}\n");
     let (source, program) = (path.with_extension("cpp"), path.with_extension("run"));

@@ -80,12 +80,6 @@ fn compile(nvrtc: &Nvrtc, target: Target, step: &Step) -> Result<(), Failed> {
         }
         let source = kernel.source.with_option("--ptxas-options=-v");
         let (_, log) = nvrtc.compile_with_log(&source, target)?;
-        let is_spill = |line: &&str| {
-            line.contains("spill") && !line.contains("0 bytes spill stores, 0 bytes spill loads")
-        };
-        if let Some(line) = log.lines().find(is_spill) {
-            return Err(format!("{} for {target}: {line}", source.name).into());
-        }
         if std::env::var_os("TINTYPE_SHOW").is_some() {
             let used = log.lines().filter(|line| line.contains("Used"));
             eprintln!(
@@ -93,6 +87,12 @@ fn compile(nvrtc: &Nvrtc, target: Target, step: &Step) -> Result<(), Failed> {
                 step.name,
                 used.collect::<Vec<_>>().join(" ")
             );
+        }
+        let is_spill = |line: &&str| {
+            line.contains("spill") && !line.contains("0 bytes spill stores, 0 bytes spill loads")
+        };
+        if let Some(line) = log.lines().find(is_spill) {
+            return Err(format!("{} for {target}: {line}", source.name).into());
         }
     }
     Ok(())
