@@ -131,12 +131,10 @@ impl CudaBackend {
         })
     }
 
-    /// Device, compute capability and driver, for people.
+    /// Device, compute capability, driver, and the libraries that were found or why not, for
+    /// people.
     pub fn description(&self) -> String {
-        let device = self.gpu.device();
-        let capability = device.info().compute_capability;
-        let driver = device.driver().version();
-        format!("{device:?}, compute capability {capability}, driver for CUDA {driver}")
+        self.gpu.description()
     }
 
     /// The device.

@@ -89,6 +89,19 @@ impl Gpu {
         &self.device
     }
 
+    /// Device, driver and libraries, for people.
+    pub(crate) fn description(&self) -> String {
+        let (device, info) = (&self.device, self.device.info());
+        let capability = info.compute_capability;
+        let driver = device.driver().version();
+        let own = format!("{device:?}, compute capability {capability}, driver for CUDA {driver}");
+        let libraries = self.makers.descriptions().into_iter();
+        std::iter::once(own)
+            .chain(libraries)
+            .collect::<Vec<_>>()
+            .join(", ")
+    }
+
     fn runner(&self) -> MutexGuard<'_, WeightRunner> {
         self.runner.lock().unwrap_or_else(PoisonError::into_inner)
     }

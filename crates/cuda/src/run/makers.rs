@@ -17,6 +17,11 @@ pub(crate) trait Maker<P>: Send + Sync {
     /// What log lines call it: `cuBLASLt`.
     fn name(&self) -> &'static str;
 
+    /// What it stands on, for people: the library with its version, or why there is none.
+    fn description(&self) -> Option<String> {
+        None
+    }
+
     /// Makes a step ready, or says why it cannot.
     ///
     /// # Errors
@@ -54,6 +59,12 @@ impl<P> Makers<P> {
             makers,
             told: Mutex::default(),
         }
+    }
+
+    /// What the makers stand on, for people.
+    pub(crate) fn descriptions(&self) -> Vec<String> {
+        let makers = self.makers.iter();
+        makers.filter_map(|maker| maker.description()).collect()
     }
 
     /// Makes all steps of a program ready.

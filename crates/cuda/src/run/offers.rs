@@ -64,6 +64,13 @@ impl Maker<Box<dyn Prepared>> for Products {
         "cuBLASLt"
     }
 
+    fn description(&self) -> Option<String> {
+        Some(match &self.0 {
+            Ok(blas) => format!("cuBLASLt {}", blas.version()),
+            Err(reason) => format!("no cuBLASLt ({reason})"),
+        })
+    }
+
     fn offer(&self, step: &Step) -> Result<Ready> {
         let Work::Product(call) = &step.work else {
             return Ok(Offer::NotMine);
@@ -78,6 +85,13 @@ impl Maker<Box<dyn Prepared>> for Products {
 impl Maker<Box<dyn Prepared>> for Networks {
     fn name(&self) -> &'static str {
         "cuDNN"
+    }
+
+    fn description(&self) -> Option<String> {
+        Some(match &self.0 {
+            Ok(dnn) => format!("cuDNN {}", dnn.version()),
+            Err(reason) => format!("no cuDNN ({reason})"),
+        })
     }
 
     fn offer(&self, step: &Step) -> Result<Ready> {
