@@ -6,6 +6,7 @@
 //! cargo run --release -p tintype-cuda --example check_backend -- FILE.ir   # others, as text
 //!     --checks      each step is waited for, so that a failure names it
 //!     --no-graphs   each step is enqueued by itself
+//!     --own-kernels no library
 //!     --profile     where the time goes
 //! ```
 //!
@@ -36,6 +37,9 @@ fn main() -> Result<()> {
     }
     if has("--no-graphs") {
         options = options.without_graphs();
+    }
+    if has("--own-kernels") {
+        options = options.without_libraries();
     }
     if has("--profile") {
         options = options.with_profile(&profile);

@@ -30,6 +30,7 @@ impl CudaOptions {
                 cache: None,
                 graphs: true,
                 checks: false,
+                libraries: true,
                 profile: None,
             },
             evaluator,
@@ -56,6 +57,14 @@ impl CudaOptions {
     #[must_use]
     pub fn without_graphs(mut self) -> Self {
         self.gpu.graphs = false;
+        self
+    }
+
+    /// The same with kernels of our own for everything: slower, to tell whether a library is at
+    /// fault.
+    #[must_use]
+    pub fn without_libraries(mut self) -> Self {
+        self.gpu.libraries = false;
         self
     }
 

@@ -50,6 +50,8 @@ pub(crate) struct GpuOptions {
     pub(crate) graphs: bool,
     /// Whether each step is waited for.
     pub(crate) checks: bool,
+    /// Whether libraries run what they can.
+    pub(crate) libraries: bool,
     /// Where the time of each step goes.
     pub(crate) profile: Option<Profile>,
 }
@@ -74,7 +76,7 @@ impl Gpu {
             tracing::info!("the driver has no CUDA graphs: steps are enqueued one by one");
         }
         Ok(Self {
-            makers: makers(&device, options.cache.as_deref())?,
+            makers: makers(&device, options)?,
             weight_stream: runner.stream().clone(),
             runner: Mutex::new(runner),
             has_graphs,

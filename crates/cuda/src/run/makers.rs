@@ -87,7 +87,11 @@ impl<P> Makers<P> {
                 }
                 Ok(Offer::NotMine) => {}
                 Ok(Offer::Refused(reason)) => reasons.push((maker.name(), reason)),
-                Err(error) => reasons.push((maker.name(), error.to_string())),
+                Err(error) => {
+                    // It had agreed to such steps, so this is worth a look.
+                    tracing::warn!("{}: {error}", maker.name());
+                    reasons.push((maker.name(), error.to_string()));
+                }
             }
         }
         let reasons = reasons.iter().map(|(name, why)| format!("{name}: {why}"));

@@ -13,6 +13,7 @@ use std::path::Path;
 use tintype_device::{Device, KernelCache};
 
 use super::Prepared;
+use super::gpu::GpuOptions;
 use super::makers::{Maker, Makers, Offer};
 use crate::kernels::{KernelLoader, Machine, own_kernels};
 use crate::libraries::blas::{Blas, BlasOptions};
@@ -34,22 +35,32 @@ struct OwnKernels(KernelLoader);
 ///
 /// # Errors
 /// [`Error::Device`] without NVRTC: nothing runs without generated kernels.
-pub(super) fn makers(device: &Device, folder: Option<&Path>) -> Result<Makers<Box<dyn Prepared>>> {
-    let mut blas = BlasOptions::default();
-    let mut dnn = DnnOptions::default();
-    if let Some(folder) = folder {
-        blas.choices = Some(folder.join("products.json"));
-        dnn.folder = Some(folder.join("engines"));
+pub(super) fn makers(device: &Device, options: &GpuOptions) -> Result<Makers<Box<dyn Prepared>>> {
+    let folder = options.cache.as_deref();
+    let mut makers: Vec<Box<dyn Maker<Box<dyn Prepared>>>> = Vec::new();
+    if options.libraries {
+        makers.push(Box::new(Products(blas(device, folder))));
+        makers.push(Box::new(Networks(dnn(device, folder))));
     }
-    let reason = |error: Error| error.to_string();
-    let blas = Blas::with(device, blas).map_err(reason);
-    let dnn = Dnn::with(device, dnn).map_err(reason);
     let own = KernelLoader::new(device, kernel_cache(folder))?;
-    Ok(Makers::new(vec![
-        Box::new(Products(blas)),
-        Box::new(Networks(dnn)),
-        Box::new(OwnKernels(own)),
-    ]))
+    makers.push(Box::new(OwnKernels(own)));
+    Ok(Makers::new(makers))
+}
+
+fn blas(device: &Device, folder: Option<&Path>) -> std::result::Result<Blas, String> {
+    let mut options = BlasOptions::default();
+    if let Some(folder) = folder {
+        options.choices = Some(folder.join("products.json"));
+    }
+    Blas::with(device, options).map_err(|error| error.to_string())
+}
+
+fn dnn(device: &Device, folder: Option<&Path>) -> std::result::Result<Dnn, String> {
+    let mut options = DnnOptions::default();
+    if let Some(folder) = folder {
+        options.folder = Some(folder.join("engines"));
+    }
+    Dnn::with(device, options).map_err(|error| error.to_string())
 }
 
 /// Compiled kernels in a folder, or the user's.
