@@ -1,5 +1,5 @@
 //! Every kernel of the plans under `tests/files` compiles, without spilling registers, also with
-//! results in f8e4m3.
+//! results in f8e4m3, and so do the kernels of our own that stand in for libraries.
 //!
 //! NVRTC needs no GPU. It is taken from `TINTYPE_NVRTC`, from `target/nvrtc`, where the tests of
 //! `tintype-device` unpack it, or from where users have it; without one, each test is reported as
@@ -12,7 +12,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use libtest_mimic::{Arguments, Failed, Trial};
-use tintype_cuda::{Expression, Plan, Work, generate};
+use tintype_cuda::{Machine, Plan, Step, Work, generate, own_kernels};
 use tintype_device::{Nvrtc, Target};
 use tintype_ir::{Binding, StagedGraph, parse};
 use tintype_tensor::DType;
@@ -63,7 +63,19 @@ fn folder() -> std::path::PathBuf {
 /// Compiles the different kernels of a file's plan in one program each.
 fn compile_file(nvrtc: &Nvrtc, target: Target, file: &str) -> Result<(), Failed> {
     let mut sources = BTreeMap::new();
-    for (name, expression) in expressions(file)? {
+    let machine = Machine::new(target.capability.major, target.capability.minor);
+    for step in steps(file)? {
+        for kernel in own_kernels(&step, &machine)? {
+            sources.insert(kernel.source.text.clone(), kernel.source);
+        }
+        let Step {
+            name,
+            work: Work::Kernel(expression),
+            ..
+        } = step
+        else {
+            continue;
+        };
         let kernel = generate(&expression, &name)?;
         sources.insert(kernel.source.text.clone(), kernel.source);
         if let Some(store) = expression
@@ -95,8 +107,8 @@ fn compile_file(nvrtc: &Nvrtc, target: Target, file: &str) -> Result<(), Failed>
     Ok(())
 }
 
-/// The kernels of the plan of a file, with names.
-fn expressions(file: &str) -> Result<Vec<(String, Expression)>, Failed> {
+/// The steps of the plan of a file.
+fn steps(file: &str) -> Result<Vec<Step>, Failed> {
     let text = fs::read_to_string(folder().join(format!("{file}.ir")))?;
     let given = text.split("; expect:").next().unwrap_or_default();
     let sizes = given
@@ -118,9 +130,5 @@ fn expressions(file: &str) -> Result<Vec<(String, Expression)>, Failed> {
         },
         &binding,
     )?;
-    let kernels = plan.steps.into_iter().filter_map(|step| match step.work {
-        Work::Kernel(expression) => Some((step.name, expression)),
-        _ => None,
-    });
-    Ok(kernels.collect())
+    Ok(plan.steps)
 }

@@ -1,5 +1,6 @@
 // What stands around a kernel to run it on the host: fibers take turns as the threads of a block,
-// one block after another. Memory is read from files and written back.
+// one block after another, each from one barrier to the next, so that a barrier that is missing
+// shows. In every second block the last thread comes first. Memory is read from files and written back.
 
 #include <cmath>
 #include <cstdint>
@@ -16,7 +17,7 @@
 #define __global__
 #define __constant__ static const
 #define __forceinline__ inline
-#define __launch_bounds__(threads)
+#define __launch_bounds__(...)
 #define __shared__ static
 
 struct Position { unsigned x = 0; };
@@ -106,7 +107,8 @@ static void run(void (*kernel)()) {
         }
         for (bool is_done = false; !is_done;) {
             is_done = true;
-            for (current = 0; current < blockDim.x; ++current) {
+            for (unsigned turn = 0; turn < blockDim.x; ++turn) {
+                current = block % 2 == 0 ? turn : blockDim.x - 1 - turn;
                 if (!fibers[current].is_done) {
                     is_done = false;
                     threadIdx.x = current;
