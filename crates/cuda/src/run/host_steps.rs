@@ -1,7 +1,7 @@
 //! Steps on the host: operations by the CPU backend, generated kernels instruction by
 //! instruction, as far as tests of this crate need them.
 
-use tintype_ir::{BinaryOp, GraphBuilder, Op, Stage, TensorType, UnaryOp};
+use tintype_ir::{BinaryOp, GraphBuilder, Op, ReduceOp, Stage, TensorType, UnaryOp};
 use tintype_tensor::{DType, Tensor};
 use tintype_weights::Parameters;
 
@@ -15,7 +15,7 @@ pub(super) fn run(work: &Work, reader: &Reader<'_>) -> Result<()> {
         Work::Product(call) => (Op::MatMul, call.gelu),
         Work::Attention(call) => (Op::Attention(call.attributes.clone()), false),
         Work::Convolution(call) => (Op::Conv2d(call.attributes.clone()), false),
-        Work::Special { op, .. } => (op.clone(), false),
+        Work::Special { op, output, .. } => (bound(op, output), false),
     };
     operation(op, gelu, &work.reads(), work.writes()[0], reader)
 }
@@ -66,10 +66,31 @@ fn kernel(expression: &Expression, reader: &Reader<'_>) -> Result<()> {
             Instruction::Load(load) => loads[load].clone(),
             Instruction::Float(value) => vec![value; count],
             Instruction::Cast(_, x) => values[x].clone(),
-            Instruction::Unary(UnaryOp::Exp, x) => each(&|at| values[x][at].exp()),
-            Instruction::Unary(UnaryOp::Neg, x) => each(&|at| -values[x][at]),
+            Instruction::Integer(value) => vec![value as f32; count],
+            Instruction::Unary(op, x) => {
+                let results: Option<Vec<f32>> = values[x].iter().map(|x| unary(op, *x)).collect();
+                results.ok_or_else(|| Error::unsupported("a test", format!("{op:?}")))?
+            }
             Instruction::Binary(BinaryOp::Add, a, b) => each(&|at| values[a][at] + values[b][at]),
+            Instruction::Binary(BinaryOp::Sub, a, b) => each(&|at| values[a][at] - values[b][at]),
             Instruction::Binary(BinaryOp::Mul, a, b) => each(&|at| values[a][at] * values[b][at]),
+            Instruction::Binary(BinaryOp::Div, a, b) => each(&|at| values[a][at] / values[b][at]),
+            Instruction::Reduce(op, x) => {
+                let row = expression.row_length().max(1);
+                let rows = values[x].chunks(row);
+                rows.flat_map(|row| vec![reduce(op, row); row.len()])
+                    .collect()
+            }
+            Instruction::Turn(x, table) => each(&|at| {
+                let (even, odd) = (at & !1, at | 1);
+                let (cosine, sine) = (values[table][even], values[table][odd]);
+                let x = &values[x];
+                if at == even {
+                    x[even] * cosine - x[odd] * sine
+                } else {
+                    x[odd] * cosine + x[even] * sine
+                }
+            }),
             ref other => return Err(Error::unsupported("a test", format!("{other:?}"))),
         });
     }
@@ -79,4 +100,39 @@ fn kernel(expression: &Expression, reader: &Reader<'_>) -> Result<()> {
         reader.write(&store.view, &tensor);
     }
     Ok(())
+}
+
+/// The operation with its sizes as numbers.
+fn bound(op: &Op, output: &View) -> Op {
+    let mut op = op.clone();
+    if let Op::RelativeBuckets(buckets) = &mut op {
+        buckets.queries = output.axes[0].size.into();
+        buckets.keys = output.axes[1].size.into();
+    }
+    op
+}
+
+fn unary(op: UnaryOp, x: f32) -> Option<f32> {
+    let sigmoid = |x: f32| 1.0 / (1.0 + (-x).exp());
+    Some(match op {
+        UnaryOp::Exp => x.exp(),
+        UnaryOp::Neg => -x,
+        UnaryOp::Rsqrt => 1.0 / x.sqrt(),
+        UnaryOp::Silu => x * sigmoid(x),
+        UnaryOp::GeluQuick => x * sigmoid(1.702 * x),
+        UnaryOp::GeluTanh => {
+            let inner = (2.0 / std::f32::consts::PI).sqrt() * (x + 0.044715 * x.powi(3));
+            x / 2.0 * (1.0 + inner.tanh())
+        }
+        _ => return None,
+    })
+}
+
+fn reduce(op: ReduceOp, row: &[f32]) -> f32 {
+    let sum: f64 = row.iter().copied().map(f64::from).sum();
+    match op {
+        ReduceOp::Sum => sum as f32,
+        ReduceOp::Mean => (sum / row.len() as f64) as f32,
+        _ => row.iter().copied().fold(f32::NEG_INFINITY, f32::max),
+    }
 }
