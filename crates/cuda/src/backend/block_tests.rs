@@ -118,9 +118,12 @@ fn noise(ty: &TensorType, sizes: &Binding, seed: u64, scale: f32) -> Tensor {
     let shape = ty.shape(sizes).unwrap();
     let values = TorchGenerator::new(seed).randn(&*shape).unwrap();
     let values = values.to_f32_vec().unwrap().into_iter();
-    let values = values.map(|value| match ty.dtype.is_float() {
-        true => value * scale,
-        false => f32::from(u8::from(value > 0.0)),
+    let values = values.map(|value| {
+        if ty.dtype.is_float() {
+            value * scale
+        } else {
+            f32::from(u8::from(value > 0.0))
+        }
     });
     let wide = Tensor::from_f32(shape, values.collect()).unwrap();
     wide.to_dtype(ty.dtype).unwrap()

@@ -14,7 +14,7 @@ use tintype_device::{Device, KernelCache};
 
 use super::Prepared;
 use super::gpu::GpuOptions;
-use super::makers::{Maker, Makers, Offer};
+use super::makers::{Maker, Makers, Offer, describe};
 use crate::kernels::{KernelLoader, Machine, own_kernels};
 use crate::libraries::blas::{Blas, BlasOptions};
 use crate::libraries::dnn::{Dnn, DnnOptions};
@@ -48,19 +48,31 @@ pub(super) fn makers(device: &Device, options: &GpuOptions) -> Result<Makers<Box
 }
 
 fn blas(device: &Device, folder: Option<&Path>) -> std::result::Result<Blas, String> {
-    let mut options = BlasOptions::default();
-    if let Some(folder) = folder {
-        options.choices = Some(folder.join("products.json"));
-    }
-    Blas::with(device, options).map_err(|error| error.to_string())
+    let blas = match folder {
+        Some(folder) => Blas::with(
+            device,
+            BlasOptions {
+                choices: Some(folder.join("products.json")),
+                ..BlasOptions::default()
+            },
+        ),
+        None => Blas::open(device),
+    };
+    blas.map_err(|error| error.to_string())
 }
 
 fn dnn(device: &Device, folder: Option<&Path>) -> std::result::Result<Dnn, String> {
-    let mut options = DnnOptions::default();
-    if let Some(folder) = folder {
-        options.folder = Some(folder.join("engines"));
-    }
-    Dnn::with(device, options).map_err(|error| error.to_string())
+    let dnn = match folder {
+        Some(folder) => Dnn::with(
+            device,
+            DnnOptions {
+                folder: Some(folder.join("engines")),
+                ..DnnOptions::default()
+            },
+        ),
+        None => Dnn::open(device),
+    };
+    dnn.map_err(|error| error.to_string())
 }
 
 /// Compiled kernels in a folder, or the user's.
@@ -107,8 +119,14 @@ impl Maker<Box<dyn Prepared>> for Networks {
 
     fn offer(&self, step: &Step) -> Result<Ready> {
         match (&self.0, &step.work) {
-            (Ok(dnn), Work::Attention(call)) => offer(dnn.attention(name_of(step), call)),
-            (Ok(dnn), Work::Convolution(call)) => offer(dnn.convolution(name_of(step), call)),
+            (Ok(dnn), Work::Attention(call)) => {
+                let made = dnn.attention(name_of(step), call);
+                offer(made.inspect(|made| tell(step, made.path())))
+            }
+            (Ok(dnn), Work::Convolution(call)) => {
+                let made = dnn.convolution(name_of(step), call);
+                offer(made.inspect(|made| tell(step, made.path())))
+            }
             (Err(reason), Work::Attention(_) | Work::Convolution(_)) => {
                 Ok(Offer::Refused(reason.clone()))
             }
@@ -147,6 +165,11 @@ fn offer<P: Prepared + 'static>(made: Result<P>) -> Result<Ready> {
         Err(Error::Unsupported { message, .. }) => Ok(Offer::Refused(message)),
         Err(error) => Err(error),
     }
+}
+
+/// By which of its paths cuDNN runs a step.
+fn tell(step: &Step, path: &str) {
+    tracing::debug!("{}: {path} by cuDNN", describe(step));
 }
 
 /// What messages call a step: its module, as far as it has one.
