@@ -22,8 +22,6 @@
 //! - **Memory is said before loading**: a graph whose weights do not fit is an error with the need
 //!   and what is free, before any is read.
 
-#[cfg(test)]
-mod block_tests;
 mod estimate;
 mod exchange;
 mod executable;

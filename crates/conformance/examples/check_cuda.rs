@@ -2,8 +2,8 @@
 //! replayed, weights that change under a state and in place.
 //!
 //! ```text
-//! cargo run --release -p tintype-cuda --example check_backend              # the blocks of models
-//! cargo run --release -p tintype-cuda --example check_backend -- FILE.ir   # others, as text
+//! cargo run --release -p tintype-conformance --example check_cuda              # the blocks of models
+//! cargo run --release -p tintype-conformance --example check_cuda -- FILE.ir   # others, as text
 //!     --checks      each step is waited for, so that a failure names it
 //!     --no-graphs   each step is enqueued by itself
 //!     --own-kernels no library
@@ -69,7 +69,7 @@ fn main() -> Result<()> {
 }
 
 fn blocks() -> Result<Vec<PathBuf>> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/files");
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../cuda/tests/files");
     let mut files = Vec::new();
     for entry in std::fs::read_dir(folder)? {
         files.push(entry?.path());
