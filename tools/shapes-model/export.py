@@ -19,7 +19,7 @@ from transformers import CLIPTokenizer, T5TokenizerFast
 
 import lora as lora_files
 from model import Flow, flow_parts, load_parts, new_scheduler, new_vae
-from rounding import FEW_BITS, Rounded, rounded
+from rounding import BITS, FEW_BITS, Rounded, rounded
 
 DEFAULTS = {
     "height": 128,
@@ -28,7 +28,9 @@ DEFAULTS = {
     "guidance_scale": 1.0,
     "max_sequence_length": 48,
 }
-STYLES = ("neon", "chalk")
+# Chalk drawn a little weaker than trained keeps more shapes: of 160 captions with another seed 80.6 % at 1,
+# 84.4 % at 0.92, 85.6 % at 0.88, 86.2 % at 0.8, 80.0 % at 0.72.
+STRENGTHS = {"neon": 1.0, "chalk": 0.85}
 
 
 def round_file(path):
@@ -76,13 +78,13 @@ def export(work, out, weights="guided"):
 def export_loras(work, out):
     """Both forms of each trained LoRA; their names with paths from the model's folder."""
     found = {}
-    for style in STYLES:
+    for style in STRENGTHS:
         source = work / f"{style}.safetensors"
         if not source.exists():
             continue
         out.mkdir(parents=True, exist_ok=True)
         factors = {
-            name: tuple(part.to(torch.bfloat16) for part in rounded(pair, FEW_BITS))
+            name: tuple(part.to(torch.bfloat16) for part in weakened(rounded(pair, FEW_BITS), STRENGTHS[style]))
             for name, pair in lora_files.load_factors(source).items()
         }
         save_file(lora_files.peft_state(factors), out / f"{style}.safetensors", {"format": "pt"})
@@ -90,6 +92,12 @@ def export_loras(work, out):
         found[style] = f"loras/{style}.safetensors"
         found[f"{style}-kohya"] = f"loras/{style}-kohya.safetensors"
     return found
+
+
+def weakened(pair, strength):
+    """A change times ``strength``; what is not a power of two needs more bits."""
+    down, up = pair
+    return (down, up) if strength == 1 else (down, rounded([up * strength], BITS + 1)[0])
 
 
 def packed_size(folder):

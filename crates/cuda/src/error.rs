@@ -1,4 +1,4 @@
-//! What can go wrong with planning, generating code and running it.
+//! What can go wrong with planning, generating code, and running it.
 //!
 //! ```
 //! use tintype_cuda::Error;
@@ -7,7 +7,7 @@
 //! assert_eq!(error.to_string(), "conv2d cannot be planned: groups of 3");
 //! ```
 
-/// What can go wrong with planning, generating code and running it.
+/// What can go wrong with planning, generating code, and running it.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -25,9 +25,44 @@ pub enum Error {
         /// Why it cannot.
         message: String,
     },
+    /// A step that neither a library nor a kernel here can run.
+    #[error("no way to run {step}: {reasons}")]
+    Unmade {
+        /// The step, with its views.
+        step: String,
+        /// What each said that was asked.
+        reasons: String,
+    },
+    /// A step of a program could not be enqueued.
+    #[error("{step}: {source}")]
+    Step {
+        /// The step, with its program and views.
+        step: String,
+        /// Why.
+        source: Box<Error>,
+    },
+    /// The memory of the device does not suffice.
+    #[error(
+        "graph `{graph}` needs {needed} bytes on {device} for {what}, {free} are free; run models in turn (`--low-memory`), or on a GPU with more memory"
+    )]
+    Memory {
+        /// The graph.
+        graph: String,
+        /// What for: its weights, others beside those that a request holds, or a workspace.
+        what: &'static str,
+        /// The device.
+        device: String,
+        /// Bytes needed.
+        needed: usize,
+        /// Bytes free.
+        free: usize,
+    },
     /// The device or its driver failed, or is not here.
     #[error(transparent)]
     Device(#[from] tintype_device::Error),
+    /// What other parts say through the traits of backends.
+    #[error(transparent)]
+    Backend(#[from] tintype_backend::Error),
     /// cuBLASLt failed.
     #[error("{step}: cuBLASLt: {action} failed: {message}")]
     Blas {

@@ -1,8 +1,8 @@
-//! The native CUDA backend: what it plans and generates.
+//! The native CUDA backend: what it plans and generates, and how it runs.
 //!
 //! A program becomes a [`Plan`] for given sizes: calls of libraries for products, attention and
 //! convolutions, and generated kernels for everything between them, on one static workspace.
-//! Planning and generating need no GPU and no NVIDIA software.
+//! Planning and generating need no GPU and no NVIDIA software; [`CudaBackend`] runs plans on a GPU.
 //!
 //! | module | holds |
 //! |---|---|
@@ -15,8 +15,9 @@
 //! | `plan::listing` | the plan as text |
 //! | `generate` | CUDA C++ of a group |
 //! | `kernels` | kernels of our own for all other steps, and loading kernels |
-//!
-//! What it is not yet: a backend. Nothing here calls a library or launches a kernel.
+//! | `libraries` | cuBLASLt and cuDNN |
+//! | `run` | plans made ready, memory at fixed addresses, captured graphs |
+//! | `backend` | compiled graphs, refits, sessions |
 //!
 //! ```
 //! use tintype_cuda::Plan;
@@ -36,6 +37,7 @@ mod libraries;
 mod plan;
 mod run;
 
+pub use backend::{CudaBackend, CudaOptions, MemoryEstimate, capabilities};
 pub use error::Error;
 pub use generate::{
     Expression, Generated, Instruction, KernelArgument, Store, generate, generate_split,
@@ -45,6 +47,7 @@ pub use plan::{
     ALIGNMENT, AttentionCall, Axis, Convolution, Index, Lifetime, Matrices, Place, Plan, Product,
     Step, View, Work, Workspace, pattern_of,
 };
+pub use run::profile::{Profile, ProfileLine};
 
 /// The result of every fallible function of this crate.
 pub type Result<T> = std::result::Result<T, Error>;

@@ -9,23 +9,24 @@
 //! unsafe { kernel.enqueue(&stream, &addresses) }?;
 //! ```
 
-use std::collections::HashMap;
-use std::sync::Mutex;
-
 use tintype_device::{Argument, Device, Grid, Kernel, KernelCache, Module, Nvrtc, Stream, Target};
 
+use crate::run::kernels::{Compiler, Kernels};
 use crate::run::{Addresses, Prepared};
 use crate::{Error, Generated, KernelArgument, Result};
 
 /// What compiles and loads kernels for one device.
-#[derive(Debug)]
 pub(crate) struct KernelLoader {
+    device: Device,
+    kernels: Kernels<GpuCompiler>,
+}
+
+/// Compiles one kernel and loads it.
+struct GpuCompiler {
     device: Device,
     nvrtc: Nvrtc,
     target: Target,
     cache: KernelCache,
-    /// By the hash of the text and the kernel's name.
-    loaded: Mutex<HashMap<(blake3::Hash, String), Kernel>>,
 }
 
 /// Kernels that run one after another, ready to enqueue.
@@ -47,17 +48,17 @@ impl KernelLoader {
     /// A loader for the device.
     ///
     /// # Errors
-    /// [`Error::Kernel`] without an NVRTC that has code for this device.
+    /// [`Error::Device`] without an NVRTC that has code for this device.
     pub(crate) fn new(device: &Device, cache: KernelCache) -> Result<Self> {
-        let failed = |source| Error::kernel("all", "any", source);
-        let nvrtc = Nvrtc::load(Some(device.driver().version())).map_err(failed)?;
-        let target = nvrtc.target_for(device.info().compute_capability);
+        let nvrtc = Nvrtc::load(Some(device.driver().version()))?;
         Ok(Self {
             device: device.clone(),
-            target: target.map_err(failed)?,
-            nvrtc,
-            cache,
-            loaded: Mutex::default(),
+            kernels: Kernels::new(GpuCompiler {
+                device: device.clone(),
+                target: nvrtc.target_for(device.info().compute_capability)?,
+                nvrtc,
+                cache,
+            }),
         })
     }
 
@@ -75,9 +76,8 @@ impl KernelLoader {
         let scratch_bytes = scratch_bytes(&kernels);
         let launches = kernels.into_iter().map(|kernel| {
             let grid = grid_of(&kernel)?;
-            let loaded = self.kernel(&kernel);
             Ok(Launch {
-                kernel: loaded.map_err(|source| Error::kernel(step, &kernel.name, source))?,
+                kernel: self.kernels.get(&kernel)?,
                 grid,
                 arguments: kernel.arguments,
             })
@@ -89,27 +89,27 @@ impl KernelLoader {
         })
     }
 
-    fn kernel(&self, kernel: &Generated) -> tintype_device::Result<Kernel> {
-        let key = (
-            blake3::hash(kernel.source.text.as_bytes()),
-            kernel.name.clone(),
-        );
-        let mut loaded = self
-            .loaded
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
-        if let Some(found) = loaded.get(&key) {
-            return Ok(found.clone());
-        }
-        let code = self
-            .cache
-            .compile(&self.nvrtc, &kernel.source, self.target)?;
-        let found = Module::load(&self.device, &kernel.name, &code)?.kernel(&kernel.name)?;
-        if kernel.shared_bytes > SHARED_BYTES_OF_ALL {
-            found.allow_shared_bytes(kernel.shared_bytes as u32)?;
-        }
-        loaded.insert(key, found.clone());
-        Ok(found)
+    /// Compiles kernels side by side that steps will want.
+    pub(crate) fn expect(&self, kernels: &[Generated]) -> Result<()> {
+        self.kernels.load(&kernels.iter().collect::<Vec<_>>())
+    }
+}
+
+impl Compiler for GpuCompiler {
+    type Kernel = Kernel;
+
+    fn compile(&self, generated: &Generated) -> Result<Kernel> {
+        let name = &generated.name;
+        let load = || {
+            let source = &generated.source;
+            let code = self.cache.compile(&self.nvrtc, source, self.target)?;
+            let kernel = Module::load(&self.device, name, &code)?.kernel(name)?;
+            if generated.shared_bytes > SHARED_BYTES_OF_ALL {
+                kernel.allow_shared_bytes(generated.shared_bytes as u32)?;
+            }
+            Ok(kernel)
+        };
+        load().map_err(|source| Error::kernel(name, name, source))
     }
 }
 

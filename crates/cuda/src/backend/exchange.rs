@@ -1,0 +1,236 @@
+//! How new weights take the place of old ones while states hold these.
+//!
+//! | who holds weights | a refit |
+//! |---|---|
+//! | nobody has any yet | loads all |
+//! | no state | writes new values over the old ones, at the same addresses |
+//! | some state | makes a version with new memory for what changes |
+//! | nobody knows (a refit failed twice) | loads all |
+
+use std::collections::{BTreeSet, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use tintype_backend::{Error as BackendError, Result};
+
+use super::job::Inputs;
+use crate::Error;
+use crate::run::machine::Machine;
+use crate::run::weights::{Tensors, WeightSet};
+
+/// The weights that an executable has now.
+pub(super) struct Exchange<M: Machine> {
+    machine: Arc<M>,
+    graph: String,
+    current: Mutex<Current<M>>,
+}
+
+struct Current<M: Machine> {
+    weights: Held<M>,
+    /// Versions before, as long as states hold them: they share memory with the present one.
+    older: Vec<Weak<WeightSet<M>>>,
+}
+
+enum Held<M: Machine> {
+    None,
+    Ready(Arc<WeightSet<M>>),
+    Poisoned { reason: String, again: String },
+}
+
+/// What weights are computed from: now, and in the refit before.
+pub(super) struct Sources<'a> {
+    pub(super) new: Inputs<'a>,
+    pub(super) old: Option<Inputs<'a>>,
+}
+
+impl<M: Machine> Exchange<M> {
+    pub(super) fn new(machine: Arc<M>, graph: &str) -> Self {
+        Self {
+            machine,
+            graph: graph.to_owned(),
+            current: Mutex::new(Current {
+                weights: Held::None,
+                older: Vec::new(),
+            }),
+        }
+    }
+
+    /// The weights, which stay as they are while somebody has them.
+    ///
+    /// # Errors
+    /// [`BackendError::NoWeights`], [`BackendError::Poisoned`].
+    pub(super) fn weights(&self) -> Result<Arc<WeightSet<M>>> {
+        match &self.lock().weights {
+            Held::Ready(weights) => Ok(Arc::clone(weights)),
+            Held::None => Err(BackendError::NoWeights(self.graph.clone())),
+            Held::Poisoned { reason, again } => Err(self.poisoned(reason, again)),
+        }
+    }
+
+    pub(super) fn is_ready(&self) -> bool {
+        matches!(self.lock().weights, Held::Ready(_))
+    }
+
+    /// Brings the weights of these names, whose parameters were checked. One refit at a time.
+    pub(super) fn bring(&self, names: &BTreeSet<String>, sources: &Sources<'_>) -> Result<()> {
+        if !self.is_ready() {
+            return self.load(names, sources);
+        }
+        if names.is_empty() {
+            return Ok(());
+        }
+        let needed = sources.new.bytes(names);
+        let room = self.room(needed)?;
+        if needed > room {
+            return self.change_in_groups(names, sources, room);
+        }
+        let new = self.compute(&sources.new, names)?;
+        // Only now, so that requests are prepared while weights are computed.
+        let mut current = self.lock();
+        if current.is_held() {
+            current.replace(new);
+            return Ok(());
+        }
+        let written = current.ready().overwrite(&new);
+        drop(new);
+        match written {
+            Ok(()) => Ok(()),
+            Err(failure) => self.go_back(&mut current, failure.into(), &[names], sources, room),
+        }
+    }
+
+    /// The first weights, or all of them anew.
+    fn load(&self, names: &BTreeSet<String>, sources: &Sources<'_>) -> Result<()> {
+        // Weights that are mixed serve nobody, and take memory.
+        self.lock().weights = Held::None;
+        let needed = sources.new.bytes(names);
+        let free = self.machine.free_bytes(needed)?;
+        if free < needed {
+            return Err(self.too_little("its weights", needed, free));
+        }
+        let tensors = self.compute(&sources.new, names)?;
+        let weights = WeightSet::new(Arc::clone(&self.machine), tensors);
+        self.lock().weights = Held::Ready(Arc::new(weights));
+        Ok(())
+    }
+
+    /// Computes and writes a few weights after others, while no request can be prepared.
+    fn change_in_groups(
+        &self,
+        names: &BTreeSet<String>,
+        sources: &Sources<'_>,
+        room: usize,
+    ) -> Result<()> {
+        let mut current = self.lock();
+        if current.is_held() {
+            let what = "new weights beside those that requests still hold";
+            return Err(self.too_little(what, sources.new.bytes(names), room));
+        }
+        let groups = sources.new.groups(names, room);
+        tracing::debug!(
+            "`{}`: weights change in {} groups",
+            self.graph,
+            groups.len()
+        );
+        for (index, group) in groups.iter().enumerate() {
+            let new = self.compute(&sources.new, group);
+            let is_written = new.is_ok();
+            let written = new.and_then(|new| Ok(current.ready().overwrite(&new)?));
+            if let Err(failure) = written {
+                // Nothing of a group that was not computed is new.
+                let end = index + usize::from(is_written);
+                let changed: Vec<_> = groups[..end].iter().collect();
+                return self.go_back(&mut current, failure, &changed, sources, room);
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes old weights over new ones; gives the failure, or says that both are mixed.
+    fn go_back(
+        &self,
+        current: &mut Current<M>,
+        failure: BackendError,
+        changed: &[&BTreeSet<String>],
+        sources: &Sources<'_>,
+        room: usize,
+    ) -> Result<()> {
+        let old = sources.old.as_ref().expect("weights came from somewhere");
+        let restored = changed.iter().try_for_each(|names| {
+            let mut groups = old.groups(names, room.max(1)).into_iter();
+            groups.try_for_each(|group| {
+                let tensors = self.compute(old, &group)?;
+                Ok(current.ready().overwrite(&tensors)?)
+            })
+        });
+        let Err(again) = restored else {
+            return Err(failure);
+        };
+        let again: BackendError = again;
+        let (reason, again) = (failure.to_string(), again.to_string());
+        let error = self.poisoned(&reason, &again);
+        current.weights = Held::Poisoned { reason, again };
+        Err(error)
+    }
+
+    fn compute(&self, inputs: &Inputs<'_>, names: &BTreeSet<String>) -> Result<Tensors<M>> {
+        let wanted: HashSet<&str> = names.iter().map(String::as_str).collect();
+        let tensors = self.machine.compute(&inputs.job(&wanted))?;
+        Ok(tensors.into_iter().collect())
+    }
+
+    /// How many bytes of new weights may lie beside the old ones.
+    fn room(&self, needed: usize) -> Result<usize> {
+        let free = self.machine.free_bytes(needed.saturating_add(RESERVE))?;
+        Ok(free.saturating_sub(RESERVE))
+    }
+
+    fn too_little(&self, what: &'static str, needed: usize, free: usize) -> BackendError {
+        let error = Error::Memory {
+            graph: self.graph.clone(),
+            what,
+            device: self.machine.name().to_owned(),
+            needed,
+            free,
+        };
+        error.into()
+    }
+
+    fn poisoned(&self, reason: &str, again: &str) -> BackendError {
+        BackendError::Poisoned {
+            graph: self.graph.clone(),
+            reason: reason.to_owned(),
+            again: again.to_owned(),
+        }
+    }
+
+    /// A panic elsewhere leaves what is here whole: it is replaced in one step.
+    fn lock(&self) -> MutexGuard<'_, Current<M>> {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<M: Machine> Current<M> {
+    fn ready(&self) -> &Arc<WeightSet<M>> {
+        match &self.weights {
+            Held::Ready(weights) => weights,
+            _ => unreachable!("only weights that are there change"),
+        }
+    }
+
+    /// Whether somebody has these weights, or others that share memory with them.
+    fn is_held(&mut self) -> bool {
+        self.older.retain(|older| older.strong_count() > 0);
+        !self.older.is_empty() || Arc::strong_count(self.ready()) > 1
+    }
+
+    /// Puts another version in place of the present one, which stays with those who hold it.
+    fn replace(&mut self, changed: Tensors<M>) {
+        let next = Arc::new(self.ready().with(changed));
+        self.older.push(Arc::downgrade(self.ready()));
+        self.weights = Held::Ready(next);
+    }
+}
+
+/// What else the device's memory is for while weights change: temporary values of the weight
+/// program.
+pub(super) const RESERVE: usize = 256 << 20;

@@ -1,0 +1,169 @@
+//! A compiled graph: its weights, and its programs for the sizes that were met.
+
+use std::collections::{BTreeSet, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use tintype_backend::{Changes, Executable, RefitReport, Result, Scope, Session};
+use tintype_ir::{Binding, Evaluator, Graph, Overlay, Stage, StagedGraph};
+use tintype_weights::Parameters;
+
+use super::exchange::{Exchange, Sources};
+use super::job::Inputs;
+use super::session::CudaSession;
+use crate::run::lane::Lane;
+use crate::run::machine::Machine;
+use crate::run::program::Program;
+
+/// A compiled graph.
+pub(super) struct CudaExecutable<M: Machine> {
+    shared: Arc<Shared<M>>,
+}
+
+/// What an executable and its sessions have in common.
+pub(super) struct Shared<M: Machine> {
+    pub(super) graph: StagedGraph,
+    pub(super) machine: Arc<M>,
+    pub(super) weights: Exchange<M>,
+    evaluator: Arc<dyn Evaluator + Send + Sync>,
+    /// The latest used last.
+    programs: Mutex<Vec<Sized<M>>>,
+    /// Held by a refit: what a second one starts from is what the first one leaves.
+    origin: Mutex<Option<Origin>>,
+}
+
+/// A program for some sizes.
+struct Sized<M: Machine> {
+    stage: Stage,
+    binding: Binding,
+    program: Arc<Program<M>>,
+}
+
+/// What the weights were computed from.
+struct Origin {
+    parameters: Parameters,
+    overlays: Vec<Overlay>,
+}
+
+impl<M: Machine> CudaExecutable<M> {
+    pub(super) fn new(
+        machine: Arc<M>,
+        graph: StagedGraph,
+        evaluator: Arc<dyn Evaluator + Send + Sync>,
+    ) -> Self {
+        Self {
+            shared: Arc::new(Shared {
+                weights: Exchange::new(Arc::clone(&machine), graph.source.name()),
+                graph,
+                machine,
+                evaluator,
+                programs: Mutex::default(),
+                origin: Mutex::default(),
+            }),
+        }
+    }
+}
+
+impl<M: Machine> Executable for CudaExecutable<M> {
+    fn graph(&self) -> &StagedGraph {
+        &self.shared.graph
+    }
+
+    fn refit(&self, changes: &Changes<'_>) -> Result<RefitReport> {
+        let start = Instant::now();
+        let shared = &self.shared;
+        let mut origin = lock(&shared.origin);
+        let program = shared.graph.weight_with(changes.overlays)?;
+        let new = shared.inputs(&program, changes.parameters);
+        let names = shared.changed(&new, &changes.scope);
+        new.check(&names)?;
+        let old = origin.as_ref().map(|origin| {
+            let program = shared.graph.weight_with(&origin.overlays)?;
+            Ok::<_, tintype_ir::Error>((program, &origin.parameters))
+        });
+        let old = old.transpose()?;
+        let old = old.as_ref();
+        let sources = Sources {
+            new,
+            old: old.map(|(program, parameters)| shared.inputs(program, parameters)),
+        };
+        shared.weights.bring(&names, &sources)?;
+        let report = RefitReport {
+            weights: names.len(),
+            bytes: new.bytes(&names),
+            duration: start.elapsed(),
+        };
+        *origin = Some(Origin {
+            parameters: changes.parameters.clone(),
+            overlays: changes.overlays.to_vec(),
+        });
+        Ok(report)
+    }
+
+    fn session(&self) -> Result<Box<dyn Session>> {
+        let lane = Lane::new(Arc::clone(&self.shared.machine))?;
+        Ok(Box::new(CudaSession::new(Arc::clone(&self.shared), lane)))
+    }
+}
+
+impl<M: Machine> Shared<M> {
+    /// The program of a stage for these sizes, made in `lane` if need be; others wait for it.
+    pub(super) fn program(
+        &self,
+        stage: Stage,
+        binding: &Binding,
+        lane: &mut Lane<M>,
+    ) -> Result<Arc<Program<M>>> {
+        let mut programs = lock(&self.programs);
+        let is_it = |known: &Sized<M>| known.stage == stage && known.binding == *binding;
+        let known = match programs.iter().position(is_it) {
+            Some(index) => programs.remove(index),
+            None => Sized {
+                stage,
+                binding: binding.clone(),
+                program: Arc::new(Program::new(
+                    &*self.machine,
+                    lane.stream_mut(),
+                    self.graph.program(stage),
+                    binding,
+                )?),
+            },
+        };
+        let program = Arc::clone(&known.program);
+        programs.push(known);
+        if programs.len() > MOST_PROGRAMS {
+            // Sessions that run it keep it.
+            programs.remove(0);
+        }
+        Ok(program)
+    }
+
+    fn inputs<'a>(&'a self, program: &'a Graph, parameters: &'a Parameters) -> Inputs<'a> {
+        Inputs {
+            program,
+            parameters,
+            evaluator: &*self.evaluator,
+        }
+    }
+
+    /// The weights that a change may reach, in the program with overlays as in that without: an
+    /// overlay need not read the parameter that it lies on. All if there are none yet.
+    fn changed(&self, new: &Inputs<'_>, scope: &Scope) -> BTreeSet<String> {
+        let names = match scope {
+            Scope::Names(names) if self.weights.is_ready() => names,
+            _ => return new.names(),
+        };
+        let names: HashSet<&str> = names.iter().map(String::as_str).collect();
+        let programs = [new.program, &self.graph.weight].into_iter();
+        let reached = programs.flat_map(|program| StagedGraph::reached_weights(program, &names));
+        reached.map(str::to_owned).collect()
+    }
+}
+
+/// What these locks protect is whole between calls, also after a panic elsewhere.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Sizes that are ready at once, of request and step together.
+const MOST_PROGRAMS: usize = 16;

@@ -1,0 +1,296 @@
+//! One GPU as a machine: streams, buffers, captured graphs, and the weights' own stream.
+//!
+//! Weights are computed, overwritten and freed in one stream. Whoever reads them in another tells
+//! an event, for which that stream waits before it overwrites or frees.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use cudarc::driver::result;
+use tintype_backend::DeviceTensor;
+use tintype_device::{
+    CudaTensor, Device, DeviceBuffer, Event, Staging, Stream, WeightKernels, WeightProgram,
+    WeightRunner,
+};
+use tintype_tensor::{DType, Shape};
+
+use super::graph::{self, Captured, driver_error};
+use super::machine::{Machine, WeightJob};
+use super::makers::Makers;
+use super::offers::{kernel_cache, makers};
+use super::{Addresses, Prepared};
+use crate::{Profile, Result, Step};
+
+/// One GPU.
+pub(crate) struct Gpu {
+    device: Device,
+    makers: Makers<Box<dyn Prepared>>,
+    runner: Mutex<WeightRunner>,
+    /// The runner's, which may be busy.
+    weight_stream: Stream,
+    has_graphs: bool,
+    checks: bool,
+    profile: Option<Profile>,
+}
+
+/// A stream with pinned buffers for what comes from the host.
+pub(crate) struct GpuStream {
+    stream: Stream,
+    staging: Staging,
+}
+
+/// What a GPU is opened with.
+#[derive(Debug, Clone)]
+pub(crate) struct GpuOptions {
+    /// Its number.
+    pub(crate) ordinal: usize,
+    /// The folder of compiled kernels and chosen algorithms; `None` for the user's.
+    pub(crate) cache: Option<PathBuf>,
+    /// Whether programs are captured.
+    pub(crate) graphs: bool,
+    /// Whether each step is waited for.
+    pub(crate) checks: bool,
+    /// Whether libraries run what they can.
+    pub(crate) libraries: bool,
+    /// Where the time of each step goes.
+    pub(crate) profile: Option<Profile>,
+}
+
+impl Gpu {
+    /// Opens a GPU and compiles the kernels of weight programs.
+    ///
+    /// # Errors
+    /// [`Unavailable`](tintype_device::Error::Unavailable) without a driver, a device, or NVRTC.
+    pub(crate) fn open(options: &GpuOptions) -> Result<Self> {
+        let device = Device::open(options.ordinal)?;
+        // SAFETY: cudarc's own slices, which the events are for, are used nowhere in this context:
+        // buffers of `tintype_device` tell their readers themselves.
+        unsafe { device.context().disable_event_tracking() };
+        let cache = kernel_cache(options.cache.as_deref());
+        let kernels = WeightKernels::load(&device, &cache)?;
+        let runner = WeightRunner::new(Arc::new(kernels))?;
+        // What is captured runs as a whole: nothing in it can be waited for or timed.
+        let wants_graphs = options.graphs && !options.checks && options.profile.is_none();
+        let has_graphs = wants_graphs && graph::are_available();
+        if wants_graphs && !has_graphs {
+            tracing::info!("the driver has no CUDA graphs: steps are enqueued one by one");
+        }
+        Ok(Self {
+            makers: makers(&device, options)?,
+            weight_stream: runner.stream().clone(),
+            runner: Mutex::new(runner),
+            has_graphs,
+            checks: options.checks,
+            profile: options.profile.clone(),
+            device,
+        })
+    }
+
+    /// The device.
+    pub(crate) fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// Device, driver and libraries, for people.
+    pub(crate) fn description(&self) -> String {
+        let (device, info) = (&self.device, self.device.info());
+        let capability = info.compute_capability;
+        let driver = device.driver().version();
+        let own = format!("{device:?}, compute capability {capability}, driver for CUDA {driver}");
+        let libraries = self.makers.descriptions().into_iter();
+        std::iter::once(own)
+            .chain(libraries)
+            .collect::<Vec<_>>()
+            .join(", ")
+    }
+
+    fn runner(&self) -> MutexGuard<'_, WeightRunner> {
+        self.runner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Machine for Gpu {
+    type Stream = GpuStream;
+    type Event = Event;
+    type Memory = DeviceBuffer;
+    type Tensor = CudaTensor;
+    type Prepared = Box<dyn Prepared>;
+    type Graph = Captured;
+
+    fn name(&self) -> &str {
+        self.device.name()
+    }
+
+    fn makers(&self) -> &Makers<Box<dyn Prepared>> {
+        &self.makers
+    }
+
+    fn stream(&self) -> Result<GpuStream> {
+        let stream = self.device.new_stream()?;
+        Ok(GpuStream {
+            staging: Staging::with_sizes(&stream, 2, STAGING_BYTES)?,
+            stream,
+        })
+    }
+
+    fn synchronize(&self, stream: &GpuStream) -> Result<()> {
+        Ok(stream.stream.synchronize()?)
+    }
+
+    fn record(&self, stream: &GpuStream) -> Result<Event> {
+        Ok(stream.stream.record()?)
+    }
+
+    fn allocate(&self, stream: &GpuStream, bytes: usize) -> Result<DeviceBuffer> {
+        Ok(DeviceBuffer::allocate(&stream.stream, bytes)?)
+    }
+
+    fn address(memory: &DeviceBuffer) -> u64 {
+        memory.address()
+    }
+
+    fn address_of(tensor: &CudaTensor) -> u64 {
+        tensor.buffer().address()
+    }
+
+    fn write(
+        &self,
+        stream: &mut GpuStream,
+        tensor: &DeviceTensor,
+        memory: &DeviceBuffer,
+        start: usize,
+    ) -> Result<()> {
+        if let Some(tensor) = CudaTensor::of(tensor, &self.device) {
+            tensor.wait_in(&stream.stream)?;
+            let whole = 0..tensor.byte_len();
+            memory.copy_from(start, tensor.buffer(), whole, &stream.stream)?;
+        } else {
+            let host = tensor.to_host()?;
+            stream.staging.upload(host.bytes(), memory, start)?;
+        }
+        Ok(())
+    }
+
+    fn keep(&self, stream: &mut GpuStream, tensor: &DeviceTensor) -> Result<DeviceTensor> {
+        if CudaTensor::of(tensor, &self.device).is_some() {
+            return Ok(tensor.clone());
+        }
+        let host = tensor.to_host()?;
+        Ok(CudaTensor::upload(&host, &mut stream.staging)?.into())
+    }
+
+    unsafe fn copy_out(
+        &self,
+        stream: &GpuStream,
+        dtype: DType,
+        shape: Shape,
+        address: u64,
+    ) -> Result<CudaTensor> {
+        let (stream, bytes) = (&stream.stream, shape.byte_len(dtype)?);
+        let buffer = DeviceBuffer::allocate(stream, bytes)?;
+        if bytes > 0 {
+            self.device.bind()?;
+            // SAFETY: the buffer is as large, is freed in the order of the stream, and the caller
+            // promises the same of the source.
+            let copied = unsafe {
+                let raw = stream.as_raw().cast();
+                result::memcpy_dtod_async(buffer.address(), address, bytes, raw)
+            };
+            copied.map_err(|error| driver_error(&self.device, "copying an output", error))?;
+        }
+        Ok(CudaTensor::new(dtype, shape, buffer.into(), stream)?)
+    }
+
+    fn scratch_bytes(prepared: &Box<dyn Prepared>) -> usize {
+        prepared.scratch_bytes()
+    }
+
+    unsafe fn enqueue(
+        &self,
+        step: &Step,
+        prepared: &Box<dyn Prepared>,
+        stream: &GpuStream,
+        addresses: &Addresses<'_>,
+    ) -> Result<()> {
+        let stream = &stream.stream;
+        let start = self.profile.as_ref().map(|_| stream.record_timed());
+        // SAFETY: what the caller promises.
+        unsafe { prepared.enqueue(stream, addresses) }?;
+        if let (Some(profile), Some(start)) = (&self.profile, start) {
+            profile.add(step, start?, stream.record_timed()?);
+        }
+        if self.checks {
+            stream.synchronize()?;
+        }
+        Ok(())
+    }
+
+    fn has_graphs(&self) -> bool {
+        self.has_graphs
+    }
+
+    fn capture(
+        &self,
+        stream: &GpuStream,
+        enqueue: &mut dyn FnMut() -> Result<()>,
+    ) -> Result<Captured> {
+        Captured::new(&stream.stream, enqueue)
+    }
+
+    unsafe fn launch(&self, graph: &Captured, _: &GpuStream) -> Result<()> {
+        // SAFETY: what the caller promises.
+        unsafe { graph.launch() }
+    }
+
+    fn free_bytes(&self, wanted: usize) -> Result<usize> {
+        let free = self.device.free_memory()?.free;
+        if free >= wanted {
+            return Ok(free);
+        }
+        // What was freed a moment ago is so for the driver only now.
+        self.device.synchronize()?;
+        self.device.trim()?;
+        Ok(self.device.free_memory()?.free)
+    }
+
+    fn compute(&self, job: &WeightJob<'_>) -> Result<Vec<(String, CudaTensor)>> {
+        let mut weights = Vec::with_capacity(job.wanted.len());
+        let program = WeightProgram {
+            graph: job.program,
+            parameters: job.parameters,
+            wanted: Some(job.wanted),
+            evaluator: job.evaluator,
+        };
+        let mut runner = self.runner();
+        runner.run(&program, &mut |name, tensor| {
+            weights.push((name.to_owned(), tensor));
+            Ok(())
+        })?;
+        // Whatever went wrong on the device is known now, before anything is replaced.
+        runner.stream().synchronize()?;
+        Ok(weights)
+    }
+
+    fn overwrite(&self, pairs: &[(&CudaTensor, &CudaTensor)], after: &[Event]) -> Result<()> {
+        let runner = self.runner();
+        let stream = runner.stream();
+        for event in after {
+            stream.wait(event)?;
+        }
+        for (old, new) in pairs {
+            let whole = 0..new.byte_len();
+            old.buffer().copy_from(0, new.buffer(), whole, stream)?;
+        }
+        Ok(stream.synchronize()?)
+    }
+
+    fn retire(&self, events: &[Event]) -> Result<()> {
+        for event in events {
+            self.weight_stream.wait(event)?;
+        }
+        Ok(())
+    }
+}
+
+/// Inputs are small; weights do not come this way.
+const STAGING_BYTES: usize = 4 << 20;

@@ -1,0 +1,422 @@
+//! Host memory as a machine, for tests: steps compute at once.
+//!
+//! Addresses are numbers. What lies at one is looked up and bounds are checked, so that a step or
+//! a captured graph that reads memory which is gone is a panic. Captured work keeps the addresses
+//! that it was captured with.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use tintype_backend::{DeviceMemory, DeviceTensor};
+use tintype_tensor::{DType, Shape, Tensor};
+
+use super::Addresses;
+use super::machine::{Machine, WeightJob};
+use super::makers::{Maker, Makers, Offer};
+use crate::{ALIGNMENT, Error, Place, Result, Step, View};
+
+#[path = "host_reference.rs"]
+pub(crate) mod reference;
+#[path = "host_steps.rs"]
+mod steps;
+
+/// Host memory.
+pub(crate) struct Host {
+    heap: Arc<Heap>,
+    makers: Makers<Step>,
+    pub(crate) has_graphs: bool,
+    /// While a stream captures: what it has captured.
+    capturing: Mutex<Option<Captured>>,
+    /// What happened, in words.
+    log: Mutex<Vec<String>>,
+    /// Weights of these names cannot be overwritten, or computed.
+    pub(crate) fails: Mutex<BTreeSet<String>>,
+    /// Overwrites fail from the one of this number on.
+    pub(crate) overwrites_left: AtomicUsize,
+    pub(crate) refuses_capture: bool,
+}
+
+/// All memory that is allocated, by address.
+pub(crate) struct Heap {
+    blocks: Mutex<BTreeMap<u64, Vec<u8>>>,
+    next: AtomicU64,
+    pub(crate) total: AtomicUsize,
+}
+
+pub(crate) struct HostMemory {
+    heap: Arc<Heap>,
+    address: u64,
+}
+
+#[derive(Clone)]
+pub(crate) struct HostTensor {
+    memory: Arc<HostMemory>,
+    dtype: DType,
+    shape: Shape,
+}
+
+/// Steps with the addresses of their places.
+type Captured = Vec<(Step, HashMap<Place, u64>)>;
+
+impl Heap {
+    fn allocate(self: &Arc<Self>, bytes: usize) -> Result<HostMemory> {
+        let free = self.free();
+        if bytes > free {
+            return Err(Error::Device(tintype_device::Error::OutOfMemory {
+                device: "host:0".to_owned(),
+                needed: bytes,
+                free,
+                total: self.total.load(Ordering::Relaxed),
+            }));
+        }
+        // What nobody has written is no number; blocks are apart, so that bounds show.
+        let size = (bytes + ALIGNMENT).next_multiple_of(ALIGNMENT) as u64;
+        let address = self.next.fetch_add(size, Ordering::Relaxed);
+        self.blocks
+            .lock()
+            .unwrap()
+            .insert(address, vec![0xff; bytes]);
+        Ok(HostMemory {
+            heap: Arc::clone(self),
+            address,
+        })
+    }
+
+    fn free(&self) -> usize {
+        let blocks = self.blocks.lock().unwrap();
+        let used: usize = blocks.values().map(Vec::len).sum();
+        self.total.load(Ordering::Relaxed).saturating_sub(used)
+    }
+
+    /// Does something with the bytes from an address to the end of its memory.
+    fn at<T>(&self, address: u64, work: impl FnOnce(&mut [u8]) -> T) -> T {
+        let mut blocks = self.blocks.lock().unwrap();
+        let block = blocks.range_mut(..=address).next_back();
+        let (start, block) = block.expect("nothing was ever allocated there");
+        let offset = (address - start) as usize;
+        assert!(offset <= block.len(), "{address} is not allocated");
+        work(&mut block[offset..])
+    }
+
+    fn read(&self, address: u64, bytes: usize) -> Vec<u8> {
+        self.at(address, |rest| rest[..bytes].to_vec())
+    }
+
+    fn write(&self, address: u64, bytes: &[u8]) {
+        self.at(address, |rest| rest[..bytes.len()].copy_from_slice(bytes));
+    }
+}
+
+impl Drop for HostMemory {
+    fn drop(&mut self) {
+        self.heap.blocks.lock().unwrap().remove(&self.address);
+    }
+}
+
+impl Host {
+    /// Memory of this size, with graphs.
+    pub(crate) fn new(total: usize) -> Self {
+        Self {
+            heap: Arc::new(Heap {
+                blocks: Mutex::default(),
+                next: AtomicU64::new(1 << 20),
+                total: AtomicUsize::new(total),
+            }),
+            makers: Makers::new(vec![Box::new(Everything)]),
+            has_graphs: true,
+            capturing: Mutex::default(),
+            log: Mutex::default(),
+            fails: Mutex::default(),
+            overwrites_left: AtomicUsize::new(usize::MAX),
+            refuses_capture: false,
+        }
+    }
+
+    /// What happened since it was asked last.
+    pub(crate) fn take_log(&self) -> Vec<String> {
+        std::mem::take(&mut *self.log.lock().unwrap())
+    }
+
+    pub(crate) fn set_total(&self, total: usize) {
+        self.heap.total.store(total, Ordering::Relaxed);
+    }
+
+    pub(crate) fn used(&self) -> usize {
+        self.heap.total.load(Ordering::Relaxed) - self.heap.free()
+    }
+
+    fn note(&self, what: impl Into<String>) {
+        let what = what.into();
+        let mut log = self.log.lock().unwrap();
+        if log.last() != Some(&what) {
+            log.push(what);
+        }
+    }
+
+    fn tensor(&self, tensor: &Tensor) -> Result<HostTensor> {
+        let memory = self.heap.allocate(tensor.bytes().len())?;
+        self.heap.write(memory.address, tensor.bytes());
+        Ok(HostTensor {
+            memory: Arc::new(memory),
+            dtype: tensor.dtype(),
+            shape: tensor.shape().clone(),
+        })
+    }
+}
+
+/// Takes every step as it is.
+struct Everything;
+
+impl Maker<Step> for Everything {
+    fn name(&self) -> &'static str {
+        "the host"
+    }
+
+    fn offer(&self, step: &Step) -> Result<Offer<Step>> {
+        Ok(Offer::Ready(step.clone()))
+    }
+}
+
+impl Machine for Host {
+    type Stream = ();
+    type Event = ();
+    type Memory = HostMemory;
+    type Tensor = HostTensor;
+    type Prepared = Step;
+    type Graph = Captured;
+
+    fn name(&self) -> &'static str {
+        "host:0"
+    }
+
+    fn makers(&self) -> &Makers<Step> {
+        &self.makers
+    }
+
+    fn stream(&self) -> Result<()> {
+        Ok(())
+    }
+
+    fn synchronize(&self, (): &()) -> Result<()> {
+        Ok(())
+    }
+
+    fn record(&self, (): &()) -> Result<()> {
+        Ok(())
+    }
+
+    fn allocate(&self, (): &(), bytes: usize) -> Result<HostMemory> {
+        assert!(self.capturing.lock().unwrap().is_none(), "while capturing");
+        self.heap.allocate(bytes)
+    }
+
+    fn address(memory: &HostMemory) -> u64 {
+        memory.address
+    }
+
+    fn address_of(tensor: &HostTensor) -> u64 {
+        tensor.memory.address
+    }
+
+    fn write(
+        &self,
+        (): &mut (),
+        tensor: &DeviceTensor,
+        memory: &HostMemory,
+        start: usize,
+    ) -> Result<()> {
+        self.note("write");
+        let host = tensor.to_host()?;
+        self.heap.write(memory.address + start as u64, host.bytes());
+        Ok(())
+    }
+
+    fn keep(&self, (): &mut (), tensor: &DeviceTensor) -> Result<DeviceTensor> {
+        Ok(self.tensor(&tensor.to_host()?)?.into())
+    }
+
+    unsafe fn copy_out(
+        &self,
+        (): &(),
+        dtype: DType,
+        shape: Shape,
+        address: u64,
+    ) -> Result<HostTensor> {
+        let bytes = self.heap.read(address, shape.byte_len(dtype)?);
+        self.tensor(&Tensor::from_bytes(dtype, shape, bytes)?)
+    }
+
+    fn scratch_bytes(step: &Step) -> usize {
+        // So that a wrong sum shows.
+        step.work.reads().len() * 100
+    }
+
+    unsafe fn enqueue(
+        &self,
+        _: &Step,
+        step: &Step,
+        (): &(),
+        addresses: &Addresses<'_>,
+    ) -> Result<()> {
+        let views = step.work.reads().into_iter().chain(step.work.writes());
+        let places = views.flat_map(|view| {
+            let index = view.index.map(|index| index.place);
+            [Some(view.place), index].into_iter().flatten()
+        });
+        let places: HashMap<Place, u64> =
+            places.map(|place| (place, (addresses.of)(place))).collect();
+        if let Some(captured) = &mut *self.capturing.lock().unwrap() {
+            captured.push((step.clone(), places));
+            return Ok(());
+        }
+        self.note("enqueue");
+        // Scratch memory is there, behind all buffers.
+        let scratch = vec![0xff; Self::scratch_bytes(step)];
+        self.heap.write(addresses.scratch, &scratch);
+        steps::run(&step.work, &Reader { host: self, places })
+    }
+
+    fn has_graphs(&self) -> bool {
+        self.has_graphs
+    }
+
+    fn capture(&self, (): &(), enqueue: &mut dyn FnMut() -> Result<()>) -> Result<Captured> {
+        self.note("capture");
+        if self.refuses_capture {
+            return Err(Error::unsupported("capture", "not here"));
+        }
+        *self.capturing.lock().unwrap() = Some(Vec::new());
+        let enqueued = enqueue();
+        let captured = self.capturing.lock().unwrap().take();
+        enqueued.map(|()| captured.unwrap())
+    }
+
+    unsafe fn launch(&self, graph: &Captured, (): &()) -> Result<()> {
+        self.note("launch");
+        graph.iter().try_for_each(|(step, places)| {
+            let places = places.clone();
+            steps::run(&step.work, &Reader { host: self, places })
+        })
+    }
+
+    fn free_bytes(&self, _: usize) -> Result<usize> {
+        Ok(self.heap.free())
+    }
+
+    fn compute(&self, job: &WeightJob<'_>) -> Result<Vec<(String, HostTensor)>> {
+        let mut names: Vec<&str> = job.wanted.iter().copied().collect();
+        names.sort_unstable();
+        self.note(format!("compute {}", names.join(" ")));
+        let fails = self.fails.lock().unwrap().clone();
+        if let Some(name) = names.iter().find(|name| fails.contains(**name)) {
+            return Err(Error::unsupported(name, "it cannot be computed"));
+        }
+        let parameter = |name: &str| job.parameters.get(name).expect("it was checked");
+        let outputs = reference::run(job.program, &parameter, &|_| unreachable!("no inputs"));
+        let named = names.into_iter().map(|name| {
+            let tensor = self.tensor(&outputs[name])?;
+            Ok((name.to_owned(), tensor))
+        });
+        named.collect()
+    }
+
+    fn overwrite(&self, pairs: &[(&HostTensor, &HostTensor)], _: &[()]) -> Result<()> {
+        self.note(format!("overwrite {}", pairs.len()));
+        for (old, new) in pairs {
+            let bytes = self.heap.read(new.memory.address, new.byte_len());
+            self.heap.write(old.memory.address, &bytes);
+        }
+        // After something was written, as it may be.
+        if self.overwrites_left.load(Ordering::Relaxed) == 0 {
+            return Err(Error::unsupported("overwriting", "the device is gone"));
+        }
+        self.overwrites_left.fetch_sub(1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn retire(&self, _: &[()]) -> Result<()> {
+        Ok(())
+    }
+}
+
+impl HostTensor {
+    fn byte_len(&self) -> usize {
+        self.shape.byte_len(self.dtype).unwrap()
+    }
+}
+
+impl DeviceMemory for HostTensor {
+    fn dtype(&self) -> DType {
+        self.dtype
+    }
+
+    fn shape(&self) -> &Shape {
+        &self.shape
+    }
+
+    fn device(&self) -> &'static str {
+        "host:0"
+    }
+
+    fn to_host(&self) -> tintype_backend::Result<Tensor> {
+        let bytes = self.memory.heap.read(self.memory.address, self.byte_len());
+        Ok(Tensor::from_bytes(self.dtype, self.shape.clone(), bytes)?)
+    }
+
+    fn as_any(&self) -> &dyn std::any::Any {
+        self
+    }
+}
+
+impl From<HostTensor> for DeviceTensor {
+    fn from(tensor: HostTensor) -> Self {
+        Self::Device(Arc::new(tensor))
+    }
+}
+
+/// The elements of views, by the addresses of their places.
+struct Reader<'a> {
+    host: &'a Host,
+    places: HashMap<Place, u64>,
+}
+
+impl Reader<'_> {
+    fn tensor(&self, view: &View) -> Result<Tensor> {
+        let size = view.dtype.bits() / 8;
+        let addresses = self.addresses(view);
+        let bytes = addresses.flat_map(|address| self.host.heap.read(address, size));
+        let bytes = bytes.collect();
+        Ok(Tensor::from_bytes(view.dtype, view.shape(), bytes)?)
+    }
+
+    fn write(&self, view: &View, tensor: &Tensor) {
+        let size = view.dtype.bits() / 8;
+        for (address, bytes) in self.addresses(view).zip(tensor.bytes().chunks(size)) {
+            self.host.heap.write(address, bytes);
+        }
+    }
+
+    /// The address of each element, in row-major order.
+    fn addresses(&self, view: &View) -> impl Iterator<Item = u64> {
+        let mut offsets = vec![(view.offset, 0)];
+        for axis in &view.axes {
+            let along = |(offset, step): (usize, usize)| {
+                (0..axis.size).map(move |at| (offset + at * axis.stride, step + at * axis.step))
+            };
+            offsets = offsets.into_iter().flat_map(along).collect();
+        }
+        let start = self.places[&view.place];
+        let size = view.dtype.bits() / 8;
+        let row = move |step: usize| {
+            let Some(index) = view.index else { return 0 };
+            assert_eq!(index.dtype, DType::I64, "indices of tests");
+            let address = self.places[&index.place] + (index.offset + step) as u64 * 8;
+            let bytes = self.host.heap.read(address, 8);
+            let chosen = i64::from_le_bytes(bytes.try_into().unwrap());
+            chosen.clamp(0, index.size as i64 - 1) as usize * index.stride
+        };
+        let addresses = offsets.into_iter();
+        addresses.map(move |(offset, step)| start + ((offset + row(step)) * size) as u64)
+    }
+}

@@ -1,0 +1,114 @@
+//! Steps on the host: operations as in graphs, generated kernels instruction by instruction, as far
+//! as tests of this crate need them.
+
+use tintype_ir::{BinaryOp, Op, ReduceOp, UnaryOp};
+use tintype_tensor::{DType, Tensor};
+
+use super::Reader;
+use super::reference::evaluate;
+use crate::{Error, Expression, Instruction, Result, View, Work};
+
+pub(super) fn run(work: &Work, reader: &Reader<'_>) -> Result<()> {
+    let (op, gelu) = match work {
+        Work::Kernel(expression) => return kernel(expression, reader),
+        Work::Product(call) if call.is_linear => (Op::Linear, call.gelu),
+        Work::Product(call) => (Op::MatMul, call.gelu),
+        Work::Attention(call) => (Op::Attention(call.attributes.clone()), false),
+        Work::Convolution(call) => (Op::Conv2d(call.attributes.clone()), false),
+        Work::Special { op, .. } => (op.clone(), false),
+    };
+    operation(&op, gelu, &work.reads(), work.writes()[0], reader)
+}
+
+fn operation(
+    op: &Op,
+    gelu: bool,
+    inputs: &[&View],
+    output: &View,
+    reader: &Reader<'_>,
+) -> Result<()> {
+    let tensors = inputs.iter().map(|view| reader.tensor(view));
+    let tensors: Vec<Tensor> = tensors.collect::<Result<_>>()?;
+    let mut found = evaluate(op, &tensors);
+    if gelu {
+        let values = found.to_f32_vec()?.into_iter();
+        let values = values.map(|x| unary(UnaryOp::GeluTanh, x).expect("it is known"));
+        found = Tensor::from_f32(found.shape().clone(), values.collect())?;
+    }
+    reader.write(output, &found.to_dtype(output.dtype)?);
+    Ok(())
+}
+
+fn kernel(expression: &Expression, reader: &Reader<'_>) -> Result<()> {
+    let loads = expression.loads.iter();
+    let loads: Vec<Vec<f32>> = loads
+        .map(|view| Ok(reader.tensor(view)?.to_dtype(DType::F32)?.to_f32_vec()?))
+        .collect::<Result<_>>()?;
+    let count = expression.count();
+    let mut values: Vec<Vec<f32>> = Vec::new();
+    for instruction in &expression.instructions {
+        let each = |f: &dyn Fn(usize) -> f32| (0..count).map(f).collect::<Vec<f32>>();
+        values.push(match *instruction {
+            Instruction::Load(load) => loads[load].clone(),
+            Instruction::Float(value) => vec![value; count],
+            Instruction::Cast(_, x) => values[x].clone(),
+            Instruction::Integer(value) => vec![value as f32; count],
+            Instruction::Unary(op, x) => {
+                let results: Option<Vec<f32>> = values[x].iter().map(|x| unary(op, *x)).collect();
+                results.ok_or_else(|| Error::unsupported("a test", format!("{op:?}")))?
+            }
+            Instruction::Binary(BinaryOp::Add, a, b) => each(&|at| values[a][at] + values[b][at]),
+            Instruction::Binary(BinaryOp::Sub, a, b) => each(&|at| values[a][at] - values[b][at]),
+            Instruction::Binary(BinaryOp::Mul, a, b) => each(&|at| values[a][at] * values[b][at]),
+            Instruction::Binary(BinaryOp::Div, a, b) => each(&|at| values[a][at] / values[b][at]),
+            Instruction::Reduce(op, x) => {
+                let row = expression.row_length().max(1);
+                let rows = values[x].chunks(row);
+                rows.flat_map(|row| vec![reduce(op, row); row.len()])
+                    .collect()
+            }
+            Instruction::Turn(x, table) => each(&|at| {
+                let (even, odd) = (at & !1, at | 1);
+                let (cosine, sine) = (values[table][even], values[table][odd]);
+                let x = &values[x];
+                if at == even {
+                    x[even] * cosine - x[odd] * sine
+                } else {
+                    x[odd] * cosine + x[even] * sine
+                }
+            }),
+            ref other => return Err(Error::unsupported("a test", format!("{other:?}"))),
+        });
+    }
+    for store in &expression.stores {
+        let (dtype, shape) = (store.view.dtype, store.view.shape());
+        let tensor = Tensor::from_f32_as(dtype, shape, values[store.value].clone())?;
+        reader.write(&store.view, &tensor);
+    }
+    Ok(())
+}
+
+pub(super) fn unary(op: UnaryOp, x: f32) -> Option<f32> {
+    let sigmoid = |x: f32| 1.0 / (1.0 + (-x).exp());
+    Some(match op {
+        UnaryOp::Exp => x.exp(),
+        UnaryOp::Neg => -x,
+        UnaryOp::Rsqrt => 1.0 / x.sqrt(),
+        UnaryOp::Silu => x * sigmoid(x),
+        UnaryOp::GeluQuick => x * sigmoid(1.702 * x),
+        UnaryOp::GeluTanh => {
+            let inner = (2.0 / std::f32::consts::PI).sqrt() * (x + 0.044715 * x.powi(3));
+            x / 2.0 * (1.0 + inner.tanh())
+        }
+        _ => return None,
+    })
+}
+
+fn reduce(op: ReduceOp, row: &[f32]) -> f32 {
+    let sum: f64 = row.iter().copied().map(f64::from).sum();
+    match op {
+        ReduceOp::Sum => sum as f32,
+        ReduceOp::Mean => (sum / row.len() as f64) as f32,
+        _ => row.iter().copied().fold(f32::NEG_INFINITY, f32::max),
+    }
+}

@@ -1,0 +1,150 @@
+//! What programs run on: a GPU, or host memory in tests.
+//!
+//! A machine has streams, in which work runs in order and nothing waits for the host, and
+//! memory at fixed addresses. Programs, lanes and sessions are written against it, so that order,
+//! addresses, captures and refits can be tested where there is no GPU.
+//!
+//! | type | on a GPU | in tests |
+//! |---|---|---|
+//! | `Stream` | a stream and its pinned buffers | nothing |
+//! | `Memory` | a device buffer | bytes of the host |
+//! | `Tensor` | a tensor of the device | a host tensor |
+//! | `Prepared` | a library's call or a kernel | the step itself |
+//! | `Graph` | a captured CUDA graph | the steps and addresses seen |
+
+use std::collections::HashSet;
+
+use tintype_backend::DeviceTensor;
+use tintype_ir::{Evaluator, Graph};
+use tintype_tensor::{DType, Shape};
+use tintype_weights::Parameters;
+
+use super::Addresses;
+use super::makers::Makers;
+use crate::{Result, Step};
+
+/// What programs run on.
+pub(crate) trait Machine: Sized + Send + Sync + 'static {
+    /// Work in order.
+    type Stream: Send;
+    /// A place in a stream.
+    type Event: Send + Sync;
+    /// Bytes that stay where they are, aligned to 256.
+    type Memory: Send + Sync;
+    /// A tensor in such memory. A cheap handle, which callers may keep.
+    type Tensor: Clone + Send + Sync + Into<DeviceTensor>;
+    /// A step that is ready.
+    type Prepared: Send + Sync;
+    /// Captured work.
+    type Graph: Send;
+
+    /// What messages call it: `cuda:0`.
+    fn name(&self) -> &str;
+
+    /// Who makes steps ready.
+    fn makers(&self) -> &Makers<Self::Prepared>;
+
+    /// A new stream.
+    fn stream(&self) -> Result<Self::Stream>;
+
+    /// Waits on the host until the stream is idle.
+    fn synchronize(&self, stream: &Self::Stream) -> Result<()>;
+
+    /// Marks the end of the work so far.
+    fn record(&self, stream: &Self::Stream) -> Result<Self::Event>;
+
+    /// Memory that belongs to a stream; dropping it frees it after the work so far.
+    fn allocate(&self, stream: &Self::Stream, bytes: usize) -> Result<Self::Memory>;
+
+    /// The first byte of memory.
+    fn address(memory: &Self::Memory) -> u64;
+
+    /// The first byte of a tensor.
+    fn address_of(tensor: &Self::Tensor) -> u64;
+
+    /// Copies a tensor of the host or of any device to `start` of memory.
+    fn write(
+        &self,
+        stream: &mut Self::Stream,
+        tensor: &DeviceTensor,
+        memory: &Self::Memory,
+        start: usize,
+    ) -> Result<()>;
+
+    /// A tensor that the caller's changes cannot reach: of the host, a copy on the device; of the
+    /// device, itself.
+    fn keep(&self, stream: &mut Self::Stream, tensor: &DeviceTensor) -> Result<DeviceTensor>;
+
+    /// A new tensor with a copy of what lies at an address.
+    ///
+    /// # Safety
+    /// So many bytes lie there, until the stream has copied them.
+    unsafe fn copy_out(
+        &self,
+        stream: &Self::Stream,
+        dtype: DType,
+        shape: Shape,
+        address: u64,
+    ) -> Result<Self::Tensor>;
+
+    /// Scratch memory that a step needs.
+    fn scratch_bytes(prepared: &Self::Prepared) -> usize;
+
+    /// Enqueues a step; what it is, is for whoever measures.
+    ///
+    /// # Safety
+    /// As [`Prepared::enqueue`](super::Prepared::enqueue).
+    unsafe fn enqueue(
+        &self,
+        step: &Step,
+        prepared: &Self::Prepared,
+        stream: &Self::Stream,
+        addresses: &Addresses<'_>,
+    ) -> Result<()>;
+
+    /// Whether work can be captured.
+    fn has_graphs(&self) -> bool;
+
+    /// Captures what `enqueue` enqueues, which does not run.
+    fn capture(
+        &self,
+        stream: &Self::Stream,
+        enqueue: &mut dyn FnMut() -> Result<()>,
+    ) -> Result<Self::Graph>;
+
+    /// Enqueues captured work in the stream that it was captured in.
+    ///
+    /// # Safety
+    /// Whatever was enqueued in it could be enqueued now with the same addresses.
+    unsafe fn launch(&self, graph: &Self::Graph, stream: &Self::Stream) -> Result<()>;
+
+    /// Bytes that could be allocated now. If fewer than `wanted` are free, what is kept for later
+    /// is given back first.
+    fn free_bytes(&self, wanted: usize) -> Result<usize>;
+
+    /// Computes weights in the stream of weights; they are there when this returns.
+    fn compute(&self, job: &WeightJob<'_>) -> Result<Vec<(String, Self::Tensor)>>;
+
+    /// Copies each second tensor over the first, once all events are over, and waits for it.
+    fn overwrite(
+        &self,
+        pairs: &[(&Self::Tensor, &Self::Tensor)],
+        after: &[Self::Event],
+    ) -> Result<()>;
+
+    /// Lets weights that are freed from now on be freed after these events.
+    fn retire(&self, events: &[Self::Event]) -> Result<()>;
+}
+
+/// Weights to compute.
+#[derive(Clone, Copy)]
+pub(crate) struct WeightJob<'a> {
+    /// The weight program, with overlays.
+    pub(crate) program: &'a Graph,
+    /// What it reads.
+    pub(crate) parameters: &'a Parameters,
+    /// Computes what has no kernel.
+    pub(crate) evaluator: &'a dyn Evaluator,
+    /// The outputs that are wanted.
+    pub(crate) wanted: &'a HashSet<&'a str>,
+}

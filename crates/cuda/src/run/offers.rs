@@ -1,0 +1,182 @@
+//! The libraries and our own kernels as makers of steps.
+//!
+//! | step | first | then |
+//! |---|---|---|
+//! | product | cuBLASLt | own kernels |
+//! | attention, convolution | cuDNN | own kernels |
+//! | kernel, special | own kernels | |
+//!
+//! A library that is missing refuses every step, so the first one says in the log what is missing.
+
+use std::path::Path;
+
+use tintype_device::{Device, KernelCache};
+
+use super::Prepared;
+use super::gpu::GpuOptions;
+use super::makers::{Maker, Makers, Offer, describe};
+use crate::kernels::{KernelLoader, Machine, own_kernels};
+use crate::libraries::blas::{Blas, BlasOptions};
+use crate::libraries::dnn::{Dnn, DnnOptions};
+use crate::{Error, Generated, Result, Step, Work};
+
+type Ready = Offer<Box<dyn Prepared>>;
+
+/// Products.
+struct Products(std::result::Result<Blas, String>);
+
+/// Attention and convolutions.
+struct Networks(std::result::Result<Dnn, String>);
+
+/// Everything, slower.
+struct OwnKernels(KernelLoader);
+
+/// Everyone who makes steps ready on a device, the fastest first.
+///
+/// # Errors
+/// [`Error::Device`] without NVRTC: nothing runs without generated kernels.
+pub(super) fn makers(device: &Device, options: &GpuOptions) -> Result<Makers<Box<dyn Prepared>>> {
+    let folder = options.cache.as_deref();
+    let mut makers: Vec<Box<dyn Maker<Box<dyn Prepared>>>> = Vec::new();
+    if options.libraries {
+        makers.push(Box::new(Products(blas(device, folder))));
+        makers.push(Box::new(Networks(dnn(device, folder))));
+    }
+    let own = KernelLoader::new(device, kernel_cache(folder))?;
+    makers.push(Box::new(OwnKernels(own)));
+    Ok(Makers::new(makers))
+}
+
+fn blas(device: &Device, folder: Option<&Path>) -> std::result::Result<Blas, String> {
+    let blas = match folder {
+        Some(folder) => Blas::with(
+            device,
+            BlasOptions {
+                choices: Some(folder.join("products.json")),
+                ..BlasOptions::default()
+            },
+        ),
+        None => Blas::open(device),
+    };
+    blas.map_err(|error| error.to_string())
+}
+
+fn dnn(device: &Device, folder: Option<&Path>) -> std::result::Result<Dnn, String> {
+    let dnn = match folder {
+        Some(folder) => Dnn::with(
+            device,
+            DnnOptions {
+                folder: Some(folder.join("engines")),
+                ..DnnOptions::default()
+            },
+        ),
+        None => Dnn::open(device),
+    };
+    dnn.map_err(|error| error.to_string())
+}
+
+/// Compiled kernels in a folder, or the user's.
+pub(super) fn kernel_cache(folder: Option<&Path>) -> KernelCache {
+    folder.map_or_else(KernelCache::of_user, |folder| {
+        KernelCache::new(folder.join("kernels"))
+    })
+}
+
+impl Maker<Box<dyn Prepared>> for Products {
+    fn name(&self) -> &'static str {
+        "cuBLASLt"
+    }
+
+    fn description(&self) -> Option<String> {
+        Some(match &self.0 {
+            Ok(blas) => format!("cuBLASLt {}", blas.version()),
+            Err(reason) => format!("no cuBLASLt ({reason})"),
+        })
+    }
+
+    fn offer(&self, step: &Step) -> Result<Ready> {
+        let Work::Product(call) = &step.work else {
+            return Ok(Offer::NotMine);
+        };
+        match &self.0 {
+            Ok(blas) => offer(blas.product(name_of(step), call)),
+            Err(reason) => Ok(Offer::Refused(reason.clone())),
+        }
+    }
+}
+
+impl Maker<Box<dyn Prepared>> for Networks {
+    fn name(&self) -> &'static str {
+        "cuDNN"
+    }
+
+    fn description(&self) -> Option<String> {
+        Some(match &self.0 {
+            Ok(dnn) => format!("cuDNN {}", dnn.version()),
+            Err(reason) => format!("no cuDNN ({reason})"),
+        })
+    }
+
+    fn offer(&self, step: &Step) -> Result<Ready> {
+        match (&self.0, &step.work) {
+            (Ok(dnn), Work::Attention(call)) => {
+                let made = dnn.attention(name_of(step), call);
+                offer(made.inspect(|made| tell(step, made.path())))
+            }
+            (Ok(dnn), Work::Convolution(call)) => {
+                let made = dnn.convolution(name_of(step), call);
+                offer(made.inspect(|made| tell(step, made.path())))
+            }
+            (Err(reason), Work::Attention(_) | Work::Convolution(_)) => {
+                Ok(Offer::Refused(reason.clone()))
+            }
+            _ => Ok(Offer::NotMine),
+        }
+    }
+}
+
+impl Maker<Box<dyn Prepared>> for OwnKernels {
+    fn name(&self) -> &'static str {
+        "own kernels"
+    }
+
+    fn offer(&self, step: &Step) -> Result<Ready> {
+        offer(self.0.prepare(step))
+    }
+
+    fn expect(&self, steps: &[Step]) -> Result<()> {
+        let machine = Machine::from(self.0.device().info());
+        let own = steps.iter().filter(|step| is_own(&step.work));
+        let kernels = own.map(|step| own_kernels(step, &machine));
+        let kernels: Vec<Vec<Generated>> = kernels.collect::<Result<_>>()?;
+        self.0.expect(&kernels.concat())
+    }
+}
+
+/// Whether no library takes such work.
+fn is_own(work: &Work) -> bool {
+    matches!(work, Work::Kernel(_) | Work::Special { .. })
+}
+
+/// What a maker has made, or why it does not.
+fn offer<P: Prepared + 'static>(made: Result<P>) -> Result<Ready> {
+    match made {
+        Ok(prepared) => Ok(Offer::Ready(Box::new(prepared))),
+        Err(Error::Unsupported { message, .. }) => Ok(Offer::Refused(message)),
+        Err(error) => Err(error),
+    }
+}
+
+/// By which of its paths cuDNN runs a step.
+fn tell(step: &Step, path: &str) {
+    tracing::debug!("{}: {path} by cuDNN", describe(step));
+}
+
+/// What messages call a step: its module, as far as it has one.
+fn name_of(step: &Step) -> &str {
+    if step.label.is_empty() {
+        &step.name
+    } else {
+        &step.label
+    }
+}

@@ -1,0 +1,88 @@
+//! The weights of one version, and who still reads them.
+//!
+//! Versions share the tensors that they have in common. What is freed with the last version that
+//! has it is freed after all work that read it; and weights are overwritten only after that too.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::machine::Machine;
+use crate::{Error, Result};
+
+/// Weights by name.
+pub(crate) type Tensors<M> = HashMap<String, <M as Machine>::Tensor>;
+
+/// The weights of one version. Whoever holds it keeps them as they are.
+pub(crate) struct WeightSet<M: Machine> {
+    machine: Arc<M>,
+    /// Equal numbers are equal addresses: what was captured with one runs with the other.
+    layout: u64,
+    tensors: Tensors<M>,
+    /// The last reads, by the number of the lane.
+    readers: Mutex<HashMap<u64, M::Event>>,
+}
+
+impl<M: Machine> WeightSet<M> {
+    pub(crate) fn new(machine: Arc<M>, tensors: Tensors<M>) -> Self {
+        static LAYOUTS: AtomicU64 = AtomicU64::new(0);
+        Self {
+            machine,
+            layout: LAYOUTS.fetch_add(1, Ordering::Relaxed),
+            tensors,
+            readers: Mutex::default(),
+        }
+    }
+
+    /// Another version, with some weights in new memory.
+    pub(crate) fn with(&self, changed: Tensors<M>) -> Self {
+        let mut tensors = self.tensors.clone();
+        tensors.extend(changed);
+        Self::new(Arc::clone(&self.machine), tensors)
+    }
+
+    pub(crate) fn layout(&self) -> u64 {
+        self.layout
+    }
+
+    /// The address of a weight.
+    ///
+    /// # Errors
+    /// [`NoWeights`](tintype_backend::Error::NoWeights) for one that is not there.
+    pub(crate) fn address(&self, name: &str) -> Result<u64> {
+        let tensor = self.tensors.get(name);
+        let missing = || Error::Backend(tintype_backend::Error::NoWeights(name.to_owned()));
+        tensor.map(M::address_of).ok_or_else(missing)
+    }
+
+    /// Notes that a lane has read them until this event.
+    pub(crate) fn read_by(&self, lane: u64, event: M::Event) {
+        let mut readers = self.readers.lock().unwrap_or_else(PoisonError::into_inner);
+        readers.insert(lane, event);
+    }
+
+    /// Writes new values where the old ones are, after all that still read them.
+    ///
+    /// # Errors
+    /// What the device says; some weights may then be new, others old.
+    pub(crate) fn overwrite(&self, new: &Tensors<M>) -> Result<()> {
+        let pairs: Vec<_> = new
+            .iter()
+            .filter_map(|(name, new)| self.tensors.get(name).map(|old| (old, new)))
+            .collect();
+        self.machine.overwrite(&pairs, &self.take_readers())
+    }
+
+    fn take_readers(&self) -> Vec<M::Event> {
+        let mut readers = self.readers.lock().unwrap_or_else(PoisonError::into_inner);
+        readers.drain().map(|(_, event)| event).collect()
+    }
+}
+
+impl<M: Machine> Drop for WeightSet<M> {
+    fn drop(&mut self) {
+        if let Err(error) = self.machine.retire(&self.take_readers()) {
+            tracing::warn!("{error}");
+        }
+    }
+}
