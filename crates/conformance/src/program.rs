@@ -48,7 +48,7 @@ pub(crate) struct Arguments {
         hide_default_value = true
     )]
     filter: String,
-    /// Only these backends: cpu, tensorrt
+    /// Only these backends: cpu, tensorrt, cuda
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     backend: Vec<String>,
     /// Build plans for another architecture than the GPU's own, which it must be able to run

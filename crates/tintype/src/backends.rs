@@ -56,19 +56,20 @@ pub struct Found {
     pub description: String,
 }
 
-/// Every backend, the best first: `auto` takes the first that is available.
+/// Every backend, the best first: `auto` takes the first that is available. So it never takes
+/// `cuda`, which has not been tried on a GPU yet and is there for those who name it.
 pub const ENTRIES: &[Entry] = &[
     Entry {
         name: "tensorrt",
         probe: tensorrt,
     },
     Entry {
-        name: "cuda",
-        probe: |_| Err(not_built("cuda")),
-    },
-    Entry {
         name: "cpu",
         probe: |_| Ok(cpu()),
+    },
+    Entry {
+        name: "cuda",
+        probe: |_| cuda(),
     },
 ];
 
@@ -138,6 +139,22 @@ fn tensorrt(_options: &Options) -> Result<Found> {
     Err(not_built("tensorrt"))
 }
 
+#[cfg(feature = "cuda")]
+fn cuda() -> Result<Found> {
+    let options = tintype_cuda::CudaOptions::new(Arc::new(tintype_cpu::CpuEvaluator));
+    let backend = tintype_cuda::CudaBackend::new(options)?;
+    let description = backend.description();
+    Ok(Found {
+        backend: Arc::new(backend),
+        description,
+    })
+}
+
+#[cfg(not(feature = "cuda"))]
+fn cuda() -> Result<Found> {
+    Err(not_built("cuda"))
+}
+
 fn cpu() -> Found {
     let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let description = format!(
@@ -167,6 +184,7 @@ fn vector_width() -> &'static str {
     "with its baseline instructions"
 }
 
+#[cfg(not(all(feature = "cuda", feature = "tensorrt")))]
 fn not_built(backend: &'static str) -> Error {
     Error::Unavailable {
         backend,

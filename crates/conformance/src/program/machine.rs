@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use tintype_backend::Backend;
 use tintype_cpu::{CpuBackend, CpuEvaluator};
+use tintype_cuda::{CudaBackend, CudaOptions};
 use tintype_device::Driver;
 use tintype_tensorrt::backend::{BuildOptions, TensorrtBackend, TensorrtOptions};
 use tintype_tensorrt::plan::PlanCache;
@@ -112,6 +113,7 @@ impl Machine {
         let entries = [
             (NAMES[0], Ok(cpu())),
             (NAMES[1], machine.run_tensorrt(report)),
+            (NAMES[2], run_cuda(report)),
         ];
         for (name, found) in entries {
             let is_wanted = arguments.backend.is_empty();
@@ -166,7 +168,18 @@ impl Machine {
 }
 
 /// Every backend that the program knows.
-const NAMES: [&str; 2] = ["cpu", "tensorrt"];
+const NAMES: [&str; 3] = ["cpu", "tensorrt", "cuda"];
+
+fn run_cuda(report: &mut Report) -> std::result::Result<Found, String> {
+    let backend = CudaBackend::new(CudaOptions::new(Arc::new(CpuEvaluator)));
+    let backend = backend.map_err(|error| error.to_string())?;
+    report.machine("backend cuda", backend.description());
+    let backend: Arc<dyn Backend> = Arc::new(backend);
+    Ok(Found {
+        for_f8: Arc::clone(&backend),
+        backend,
+    })
+}
 
 fn cpu() -> Found {
     let backend: Arc<dyn Backend> = Arc::new(CpuBackend::new());

@@ -171,7 +171,7 @@ pub(crate) const CASES: &[Case] = &[
         "backend_cuda",
         &["fox", "--backend", "cuda"],
         1,
-        &["cuda", "--backend cpu"],
+        &["cuda", "not available"],
     ),
     asked(
         "backend_tensorrt",
