@@ -126,8 +126,9 @@ impl Parameters {
         }
     }
 
-    /// The stored dtype of a tensor that has this shape and floats for floats.
-    fn check(&self, name: &str, dtype: DType, shape: &Shape) -> Result<DType> {
+    /// The stored dtype of a tensor, or an error if its shape is not `shape`, or if floats are
+    /// expected and it holds something else. Nothing is read.
+    pub fn check(&self, name: &str, dtype: DType, shape: &Shape) -> Result<DType> {
         let source = &self.entry(name)?.source;
         if source.shape() != shape {
             return Err(Error::Shape {

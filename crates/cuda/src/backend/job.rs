@@ -4,8 +4,8 @@
 use std::collections::{BTreeSet, HashSet};
 
 use tintype_backend::Result;
-use tintype_ir::{Evaluator, Graph, TensorType, Value};
-use tintype_weights::{Error as WeightsError, Parameters};
+use tintype_ir::{Evaluator, Graph, Value};
+use tintype_weights::Parameters;
 
 use crate::run::machine::WeightJob;
 
@@ -46,7 +46,12 @@ impl<'a> Inputs<'a> {
         let found = parameters.into_iter();
         found
             .map(|index| &self.program.parameters()[index])
-            .try_for_each(|needed| check_parameter(self.parameters, &needed.name, &needed.ty))
+            .try_for_each(|needed| {
+                let shape = needed.ty.static_shape();
+                let shape = shape.expect("parameters have static types");
+                let stored = self.parameters.check(&needed.name, needed.ty.dtype, &shape);
+                Ok(stored.map(|_| ())?)
+            })
     }
 
     /// The names of all weights.
@@ -97,28 +102,4 @@ impl<'a> Inputs<'a> {
             (output.name.as_str(), bytes)
         })
     }
-}
-
-fn check_parameter(parameters: &Parameters, name: &str, ty: &TensorType) -> Result<()> {
-    let info = parameters.info(name)?;
-    let expected = ty.static_shape().expect("parameters have static types");
-    if info.shape != expected {
-        return Err(WeightsError::Shape {
-            origin: parameters.origin(),
-            tensor: name.to_owned(),
-            expected,
-            found: info.shape,
-        }
-        .into());
-    }
-    if ty.dtype.is_float() && !info.dtype.is_float() {
-        return Err(WeightsError::Parameter {
-            origin: parameters.origin(),
-            tensor: name.to_owned(),
-            expected: "floats".to_owned(),
-            found: info.dtype.to_string(),
-        }
-        .into());
-    }
-    Ok(())
 }

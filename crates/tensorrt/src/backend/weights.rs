@@ -4,8 +4,8 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 
 use tintype_backend::Result;
 use tintype_device::{CudaTensor, WeightProgram, WeightRunner};
-use tintype_ir::{Evaluator, Graph, TensorType, Value};
-use tintype_weights::{Error as WeightsError, Parameters};
+use tintype_ir::{Evaluator, Graph, Value};
+use tintype_weights::Parameters;
 
 use super::NAME;
 use super::instance::{NewWeight, NewWeights};
@@ -27,7 +27,10 @@ impl Inputs<'_> {
     pub(super) fn check(&self, names: &BTreeSet<String>) -> Result<()> {
         for index in reached_parameters(self.program, names) {
             let parameter = &self.program.parameters()[index];
-            check_parameter(self.parameters, &parameter.name, &parameter.ty)?;
+            let shape = parameter.ty.static_shape();
+            let shape = shape.expect("parameters have static types");
+            let (name, dtype) = (&parameter.name, parameter.ty.dtype);
+            self.parameters.check(name, dtype, &shape)?;
         }
         Ok(())
     }
@@ -140,30 +143,6 @@ fn reached_parameters(program: &Graph, names: &BTreeSet<String>) -> BTreeSet<usi
         }
     }
     parameters
-}
-
-fn check_parameter(parameters: &Parameters, name: &str, ty: &TensorType) -> Result<()> {
-    let info = parameters.info(name)?;
-    let expected = ty.static_shape().expect("parameters have static types");
-    if info.shape != expected {
-        return Err(WeightsError::Shape {
-            origin: parameters.origin(),
-            tensor: name.to_owned(),
-            expected,
-            found: info.shape,
-        }
-        .into());
-    }
-    if ty.dtype.is_float() && !info.dtype.is_float() {
-        return Err(WeightsError::Parameter {
-            origin: parameters.origin(),
-            tensor: name.to_owned(),
-            expected: "floats".to_owned(),
-            found: info.dtype.to_string(),
-        }
-        .into());
-    }
-    Ok(())
 }
 
 #[cfg(test)]

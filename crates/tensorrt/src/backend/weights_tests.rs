@@ -1,5 +1,6 @@
 //! What a weight program reads, and what of it stays in its files.
 
+use tintype_ir::TensorType;
 use tintype_tensor::{DType, Tensor};
 
 use super::*;
