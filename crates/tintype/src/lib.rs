@@ -17,8 +17,8 @@
 //! With the feature `shapes`, which is on by default, a small model is part of the program:
 //! `tintype::shapes()` opens it.
 //!
-//! With the feature `tensorrt`, also on by default, graphs run on NVIDIA's TensorRT where it is
-//! installed; building this crate needs nothing of it.
+//! With the features `tensorrt` and `cuda`, also on by default, graphs run on NVIDIA's TensorRT and on
+//! CUDA where these are installed; building this crate needs nothing of them.
 //!
 //! The program `tintype` is documented by `tintype --help` and in docs/cli.md of
 //! the repository.

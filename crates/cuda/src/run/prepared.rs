@@ -9,6 +9,9 @@ use crate::{Place, Result};
 /// A step made ready for a device. Making it may take seconds (algorithms are tried, kernels
 /// compiled); enqueueing takes microseconds, allocates nothing and waits for nothing, so that it
 /// can be captured in a CUDA graph.
+///
+/// Steps that differ in their places alone share one, which is then enqueued with several
+/// addresses in one program.
 pub(crate) trait Prepared: fmt::Debug + Send + Sync {
     /// Bytes of scratch memory that a run needs beside the plan's workspace, aligned to 256; what
     /// it holds need not stay until the next run.
