@@ -8,6 +8,7 @@
 //!     --no-graphs   each step is enqueued by itself
 //!     --own-kernels no library
 //!     --profile     where the time goes
+//!     --require-gpu without a GPU it fails; else it says so and ends with 0
 //! ```
 //!
 //! A file gives its sizes in a line `; plan: tokens = 16`. Weights and inputs are noise.
@@ -16,6 +17,7 @@ use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use tintype_backend::Error::Unavailable;
 use tintype_backend::{Backend, Changes, CompileOptions, Executable, Session, Tensors};
 use tintype_cpu::{CpuBackend, CpuEvaluator};
 use tintype_cuda::{CudaBackend, CudaOptions, Profile};
@@ -44,7 +46,13 @@ fn main() -> Result<()> {
     if has("--profile") {
         options = options.with_profile(&profile);
     }
-    let backend = CudaBackend::new(options)?;
+    let backend = match CudaBackend::new(options) {
+        Err(error @ Unavailable { .. }) if !has("--require-gpu") => {
+            println!("{error}");
+            return Ok(());
+        }
+        opened => opened?,
+    };
     println!("{}", backend.description());
     let files: Vec<PathBuf> = if files.is_empty() {
         blocks()?
