@@ -18,7 +18,8 @@
 
 use std::error::Error;
 
-use tintype_ir::{Binding, Graph, TensorType, parse};
+use tintype_backend::{Backend, Changes, CompileOptions, Tensors};
+use tintype_ir::{Binding, Graph, Stage, StagedGraph, TensorType, decompose, parse};
 use tintype_tensor::{DType, Tensor, TorchGenerator};
 use tintype_weights::Parameters;
 
@@ -72,23 +73,29 @@ pub fn cases(text: &str, dtype: DType) -> Result<Vec<Case>> {
         let text: Vec<_> = text.lines().filter(|line| !line.starts_with(';')).collect();
         let graph = parse(&text.join("\n"))?;
         if tintype_ir::verify(&graph).is_ok() {
-            cases.push(Case::new(graph, dtype)?);
+            cases.push(Case::new(graph, dtype, &Binding::new())?);
         }
     }
     Ok(cases)
 }
 
 impl Case {
-    fn new(graph: Graph, dtype: DType) -> Result<Self> {
+    /// A graph with values; symbols have the sizes of `sizes`, others the middle of their range.
+    pub fn new(graph: Graph, dtype: DType, sizes: &Binding) -> Result<Self> {
+        let mut binding = Binding::new();
+        for (symbol, range) in graph.symbols() {
+            let middle = usize::midpoint(*range.start(), *range.end());
+            binding.set(symbol, sizes.get(symbol).unwrap_or(middle));
+        }
         let mut random = TorchGenerator::new(3);
         let mut inputs = Vec::new();
         for input in graph.inputs() {
-            let tensor = values(&mut random, &input.name, &input.ty, &graph)?;
+            let tensor = values(&mut random, &input.name, &input.ty, &binding)?;
             inputs.push((input.name.clone(), tensor));
         }
         let mut parameters = Parameters::builder().build()?;
         for parameter in graph.parameters() {
-            let tensor = values(&mut random, &parameter.name, &parameter.ty, &graph)?;
+            let tensor = values(&mut random, &parameter.name, &parameter.ty, &binding)?;
             parameters.insert(parameter.name.clone(), tensor)?;
         }
         Ok(Self {
@@ -121,8 +128,43 @@ impl Case {
         }
     }
 
+    /// The greatest relative error of an output of a backend.
+    pub fn error_on(&self, backend: &dyn Backend) -> Result<f64> {
+        let graph = decompose(&self.graph, &|op| backend.supports(op))?;
+        let staged = StagedGraph::split(&graph)?;
+        let executable = backend.compile(&staged, &CompileOptions::default())?;
+        executable.refit(&Changes::all(&self.parameters))?;
+        let inputs = |stage: Stage| -> Tensors {
+            let mut inputs = Tensors::new();
+            for (name, tensor) in &self.inputs {
+                if staged.inputs_of(stage).any(|input| input.name == *name) {
+                    inputs.insert(name.clone(), tensor.clone());
+                }
+            }
+            inputs
+        };
+        let mut session = executable.session()?;
+        let state = session.prepare(&inputs(Stage::Request))?;
+        let found = if staged.step.outputs().is_empty() {
+            Tensors::new()
+        } else {
+            session.step(state.as_ref(), &inputs(Stage::Step))?
+        };
+        let (expected, mut worst) = (self.expected()?, 0.0_f64);
+        for output in staged.source.outputs() {
+            let name = &output.name;
+            let found = match found.get(name) {
+                Some(_) => found.host(name)?,
+                None => state.outputs().host(name)?,
+            };
+            let error = difference(&found, &expected.host(name)?);
+            worst = worst.max(error.map_err(|error| format!("{name}: {error}"))?);
+        }
+        Ok(worst)
+    }
+
     /// What the CPU computes.
-    pub fn expected(&self) -> Result<tintype_backend::Tensors> {
+    pub fn expected(&self) -> Result<Tensors> {
         let inputs: Vec<_> = self
             .inputs
             .iter()
@@ -131,7 +173,7 @@ impl Case {
         let expected = tintype_cpu::run(&self.graph, &self.parameters, &inputs);
         // The CPU's attention takes no values of another size than keys.
         expected.or_else(|_| {
-            let apart = tintype_ir::decompose(&self.graph, &|_| false)?;
+            let apart = decompose(&self.graph, &|_| false)?;
             Ok(tintype_cpu::run(&apart, &self.parameters, &inputs)?)
         })
     }
@@ -153,13 +195,9 @@ fn values(
     random: &mut TorchGenerator,
     name: &str,
     ty: &TensorType,
-    graph: &Graph,
+    binding: &Binding,
 ) -> Result<Tensor> {
-    let mut binding = Binding::new();
-    for (symbol, range) in graph.symbols() {
-        binding.set(symbol, usize::midpoint(*range.start(), *range.end()));
-    }
-    let shape = ty.shape(&binding)?;
+    let shape = ty.shape(binding)?;
     let count = shape.element_count();
     if !ty.dtype.is_float() {
         let (first, sizes) = if name.starts_with("row") {

@@ -2,10 +2,9 @@
 
 use std::time::Instant;
 
-use tintype_backend::{Backend, Changes, CompileOptions, Tensors};
 use tintype_conformance::Tolerance;
-use tintype_conformance::operations::{self, Case, FILES, difference, dtypes};
-use tintype_ir::{Op, Stage, StagedGraph, decompose};
+use tintype_conformance::operations::{self, Case, FILES, dtypes};
+use tintype_ir::Op;
 use tintype_tensor::DType;
 use tintype_tensorrt::Version;
 
@@ -36,7 +35,7 @@ pub(super) fn run(machine: &Machine, _: &Arguments, report: &mut Report) -> Resu
                 &found.backend
             };
             let start = Instant::now();
-            let result = error_of(backend.as_ref(), case);
+            let result = case.error_on(backend.as_ref());
             let label = Label::new(name, on).of(case.dtype);
             match result {
                 Err(error) if is_unsupported(error.as_ref()) => {
@@ -83,38 +82,4 @@ fn is_unsupported(error: &(dyn std::error::Error + 'static)) -> bool {
         error.downcast_ref::<tintype_backend::Error>(),
         Some(tintype_backend::Error::Unsupported { .. })
     )
-}
-/// The greatest relative error of an output.
-fn error_of(backend: &dyn Backend, case: &Case) -> Result<f64> {
-    let graph = decompose(&case.graph, &|op| backend.supports(op))?;
-    let staged = StagedGraph::split(&graph)?;
-    let executable = backend.compile(&staged, &CompileOptions::default())?;
-    executable.refit(&Changes::all(&case.parameters))?;
-    let inputs = |stage: Stage| -> Tensors {
-        let mut inputs = Tensors::new();
-        for (name, tensor) in &case.inputs {
-            if staged.inputs_of(stage).any(|input| input.name == *name) {
-                inputs.insert(name.clone(), tensor.clone());
-            }
-        }
-        inputs
-    };
-    let mut session = executable.session()?;
-    let state = session.prepare(&inputs(Stage::Request))?;
-    let found = if staged.step.outputs().is_empty() {
-        Tensors::new()
-    } else {
-        session.step(state.as_ref(), &inputs(Stage::Step))?
-    };
-    let (expected, mut worst) = (case.expected()?, 0.0_f64);
-    for output in staged.source.outputs() {
-        let name = &output.name;
-        let found = match found.get(name) {
-            Some(_) => found.host(name)?,
-            None => state.outputs().host(name)?,
-        };
-        let error = difference(&found, &expected.host(name)?);
-        worst = worst.max(error.map_err(|error| format!("{name}: {error}"))?);
-    }
-    Ok(worst)
 }
