@@ -1,7 +1,5 @@
 //! Runs a plan on the host, in a workspace that begins with what is no number.
 
-use std::collections::HashMap;
-
 use tintype_conformance::operations::{Case, Result};
 use tintype_cuda::{Expression, Index, Instruction, Place, Plan, View, Work};
 use tintype_ir::{BinaryOp, GraphBuilder, Op, ReduceOp, Stage, TensorType, UnaryOp};
@@ -9,6 +7,7 @@ use tintype_tensor::{DType, Shape, Tensor};
 use tintype_weights::Parameters;
 
 use crate::host_kernels;
+use crate::on_host;
 
 /// The outputs of a plan by name.
 pub(crate) fn run(plan: &Plan, case: &Case) -> Result<Vec<(String, Tensor)>> {
@@ -123,7 +122,7 @@ impl Memory<'_> {
     fn compiled_kernel(&mut self, compiler: &str, expression: &Expression) -> Result<()> {
         let stores = expression.stores.iter().map(|store| &store.view);
         let views = expression.loads.iter().chain(stores);
-        let mut memory = HashMap::new();
+        let mut memory = on_host::Memory::new();
         for view in views {
             let index = view.index.map(|index| index.place);
             for place in [Some(view.place), index].into_iter().flatten() {

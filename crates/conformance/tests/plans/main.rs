@@ -9,6 +9,8 @@
 
 mod host_kernels;
 mod interpreter;
+#[path = "../../../cuda/tests/support/on_host/mod.rs"]
+mod on_host;
 
 use libtest_mimic::{Arguments, Failed, Trial};
 use tintype_conformance::operations::{self, Case, FILES, Result, difference, dtypes};

@@ -1,19 +1,14 @@
 //! Runs the kernels of a step on the host, on memory of random numbers, and compares.
 
-use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 
 use libtest_mimic::Failed;
-use tintype_cuda::{Generated, KernelArgument, Machine, Place, Step, View, own_kernels};
+use tintype_cuda::{Machine, Place, Step, View, own_kernels};
 use tintype_tensor::{DType, Tensor};
 
+use crate::on_host::{Memory, run};
 use crate::reference;
-
-/// The bytes of each place.
-pub(crate) type Memory = BTreeMap<Place, Vec<u8>>;
 
 pub(crate) fn check(compiler: &str, step: &Step) -> Result<(), Failed> {
     let kernels = own_kernels(step, &Machine::new(9, 0))?;
@@ -141,86 +136,3 @@ fn random(view: &View, count: usize) -> Vec<u8> {
     let tensor = Tensor::from_f32_as(view.dtype, [count], values).unwrap();
     tensor.bytes().to_vec()
 }
-
-/// Runs one kernel as it is written.
-fn run(
-    compiler: &str,
-    path: &Path,
-    kernel: &Generated,
-    scratch: Place,
-    memory: &mut Memory,
-) -> Result<(), Failed> {
-    let mut main = format!(
-        "int main() {{ blockDim.x = {}; gridDim.x = {};\n",
-        kernel.threads, kernel.blocks
-    );
-    let file = |place: Place| -> PathBuf { path.with_extension(place.to_string()) };
-    let quoted = |place: Place| format!("\"{}\"", file(place).display());
-    let mut globals = String::new();
-    for (&place, bytes) in &*memory {
-        fs::write(file(place), bytes)?;
-        writeln!(globals, "static char* {place};")?;
-        writeln!(main, "{place} = load({});", quoted(place))?;
-    }
-    let arguments = kernel.arguments.iter().map(|argument| match argument {
-        KernelArgument::Address { place, bytes } => format!("Address{{{place} + {bytes}}}"),
-        KernelArgument::Scale(scale) => format!("{scale:?}f"),
-        KernelArgument::Scratch { bytes } => format!("Address{{{scratch} + {bytes}}}"),
-        other => panic!("{other:?}"),
-    });
-    let arguments: Vec<String> = arguments.collect();
-    writeln!(
-        globals,
-        "static void call() {{ {}({}); }}",
-        kernel.name,
-        arguments.join(", ")
-    )?;
-    main.push_str("run(call);\n");
-    for &place in memory.keys() {
-        writeln!(main, "save({}, {place});", quoted(place))?;
-    }
-    main.push_str("}\n");
-    let (source, program) = (path.with_extension("cpp"), path.with_extension("run"));
-    fs::write(
-        &source,
-        [HOST, &on_host(&kernel.source.text), &globals, &main].concat(),
-    )?;
-    let compiled = Command::new(compiler)
-        .args(["-std=c++20", "-O1", "-w", "-ffp-contract=off"])
-        .arg(&source)
-        .arg("-o")
-        .arg(&program)
-        .output()?;
-    if !compiled.status.success() {
-        return Err(String::from_utf8_lossy(&compiled.stderr).into());
-    }
-    if !Command::new(&program).status()?.success() {
-        return Err("the kernel failed".into());
-    }
-    for (&place, bytes) in memory.iter_mut() {
-        *bytes = fs::read(file(place))?;
-    }
-    Ok(())
-}
-
-/// The text with C++ in the place of what only a GPU has.
-fn on_host(text: &str) -> String {
-    let conversions = [
-        (
-            "asm(\"cvt.f32.f16 %0, %1;\" : \"=f\"(result) : \"h\"(x.bits));",
-            "_Float16 half; memcpy(&half, &x.bits, 2); result = half;",
-        ),
-        (
-            "asm(\"cvt.rn.f16.f32 %0, %1;\" : \"=h\"(result.bits) : \"f\"(x));",
-            "_Float16 half = (_Float16)x; memcpy(&result.bits, &half, 2);",
-        ),
-    ];
-    let text = text.replace(DEVICE_MATRIX, HOST_MATRIX);
-    conversions
-        .iter()
-        .fold(text, |text, (device, host)| text.replace(device, host))
-}
-
-const HOST: &str = include_str!("host.cpp");
-const HOST_MATRIX: &str = include_str!("matrix.cpp");
-const DEVICE_MATRIX: &str = include_str!("../../kernels/matrix.cu");

@@ -2,12 +2,14 @@
 //! what they should.
 //!
 //! NVRTC needs no GPU; it is looked for as in `kernels_compile`. Where `TINTYPE_CXX` names a
-//! compiler of C++20, kernels also run on the host as they are written (`host.cpp`), those on
+//! compiler of C++20, kernels also run on the host as they are written (`support/on_host`), those on
 //! tensor cores by the documented layouts of fragments (`matrix.cpp`).
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod cases;
 mod host;
+#[path = "../support/on_host/mod.rs"]
+mod on_host;
 mod reference;
 
 use std::path::Path;

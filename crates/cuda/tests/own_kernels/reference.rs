@@ -3,7 +3,8 @@
 use tintype_cuda::{AttentionCall, Convolution, Expression, Instruction, Product, View, Work};
 use tintype_ir::{BinaryOp, Op, ReduceOp, RelativeBuckets, UnaryOp};
 
-use crate::host::{Memory, numbers, positions};
+use crate::host::{numbers, positions};
+use crate::on_host::Memory;
 
 /// The elements of the step's one output, in order.
 pub(crate) fn compute(work: &Work, memory: &Memory) -> Vec<f64> {
