@@ -116,6 +116,7 @@ fn sources(graph: &Graph, value: Value, linears: &mut Vec<usize>) {
         let node = &graph.nodes[index];
         match &node.op {
             Op::Linear if !linears.contains(&index) => linears.push(index),
+            Op::Slice { axis, .. } if is_part_of_linear(graph, node, *axis) => {}
             Op::Reshape { .. }
             | Op::Transpose { .. }
             | Op::Cast { .. }
@@ -126,6 +127,16 @@ fn sources(graph: &Graph, value: Value, linears: &mut Vec<usize>) {
             _ => {}
         }
     }
+}
+
+/// Whether a slice takes some of the features of a linear: then that is fused already, or made
+/// as one, and joining it with more would move what others read.
+fn is_part_of_linear(graph: &Graph, slice: &Node, axis: usize) -> bool {
+    let is_linear = match slice.operands[0] {
+        Value::Node(index) => matches!(graph.nodes[index].op, Op::Linear),
+        _ => false,
+    };
+    is_linear && axis + 1 == slice.ty.rank()
 }
 
 fn has_weights(graph: &Graph, stages: &[Stage], index: usize) -> bool {
