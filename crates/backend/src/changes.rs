@@ -67,6 +67,8 @@ pub struct RefitReport {
     pub weights: usize,
     /// Their bytes.
     pub bytes: usize,
+    /// Bytes copied between host and device for it, in either direction.
+    pub moved: usize,
     /// How long it took.
     pub duration: Duration,
 }

@@ -32,11 +32,15 @@
 
 mod changes;
 mod error;
+mod forecast;
+mod keep;
 mod tensors;
 mod traits;
 
 pub use changes::{Changes, RefitReport, Scope};
 pub use error::Error;
+pub use forecast::{Forecast, MemoryForecast, ProgramForecast};
+pub use keep::KeepWeights;
 pub use tensors::{DeviceMemory, DeviceTensor, Tensors};
 pub use traits::{Backend, Capabilities, CompileOptions, Executable, RequestState, Session};
 

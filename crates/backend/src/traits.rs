@@ -1,10 +1,11 @@
 //! `Backend` → `Executable` → `Session`.
 
 use std::any::Any;
+use std::path::{Path, PathBuf};
 
-use tintype_ir::{Evaluator, Op, StagedGraph};
+use tintype_ir::{Binding, Evaluator, Op, StagedGraph};
 
-use crate::{Changes, RefitReport, Result, Tensors};
+use crate::{Changes, Forecast, KeepWeights, RefitReport, Result, Tensors};
 
 /// A way to run graphs: the CPU, TensorRT, CUDA.
 pub trait Backend: Send + Sync {
@@ -30,6 +31,21 @@ pub trait Backend: Send + Sync {
     /// [`Error::Unavailable`](crate::Error::Unavailable) if its library or device is gone.
     fn compile(&self, graph: &StagedGraph, options: &CompileOptions)
     -> Result<Box<dyn Executable>>;
+
+    /// What [`Backend::compile`] would do and how much memory the result takes for these
+    /// sizes of symbols. Compiles nothing.
+    ///
+    /// # Errors
+    /// A symbol without a size; what cannot be compiled.
+    fn forecast(
+        &self,
+        graph: &StagedGraph,
+        options: &CompileOptions,
+        sizes: &Binding,
+    ) -> Result<Forecast> {
+        let _ = options;
+        Forecast::of_graph(graph, sizes)
+    }
 }
 
 /// How a backend likes its graphs.
@@ -64,6 +80,27 @@ impl Capabilities {
 pub struct CompileOptions {
     /// Verify the graph again although a pass gave it.
     pub verify: bool,
+    /// Where the parameters of the weight program wait for the next refit.
+    pub keep_weights: KeepWeights,
+    /// A folder of compiled forms, as [`Executable::save`] fills it: looked into first, never
+    /// written to.
+    pub folder: Option<PathBuf>,
+}
+
+impl CompileOptions {
+    /// The same with parameters kept elsewhere.
+    #[must_use]
+    pub fn with_keep_weights(mut self, keep_weights: KeepWeights) -> Self {
+        self.keep_weights = keep_weights;
+        self
+    }
+
+    /// The same with compiled forms from a folder, where they are there.
+    #[must_use]
+    pub fn with_folder(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.folder = Some(folder.into());
+        self
+    }
 }
 
 /// A compiled graph. Its weights come and change by [`Executable::refit`].
@@ -84,6 +121,14 @@ pub trait Executable: Send + Sync {
 
     /// A session of its own buffers; several may live at once.
     fn session(&self) -> Result<Box<dyn Session>>;
+
+    /// Writes the compiled form, never weights, into a folder that is there, for
+    /// [`CompileOptions::folder`] of another process; gives the files' names. Files of the same
+    /// name are replaced, each whole. A backend that compiles nothing ahead writes nothing.
+    fn save(&self, folder: &Path) -> Result<Vec<String>> {
+        let _ = folder;
+        Ok(Vec::new())
+    }
 }
 
 /// Runs the request and step programs of one executable.
@@ -104,6 +149,19 @@ pub trait Session: Send {
     /// [`Error::ForeignState`](crate::Error::ForeignState) for a state of another
     /// executable; otherwise as [`Session::prepare`]. The state stays good.
     fn step(&mut self, state: &dyn RequestState, inputs: &Tensors) -> Result<Tensors>;
+
+    /// [`Session::step`] into `outputs`, which the caller keeps from call to call: the memory of
+    /// a tensor of the right place, dtype and shape there is written again if nobody else has
+    /// it, so that a loop allocates nothing. After an error `outputs` holds none or old ones.
+    fn step_into(
+        &mut self,
+        state: &dyn RequestState,
+        inputs: &Tensors,
+        outputs: &mut Tensors,
+    ) -> Result<()> {
+        *outputs = self.step(state, inputs)?;
+        Ok(())
+    }
 }
 
 /// What one request computed: its outputs, and what its steps read.

@@ -91,6 +91,7 @@ impl<M: Machine> Executable for CudaExecutable<M> {
         let report = RefitReport {
             weights: names.len(),
             bytes: new.bytes(&names),
+            moved: 0,
             duration: start.elapsed(),
         };
         *origin = Some(Origin {

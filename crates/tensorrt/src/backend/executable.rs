@@ -110,6 +110,7 @@ impl Executable for TensorrtExecutable {
         let report = RefitReport {
             weights: brought.len(),
             bytes: total_bytes(&program, brought.iter().map(String::as_str)),
+            moved: 0,
             duration: start.elapsed(),
         };
         *origin = Some(Origin {
