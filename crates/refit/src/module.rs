@@ -18,7 +18,7 @@ use tintype_ir::{Binding, GraphHash, Stage};
 use tintype_weights::Parameters;
 
 use crate::engine::{Engine, lock, timed, told_ranges};
-use crate::ranges::EngineRanges;
+use crate::ranges::{EngineRanges, holds};
 use crate::structure::{Definition, Structure, Structures};
 use crate::weights::Difference;
 use crate::{
@@ -39,11 +39,11 @@ pub struct MutableModule {
     /// Held while an engine is compiled or refitted.
     bringing: Mutex<()>,
     gate: RwLock<Vec<Arc<Engine>>>,
-    structures: Mutex<Structures>,
-    latest: Mutex<Option<Latest>>,
+    pub(crate) structures: Mutex<Structures>,
+    pub(crate) latest: Mutex<Option<Latest>>,
     /// What the weights of the engine that was refitted last were computed from.
     proven: Mutex<Option<Weights>>,
-    uses: AtomicU64,
+    pub(crate) uses: AtomicU64,
 }
 
 /// What stays as it was said at the beginning.
@@ -53,6 +53,8 @@ pub(crate) struct Settings {
     pub(crate) ranges: Ranges,
     pub(crate) most_engines: usize,
     pub(crate) check_finite: bool,
+    /// Ranges of engines of another process.
+    pub(crate) known_ranges: Vec<(GraphHash, EngineRanges)>,
 }
 
 /// What shall run next.
@@ -65,10 +67,10 @@ pub(crate) struct Wanted {
 
 /// What ran last.
 #[derive(Clone)]
-struct Latest {
-    signature: Signature,
-    structure: GraphHash,
-    ranges: EngineRanges,
+pub(crate) struct Latest {
+    pub(crate) signature: Signature,
+    pub(crate) structure: GraphHash,
+    pub(crate) ranges: EngineRanges,
 }
 
 /// What a module would do at the next call of the sizes of the last one.
@@ -131,7 +133,11 @@ impl MutableModule {
     /// What the definition says.
     pub fn state(&self) -> Result<State> {
         let Some(latest) = lock(&self.latest).clone() else {
-            return Ok(State::NeedsCompile);
+            return Ok(if self.engines() == 0 {
+                State::NeedsCompile
+            } else {
+                State::NeedsRefit
+            });
         };
         let wanted = self.wanted();
         let structure = self.structure(&wanted, &latest.signature)?;
@@ -242,7 +248,7 @@ impl MutableModule {
             .map(|latest| latest.signature.clone())
     }
 
-    fn engine(&self, structure: &Structure, sizes: &Binding) -> Option<Arc<Engine>> {
+    pub(crate) fn engine(&self, structure: &Structure, sizes: &Binding) -> Option<Arc<Engine>> {
         let engines = self.read();
         let found = engines
             .iter()
@@ -386,6 +392,12 @@ impl MutableModule {
         sizes: &Binding,
     ) -> Result<EngineRanges> {
         if self.settings.backend.capabilities().compiles_sizes {
+            let mut known = self.settings.known_ranges.iter();
+            let known =
+                known.find(|(hash, ranges)| *hash == structure.hash && holds(ranges, sizes));
+            if let Some((_, ranges)) = known {
+                return Ok(ranges.clone());
+            }
             return self.settings.ranges.for_sizes(&structure.graph, sizes);
         }
         // What is declared is checked all the same.
@@ -422,6 +434,14 @@ impl MutableModule {
                 ranges: engine.told_ranges(),
             });
         }
+    }
+
+    pub(crate) fn engine_list(&self) -> Vec<Arc<Engine>> {
+        self.read().clone()
+    }
+
+    pub(crate) fn add_engine(&self, engine: Engine) {
+        self.write().push(Arc::new(engine));
     }
 
     pub(crate) fn read(&self) -> RwLockReadGuard<'_, Vec<Arc<Engine>>> {

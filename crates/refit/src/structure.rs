@@ -21,6 +21,9 @@ pub(crate) struct Structure {
 #[derive(Default)]
 pub(crate) struct Structures(Vec<(Key, Arc<Structure>)>);
 
+/// The dtypes and the arguments that a structure was made of.
+pub(crate) type Made = (BTreeMap<String, DType>, BTreeMap<String, i64>);
+
 /// What a definition was given; equal keys give equal graphs.
 #[derive(PartialEq)]
 struct Key {
@@ -59,6 +62,28 @@ impl Definition {
 }
 
 impl Structures {
+    /// What a definition made lately of parameters of these types: the structures, each with the
+    /// dtypes and arguments that it was made of unless the definition is fixed.
+    pub(crate) fn made(
+        &self,
+        definition: &Definition,
+        parameters: &Parameters,
+    ) -> Vec<(Option<Made>, Arc<Structure>)> {
+        let types = ParameterTypes::of(parameters);
+        let is_of = |key: &Key| {
+            let given = key.given.as_ref();
+            key.definition == definition.number
+                && given.is_none_or(|given| given.parameters == types)
+        };
+        let made = self.0.iter().filter(|(key, _)| is_of(key));
+        made.map(|(key, structure)| {
+            let given = key.given.as_ref();
+            let made_of = given.map(|given| (given.dtypes.clone(), given.arguments.clone()));
+            (made_of, Arc::clone(structure))
+        })
+        .collect()
+    }
+
     /// The structure that a definition makes of what is given.
     ///
     /// # Errors
