@@ -44,17 +44,20 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod bring;
 mod builder;
 mod change;
 mod define;
 mod engine;
 mod error;
+mod gate;
 mod module;
 mod picture;
 mod ranges;
 mod report;
 mod signature;
 mod structure;
+mod turn;
 mod weights;
 
 pub use builder::ModuleBuilder;
