@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
-use tintype_backend::{Changes, Executable, RefitReport, Result, Scope, Session};
-use tintype_device::WeightRunner;
+use tintype_backend::{Changes, CompileOptions, Executable, RefitReport, Result, Scope, Session};
+use tintype_device::{KeptParameters, Sharing, WeightRunner};
 use tintype_ir::{Evaluator, Graph, Overlay, Stage, StagedGraph};
 use tintype_weights::Parameters;
 
@@ -32,6 +32,8 @@ pub(super) struct Shared {
     sources: [Option<Source>; 2],
     evaluator: Arc<dyn Evaluator + Send + Sync>,
     engines: Exchange<Instance>,
+    /// What weights are computed from, as far as it waits for the next refit.
+    kept: KeptParameters,
     /// Runs the weight programs of all graphs of a backend, one after another.
     runner: Arc<Mutex<WeightRunner>>,
     /// Held by a refit: what a second one starts from is what the first one leaves.
@@ -54,6 +56,7 @@ impl TensorrtExecutable {
         runner: Arc<Mutex<WeightRunner>>,
         evaluator: Arc<dyn Evaluator + Send + Sync>,
         build: BuildOptions,
+        options: &CompileOptions,
     ) -> Result<Self> {
         let load = |source: &Option<Source>| -> crate::Result<Option<Arc<Instance>>> {
             let Some(source) = source else {
@@ -67,6 +70,8 @@ impl TensorrtExecutable {
         Ok(Self {
             shared: Arc::new(Shared {
                 engines: Exchange::new(graph.source.name(), engines),
+                // Engines have weights in memory of their own.
+                kept: KeptParameters::new(options.keep_weights, Sharing::Nothing, &graph.weight),
                 graph,
                 runtime,
                 build,
@@ -105,12 +110,15 @@ impl Executable for TensorrtExecutable {
                 .as_ref()
                 .map(|(program, parameters)| shared.inputs(program, parameters)),
             runner: &mut lock(&shared.runner),
+            moved: 0,
         };
         let brought = shared.engines.bring(&names, &mut work)?;
+        let moved = work.moved;
+        shared.kept.settle(changes.parameters);
         let report = RefitReport {
             weights: brought.len(),
             bytes: total_bytes(&program, brought.iter().map(String::as_str)),
-            moved: 0,
+            moved,
             duration: start.elapsed(),
         };
         *origin = Some(Origin {
@@ -138,6 +146,7 @@ impl Shared {
             program,
             parameters,
             evaluator: &*self.evaluator,
+            kept: &self.kept,
         }
     }
 
@@ -163,6 +172,8 @@ struct Work<'a> {
     new: Inputs<'a>,
     old: Option<Inputs<'a>>,
     runner: &'a mut WeightRunner,
+    /// Bytes copied between host and device.
+    moved: usize,
 }
 
 impl Workshop for Work<'_> {
@@ -199,12 +210,18 @@ impl Workshop for Work<'_> {
         // What this refit needs was looked at; another engine may need all.
         inputs.check(names)?;
         let room = self.room(empty)?;
-        inputs.compute(names, room, self.runner)
+        let (weights, moved) = inputs.compute(names, room, self.runner)?;
+        self.moved += moved;
+        Ok(weights)
     }
 
     fn write(&mut self, engine: &Instance, weights: &NewWeights) -> Result<Vec<String>> {
         let graph = self.shared.graph.source.name();
-        Ok(engine.write(graph, weights, self.runner.stream())?)
+        let lacking = engine.write(graph, weights, self.runner.stream())?;
+        if lacking.is_empty() {
+            self.moved += engine.host_bytes(weights);
+        }
+        Ok(lacking)
     }
 }
 

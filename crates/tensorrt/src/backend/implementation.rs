@@ -178,6 +178,7 @@ impl Backend for TensorrtBackend {
             Arc::clone(&self.runner),
             Arc::clone(&self.options.evaluator),
             self.options.build.clone(),
+            options,
         )?))
     }
 }

@@ -185,6 +185,20 @@ impl Instance {
         written
     }
 
+    /// The bytes of those of `weights` that go to it from the host.
+    pub(super) fn host_bytes(&self, weights: &NewWeights) -> usize {
+        let Some(refit) = &self.refit else { return 0 };
+        let refit = lock(refit);
+        let needed = weights
+            .iter()
+            .filter(|(name, _)| refit.required.needs(name));
+        let bytes = needed.map(|(_, weight)| match weight {
+            NewWeight::Device(_) => 0,
+            NewWeight::Host(tensor) => tensor.bytes().len(),
+        });
+        bytes.sum()
+    }
+
     /// Lets a session use its context of this engine, made when it is first wanted. The engine
     /// owns it, so that idle sessions keep no engine alive.
     pub(super) fn with_context<T>(
