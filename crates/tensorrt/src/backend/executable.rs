@@ -1,6 +1,7 @@
 //! A compiled graph: its plans, its engines, and the refit that changes them.
 
 use std::collections::{BTreeSet, HashSet};
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
@@ -16,6 +17,7 @@ use super::plans::BuildOptions;
 use super::session::TensorrtSession;
 use super::weights::{Inputs, total_bytes};
 use crate::engine::Runtime;
+use crate::plan::PlanFolder;
 
 /// A compiled graph.
 pub(super) struct TensorrtExecutable {
@@ -132,6 +134,26 @@ impl Executable for TensorrtExecutable {
         let shared = Arc::clone(&self.shared);
         let number = shared.sessions.fetch_add(1, Ordering::Relaxed);
         Ok(Box::new(TensorrtSession::new(shared, number)?))
+    }
+
+    fn save(&self, folder: &Path) -> Result<Vec<String>> {
+        // What was compiled since is in memory still.
+        for instance in self
+            .shared
+            .engines
+            .engines()
+            .into_iter()
+            .flatten()
+            .flatten()
+        {
+            instance.save_kernels();
+        }
+        let folder = PlanFolder::new(folder);
+        let mut names = BTreeSet::new();
+        for source in self.shared.sources.iter().flatten() {
+            names.extend(source.save(&folder)?);
+        }
+        Ok(names.into_iter().collect())
     }
 }
 
