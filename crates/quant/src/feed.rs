@@ -4,9 +4,8 @@
 //! more outputs, on what the model meets in use: a pipeline with prompts, or [`Examples`], which
 //! are tensors. It decides on which backend.
 
-use tintype_backend::{Backend, Changes, CompileOptions, Tensors};
-use tintype_ir::passes::{Options, optimize};
-use tintype_ir::{Graph, StagedGraph, decompose};
+use tintype_backend::{Backend, Changes, CompileOptions, Tensors, programs_for};
+use tintype_ir::Graph;
 use tintype_weights::Parameters;
 
 use crate::Result;
@@ -51,7 +50,7 @@ impl Feed for Examples<'_> {
     }
 
     fn feed(&mut self, graph: &Graph, extra: &Parameters, seen: &mut Seen<'_>) -> Result<()> {
-        let staged = staged(graph, self.backend)?;
+        let staged = programs_for(self.backend, graph)?;
         let executable = self.backend.compile(&staged, &CompileOptions::default())?;
         let parameters = Parameters::builder()
             .parameters(&self.parameters)
@@ -74,12 +73,4 @@ impl Feed for Examples<'_> {
         }
         Ok(())
     }
-}
-
-/// The programs of a graph as `backend` wants them.
-fn staged(graph: &Graph, backend: &dyn Backend) -> Result<StagedGraph> {
-    let options = Options::default().with_fuse_qkv(backend.capabilities().fuse_qkv);
-    let graph = optimize(graph, &options, backend.evaluator())?;
-    let graph = decompose(&graph, &|op| backend.supports(op))?;
-    Ok(StagedGraph::split(&graph)?)
 }

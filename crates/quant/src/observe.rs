@@ -9,10 +9,10 @@ use tintype_backend::Tensors;
 use tintype_ir::{Graph, GraphBuilder, Stage, Value};
 use tintype_tensor::{DType, Tensor};
 
+use crate::Result;
 use crate::insert::ATTENTION_PARTS;
 use crate::rebuild::{Rebuild, absolute_maximum, all_axes};
 use crate::sites::{SiteKind, Sites};
-use crate::{Result, Scales};
 
 /// A graph with outputs for what is observed.
 pub(crate) struct Observed {
@@ -118,10 +118,10 @@ fn maxima(b: &mut GraphBuilder, points: &[Point]) -> Value {
     b.concat(0, &parts)
 }
 
-/// The names of `scales` that a graph of these sites needs and that are not there.
-pub(crate) fn missing(graph: &Graph, sites: &Sites, scales: &Scales) -> Vec<String> {
-    let names = points_of(graph, sites).into_iter().map(|point| point.0);
-    names.filter(|name| scales.get(name).is_none()).collect()
+/// The names of all scales that a graph of these sites needs.
+pub(crate) fn names_of(graph: &Graph, sites: &Sites) -> BTreeSet<String> {
+    let points = points_of(graph, sites).into_iter();
+    points.map(|point| point.0).collect()
 }
 
 /// The outputs of the request and of a step.

@@ -20,6 +20,7 @@
 //! # Ok::<(), tintype_quant::Error>(())
 //! ```
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
 
@@ -143,6 +144,15 @@ impl Recipe {
         }
         rules.retain(|rule| !rule.linears.is_empty() || !rule.attentions.is_empty());
         Self::new(rules)
+    }
+
+    /// The names of all scales that calibration must give for a graph.
+    ///
+    /// # Errors
+    /// [`Error::NoMatch`] for patterns that name nothing.
+    pub fn scale_names(&self, graph: &Graph) -> Result<BTreeSet<String>> {
+        let sites = crate::sites::Sites::of(graph, self)?;
+        Ok(crate::observe::names_of(graph, &sites))
     }
 
     /// The same with these linears kept, whatever the rules before say.

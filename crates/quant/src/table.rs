@@ -259,9 +259,8 @@ impl ScaleTable {
             let expected = format!("a table for the weights at hand, {}", model.weights);
             return Err(wrong("model.weights", &expected, &self.model.weights));
         }
-        let sites = crate::sites::Sites::of(graph, &self.recipe)?;
-        let missing = crate::observe::missing(graph, &sites, &self.scales()?);
-        match missing.first() {
+        let needed = self.recipe.scale_names(graph)?;
+        match needed.iter().find(|name| !self.scales.contains_key(*name)) {
             Some(name) => Err(wrong(name, "a scale", "none")),
             None => Ok(()),
         }
