@@ -56,13 +56,8 @@ pub(crate) struct Options {
     #[arg(long, value_name = "COUNT", default_value_t = 5)]
     pub(crate) runs: usize,
     /// Fewer blocks: so many double ones, so many single ones
-    #[arg(
-        long,
-        value_name = "DOUBLE,SINGLE",
-        value_delimiter = ',',
-        num_args = 2
-    )]
-    pub(crate) layers: Option<Vec<usize>>,
+    #[arg(long, value_name = "DOUBLE,SINGLE", value_parser = pair)]
+    pub(crate) layers: Option<(usize, usize)>,
     /// Where parameters wait for the next LoRA, for the section swap
     #[arg(long, value_name = "WHERE", value_delimiter = ',', default_values = ["device", "host", "disk"])]
     pub(crate) keep: Vec<KeepWeights>,
@@ -88,4 +83,11 @@ fn median(times: &[f64]) -> f64 {
     let mut times = times.to_vec();
     times.sort_by(f64::total_cmp);
     times.get(times.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+/// Two numbers with a comma between them.
+fn pair(text: &str) -> std::result::Result<(usize, usize), String> {
+    let numbers = text.split_once(',');
+    let numbers = numbers.and_then(|(a, b)| Some((a.parse().ok()?, b.parse().ok()?)));
+    numbers.ok_or_else(|| format!("expected two numbers as 19,38, found `{text}`"))
 }

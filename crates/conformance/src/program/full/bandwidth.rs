@@ -49,7 +49,11 @@ pub(in super::super) fn run(
         }));
         let case = format!("bandwidth of {name}");
         let text = format!("{share:.2} of a copy's rate, {SHARE} asked for");
-        let result = if share >= SHARE { Ok(text) } else { Err(text.into()) };
+        let result = if share >= SHARE {
+            Ok(text)
+        } else {
+            Err(text.into())
+        };
         let took = std::time::Duration::from_secs_f64(line.milliseconds / 1e3);
         report.check(Label::new(&case, "cuda"), took, result);
     }

@@ -22,16 +22,19 @@ pub(in super::super) fn run(
     arguments: &Arguments,
     report: &mut Report,
 ) -> Result<()> {
-    on_each(machine, report, 1, |name, found: &Found, report| {
-        match &arguments.full.model {
+    on_each(
+        machine,
+        report,
+        1,
+        |name, found: &Found, report| match &arguments.full.model {
             Some(_) => measure(name, &found.backend, arguments, report),
             None => {
                 let reason = "no pipeline: name its folder with --model";
                 report.skip(Label::new("pictures", name), 1, reason);
                 Ok(())
             }
-        }
-    })
+        },
+    )
 }
 
 fn measure(
@@ -42,7 +45,10 @@ fn measure(
 ) -> Result<()> {
     let options = &arguments.full;
     let (gauge, side) = (Gauge::new(on)?, if options.small { 64 } else { 1024 });
-    let mut request = Request::new(PROMPT).size(side, side).steps(options.steps).seed(0);
+    let mut request = Request::new(PROMPT)
+        .size(side, side)
+        .steps(options.steps)
+        .seed(0);
     request.num_images = Some(options.batch);
     let folder = options.model.as_ref().ok_or("no folder")?;
     let pipeline = FluxPipeline::from_pretrained(folder)?;
@@ -68,12 +74,25 @@ fn measure(
         timings.push(output.timings);
     }
     let part = |of: &dyn Fn(&Timings) -> Duration| {
-        let times: Vec<f64> = timings.iter().map(|timings| of(timings).as_secs_f64()).collect();
+        let times: Vec<f64> = timings
+            .iter()
+            .map(|timings| of(timings).as_secs_f64())
+            .collect();
         median(&times)
     };
     report.figure("a picture: median", median(&whole), "s", None)?;
-    report.figure("of it encoding texts", part(&|timings| timings.encode), "s", None)?;
-    report.figure("of it the request", part(&|timings| timings.prepare), "s", None)?;
+    report.figure(
+        "of it encoding texts",
+        part(&|timings| timings.encode),
+        "s",
+        None,
+    )?;
+    report.figure(
+        "of it the request",
+        part(&|timings| timings.prepare),
+        "s",
+        None,
+    )?;
     let steps = part(&|timings| timings.steps.iter().sum());
     report.figure("of it the steps", steps, "s", None)?;
     report.figure("of it decoding", part(&|timings| timings.decode), "s", None)?;

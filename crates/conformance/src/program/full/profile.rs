@@ -43,15 +43,19 @@ pub(in super::super) fn run(
         report.figure(format!("{what}: floor"), floor, "ms", None)?;
         for kind in ["product", "attention", "convolution", "kernel", "special"] {
             let of_kind = || rows.iter().filter(|row| row.kind == kind);
-            let (count, time): (usize, f64) =
-                of_kind().fold((0, 0.0), |sum, row| (sum.0 + row.count, sum.1 + row.milliseconds));
+            let (count, time): (usize, f64) = of_kind().fold((0, 0.0), |sum, row| {
+                (sum.0 + row.count, sum.1 + row.milliseconds)
+            });
             if count > 0 {
                 let floor: f64 = of_kind().map(|row| row.floor).sum();
                 report.figure(format!("{what}: {kind}, {count} of them"), time, "ms", None)?;
                 report.figure(format!("{what}: {kind}, floor"), floor, "ms", None)?;
             }
         }
-        report.table(&format!("profile of the {what}"), rows.iter().map(Row::json).collect());
+        report.table(
+            &format!("profile of the {what}"),
+            rows.iter().map(Row::json).collect(),
+        );
     }
     Ok(())
 }
@@ -76,7 +80,11 @@ pub(super) fn profiled(
     profile: &Profile,
 ) -> Result<Option<Profiled>> {
     let Some(entry) = machine.entry("cuda") else {
-        report.skip(Label::new("profile", "cuda"), 1, "the backend is not asked for");
+        report.skip(
+            Label::new("profile", "cuda"),
+            1,
+            "the backend is not asked for",
+        );
         return Ok(None);
     };
     if let Err(reason) = &entry.found {
@@ -132,7 +140,12 @@ impl Peaks {
             copy: copy_rate(backend.device())?,
             product: product_rate(backend, profile, dtype)?,
         };
-        report.figure("a copy of 1 GiB, read and written", peaks.copy / 1e12, "TB/s", None)?;
+        report.figure(
+            "a copy of 1 GiB, read and written",
+            peaks.copy / 1e12,
+            "TB/s",
+            None,
+        )?;
         let name = format!("a product of {SIDE}×{SIDE}×{SIDE}, {dtype}");
         report.figure(name, peaks.product / 1e12, "TFLOP/s", None)?;
         Ok(peaks)

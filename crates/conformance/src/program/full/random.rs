@@ -40,7 +40,13 @@ pub(crate) fn weight(name: &str, dtype: DType, shape: &Shape) -> Result<Tensor> 
             tensor(name, dtype, shape, 1.0, 0.1)
         }
         0 | 1 => tensor(name, dtype, shape, 0.0, 0.02),
-        _ => tensor(name, dtype, shape, 0.0, 1.0 / (columns.max(1) as f64).sqrt()),
+        _ => tensor(
+            name,
+            dtype,
+            shape,
+            0.0,
+            1.0 / (columns.max(1) as f64).sqrt(),
+        ),
     }
 }
 
@@ -49,13 +55,7 @@ pub(crate) fn noise(name: &str, dtype: DType, shape: impl Into<Shape>) -> Result
     tensor(name, dtype, &shape.into(), 0.0, 1.0)
 }
 
-fn tensor(
-    name: &str,
-    dtype: DType,
-    shape: &Shape,
-    middle: f32,
-    deviation: f64,
-) -> Result<Tensor> {
+fn tensor(name: &str, dtype: DType, shape: &Shape, middle: f32, deviation: f64) -> Result<Tensor> {
     let sequence = Sequence {
         key: key(name),
         middle,
@@ -115,7 +115,7 @@ impl Sequence {
 }
 
 /// Elements that a core fills at once.
-const PIECE: usize = 8192;
+const PIECE: usize = 4096;
 
 /// FNV-1a.
 fn key(name: &str) -> u32 {

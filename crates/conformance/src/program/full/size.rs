@@ -35,8 +35,8 @@ impl Size {
         } else {
             dev
         };
-        if let Some(&[double, single]) = options.layers.as_deref() {
-            (config.num_layers, config.num_single_layers) = (double, single);
+        if let Some(layers) = options.layers {
+            (config.num_layers, config.num_single_layers) = layers;
         }
         let (image_tokens, text_tokens) = if options.small {
             (64, 16)
@@ -83,12 +83,25 @@ impl Size {
         let mut inputs = Tensors::new()
             .with("timesteps", vector(self.steps, 0.5)?)
             .with("guidance", vector(self.batch, 4.0)?)
-            .with("text_ids", Tensor::from_f32([self.text_tokens, 3], vec![0.0; 3 * self.text_tokens])?)
+            .with(
+                "text_ids",
+                Tensor::from_f32([self.text_tokens, 3], vec![0.0; 3 * self.text_tokens])?,
+            )
             .with("image_ids", self.image_ids()?);
         let pooled = [self.batch, self.config.pooled_projection_dim];
-        let prompt = [self.batch, self.text_tokens, self.config.joint_attention_dim];
-        inputs.insert("pooled", noise(&format!("pooled.{seed}"), self.dtype, pooled)?);
-        inputs.insert("prompt_embeds", noise(&format!("prompt_embeds.{seed}"), self.dtype, prompt)?);
+        let prompt = [
+            self.batch,
+            self.text_tokens,
+            self.config.joint_attention_dim,
+        ];
+        inputs.insert(
+            "pooled",
+            noise(&format!("pooled.{seed}"), self.dtype, pooled)?,
+        );
+        inputs.insert(
+            "prompt_embeds",
+            noise(&format!("prompt_embeds.{seed}"), self.dtype, prompt)?,
+        );
         Ok(inputs)
     }
 

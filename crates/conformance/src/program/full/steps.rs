@@ -62,7 +62,12 @@ fn measure(
     let most = whole.iter().copied().fold(0.0, f64::max);
     report.figure("a step, least", least, "ms", None)?;
     report.figure("a step, most", most, "ms", None)?;
-    report.figure("a step, with its share of the request: median", step, "ms", limit)?;
+    report.figure(
+        "a step, with its share of the request: median",
+        step,
+        "ms",
+        limit,
+    )?;
     parts(&mut loaded, &size, &gauge, report)?;
     gauge.pause(false);
     gauge.say_used("memory while stepping", report)?;
@@ -97,5 +102,10 @@ fn parts(loaded: &mut Loaded, size: &Size, gauge: &Gauge, report: &mut Report) -
         }
     }
     report.figure("a request: median", median(&requests), "ms", None)?;
-    report.figure("a single step, waited for: median", median(&steps), "ms", None)
+    report.figure(
+        "a single step, waited for: median",
+        median(&steps),
+        "ms",
+        None,
+    )
 }

@@ -46,16 +46,25 @@ pub(in super::super) fn run(
         parameters,
         files: [a?, b?],
     };
-    on_each(machine, report, arguments.full.keep.len(), |name, found: &Found, report| {
-        for &keep in &arguments.full.keep {
-            let done = case.measure(name, found.backend.as_ref(), keep, arguments, report);
-            if let Err(error) = done {
-                let what = format!("swaps, parameters kept: {keep}");
-                report.check(Label::new(&what, name), std::time::Duration::ZERO, Err(error));
+    on_each(
+        machine,
+        report,
+        arguments.full.keep.len(),
+        |name, found: &Found, report| {
+            for &keep in &arguments.full.keep {
+                let done = case.measure(name, found.backend.as_ref(), keep, arguments, report);
+                if let Err(error) = done {
+                    let what = format!("swaps, parameters kept: {keep}");
+                    report.check(
+                        Label::new(&what, name),
+                        std::time::Duration::ZERO,
+                        Err(error),
+                    );
+                }
             }
-        }
-        Ok(())
-    })
+            Ok(())
+        },
+    )
 }
 
 /// What all places of parameters are measured with.
@@ -79,14 +88,23 @@ impl Case {
         let gauge = Gauge::new(on)?;
         gauge.trim()?;
         let options = CompileOptions::default().with_keep_weights(keep);
-        let mut loaded =
-            Loaded::new(&self.size, backend, &options, &self.parameters, &gauge, report)?;
+        let mut loaded = Loaded::new(
+            &self.size,
+            backend,
+            &options,
+            &self.parameters,
+            &gauge,
+            report,
+        )?;
         let named = |what: &str| format!("{on}, {keep}: {what}");
         gauge.say_used(&named("memory with weights"), report)?;
         let plain = loaded.sample(&self.size, 0)?;
         let start = Instant::now();
         let (first, _) = self.switch(&*loaded.executable, &gauge, Some(0))?;
-        let bytes = [("bytes of changed weights", first.bytes), ("bytes moved between host and device", first.moved)];
+        let bytes = [
+            ("bytes of changed weights", first.bytes),
+            ("bytes moved between host and device", first.moved),
+        ];
         for (what, bytes) in bytes {
             report.figure(named(what), mebibytes(bytes), "MiB", None)?;
         }
@@ -113,9 +131,14 @@ impl Case {
         report.figure(named("of it binding adapters"), median(&binds), "ms", None)?;
         let most = times.iter().copied().fold(0.0, f64::max);
         report.figure(named("a swap, the longest"), most, "ms", None)?;
-        self.from_file(&loaded, &gauge, &named("a swap from the file"), report)?;
+        self.swap_files(&loaded, &gauge, &named("a swap from the file"), report)?;
         let (none, _) = self.switch(&*loaded.executable, &gauge, None)?;
-        report.figure(named("weights of none again"), none.weights as f64, "", None)?;
+        report.figure(
+            named("weights of none again"),
+            none.weights as f64,
+            "",
+            None,
+        )?;
         let plain_again = loaded.sample(&self.size, 0)?;
         gauge.say_peak(&named("peak of memory"), report)?;
         let label = |what: &str| named(what);
@@ -126,7 +149,11 @@ impl Case {
             ("none after A is none", &plain_again, &plain, true),
         ] {
             let result = same(found, expected, is_same);
-            report.check(Label::new(&label(what), on), std::time::Duration::ZERO, result);
+            report.check(
+                Label::new(&label(what), on),
+                std::time::Duration::ZERO,
+                result,
+            );
         }
         drop(loaded);
         gauge.trim()
@@ -170,7 +197,7 @@ impl Case {
     }
 
     /// The same from a file on disk, which is in the system's cache.
-    fn from_file(
+    fn swap_files(
         &self,
         loaded: &Loaded,
         gauge: &Gauge,
@@ -182,7 +209,10 @@ impl Case {
         for round in 0..4 {
             let index = (round + 1) % 2;
             let path = folder.path().join(format!("{index}.safetensors"));
-            std::fs::write(&path, super::fidelity::safetensors_of(self.files[index].tensors())?)?;
+            std::fs::write(
+                &path,
+                super::fidelity::safetensors_of(self.files[index].tensors())?,
+            )?;
             let start = Instant::now();
             let file = LoraFile::open(&path)?;
             self.attach(&*loaded.executable, gauge, Some((index, file)))?;
@@ -237,12 +267,18 @@ fn lora(graph: &Graph, adapter: &str, rank: usize) -> Result<LoraFile> {
     let mut builder = Parameters::builder();
     for name in changed(graph) {
         let parameter = graph.parameter(&name).ok_or("a parameter has gone")?;
-        let shape = parameter.ty.static_shape().ok_or("a parameter without a shape")?;
+        let shape = parameter
+            .ty
+            .static_shape()
+            .ok_or("a parameter without a shape")?;
         let &[rows, columns] = &shape[..] else {
             return Err(format!("`{name}` is no matrix: {shape}").into());
         };
         let module = name.trim_end_matches(".weight");
-        let factors = [("lora_A", [rank, columns], columns), ("lora_B", [rows, rank], 100 * rank)];
+        let factors = [
+            ("lora_A", [rank, columns], columns),
+            ("lora_B", [rows, rank], 100 * rank),
+        ];
         for (factor, shape, width) in factors {
             let key = format!("transformer.{module}.{factor}.weight");
             let tensor = noise(&format!("{adapter}.{key}"), DType::F32, shape)?;
