@@ -22,19 +22,14 @@ pub(in super::super) fn run(
     arguments: &Arguments,
     report: &mut Report,
 ) -> Result<()> {
-    on_each(
-        machine,
-        report,
-        1,
-        |name, found: &Found, report| match &arguments.full.model {
-            Some(_) => measure(name, &found.backend, arguments, report),
-            None => {
-                let reason = "no pipeline: name its folder with --model";
-                report.skip(Label::new("pictures", name), 1, reason);
-                Ok(())
-            }
-        },
-    )
+    on_each(machine, report, 1, |name, found: &Found, report| {
+        if arguments.full.model.is_some() {
+            return measure(name, &found.backend, arguments, report);
+        }
+        let reason = "no pipeline: name its folder with --model";
+        report.skip(Label::new("pictures", name), 1, reason);
+        Ok(())
+    })
 }
 
 fn measure(
