@@ -11,9 +11,7 @@
 
 use std::ops::RangeInclusive;
 
-use tintype_backend::Capabilities;
-use tintype_ir::passes::{Options, optimize};
-use tintype_ir::{Evaluator, Graph, Op, StagedGraph, decompose};
+use tintype_ir::Graph;
 use tintype_models::{
     AutoencoderKlConfig, ClipTextConfig, ClipTextOptions, DecoderOptions, EncoderOptions,
     FluxTransformerConfig, FluxTransformerOptions, T5EncoderConfig, T5EncoderOptions,
@@ -101,22 +99,6 @@ impl Architecture {
             })?,
         })
     }
-}
-
-/// The three programs of a graph as a backend of such capabilities gets them.
-///
-/// # Errors
-/// [`Error::Ir`](crate::Error::Ir) if a pass cannot do its work.
-pub fn programs(
-    graph: &Graph,
-    capabilities: &Capabilities,
-    evaluator: Option<&dyn Evaluator>,
-    supports: &dyn Fn(&Op) -> bool,
-) -> Result<StagedGraph> {
-    let options = Options::default().with_fuse_qkv(capabilities.fuse_qkv);
-    let graph = optimize(graph, &options, evaluator)?;
-    let graph = decompose(&graph, supports)?;
-    Ok(StagedGraph::split(&graph)?)
 }
 
 fn up_to(range: &RangeInclusive<usize>, most: usize) -> RangeInclusive<usize> {

@@ -35,7 +35,7 @@ pub mod scheduler;
 mod sizes;
 pub mod tokenizer;
 
-pub use architecture::{Architecture, programs};
+pub use architecture::Architecture;
 pub use callback::{Observer, Part, StepEnd};
 pub use defaults::ModelDefaults;
 pub use error::Error;

@@ -41,6 +41,7 @@ mod evaluate;
 mod graph;
 mod hash;
 mod infer;
+mod narrow;
 mod op;
 mod overlay;
 pub mod passes;

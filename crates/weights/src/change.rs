@@ -126,6 +126,12 @@ impl Parameters {
         self.without_equal(self.changes_since(before), |name| Ok(before.hash(name)))
     }
 
+    /// Whether both are the same state for sure, without looking at any parameter: clones
+    /// between which nothing was changed.
+    pub fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.entries, &other.entries)
+    }
+
     /// What differs from `other`, by generation; parameters of two openings of
     /// one file differ all: see [`Parameters::content_changes_from`].
     pub fn changes_from(&self, other: &Self) -> ChangeSet {

@@ -113,6 +113,18 @@ impl Parameters {
         self.set_with(name, tensor, options)
     }
 
+    /// Reads a parameter, and refuses NaN and infinities; what was found finite is not read
+    /// again.
+    pub fn expect_finite(&self, name: &str) -> Result<()> {
+        let entry = self.entry(name)?;
+        if entry.finite.get().is_none() {
+            check_finite(name, entry)?;
+            // Another thread may have found the same.
+            let _ = entry.finite.set(());
+        }
+        Ok(())
+    }
+
     fn replace(
         &mut self,
         changes: Vec<(String, Arc<Entry>)>,

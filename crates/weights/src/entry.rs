@@ -22,6 +22,8 @@ pub(crate) struct Entry {
     pub(crate) source: Source,
     pub(crate) generation: u64,
     pub(crate) hash: Arc<OnceLock<ContentHash>>,
+    /// Set once all values were found to be finite.
+    pub(crate) finite: Arc<OnceLock<()>>,
 }
 
 /// blake3 of a tensor's dtype, shape and bytes.
@@ -39,6 +41,7 @@ impl Entry {
             source,
             generation,
             hash: Arc::default(),
+            finite: Arc::default(),
         })
     }
 
@@ -48,6 +51,7 @@ impl Entry {
             source: self.source.clone(),
             generation: next_generation(),
             hash: Arc::clone(&self.hash),
+            finite: Arc::clone(&self.finite),
         })
     }
 

@@ -5,16 +5,16 @@ use std::path::Path;
 use std::time::Instant;
 
 use tintype_backend::{
-    Backend, Changes, CompileOptions, Executable, RequestState, Session, Tensors,
+    Backend, Changes, CompileOptions, Executable, RequestState, Session, Tensors, programs_for,
 };
-use tintype_ir::{Graph, Op, Overlay};
+use tintype_ir::{Graph, Overlay};
 use tintype_models::{ClipTextConfig, T5EncoderConfig};
 use tintype_weights::{Checkpoint, Parameters, layout};
 
 use super::check::Run;
 use super::{FluxPipeline, Models};
 use crate::model_index::Component;
-use crate::{Architecture, Observer, Part, Result, programs};
+use crate::{Architecture, Observer, Part, Result};
 
 /// A model that can run.
 pub(super) struct Model {
@@ -25,13 +25,7 @@ pub(super) struct Model {
 
 impl Model {
     fn compile(backend: &dyn Backend, graph: &Graph, parameters: Parameters) -> Result<Self> {
-        let supports = |op: &Op| backend.supports(op);
-        let staged = programs(
-            graph,
-            &backend.capabilities(),
-            backend.evaluator(),
-            &supports,
-        )?;
+        let staged = programs_for(backend, graph)?;
         let executable = backend.compile(&staged, &CompileOptions::default())?;
         let session = executable.session()?;
         Ok(Self {
