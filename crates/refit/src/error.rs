@@ -13,6 +13,25 @@ pub enum Error {
         /// Why.
         source: Box<Self>,
     },
+    /// A change is to be brought, which waits for pictures under way, by a thread that has one.
+    #[error("this thread has a picture under way that a change waits for: let it go first")]
+    PictureUnderWay,
+    /// A change of a module within another of the same thread.
+    #[error("this thread is changing the module already: expected one change after the other")]
+    ChangeUnderWay,
+    /// The change before could not be brought while this one was made from it.
+    #[error("the change before was taken back while this one was made from it: make it again")]
+    Overtaken,
+    /// A parameter of an overlay has the name of a parameter of the module.
+    #[error(
+        "parameter `{name}` of an overlay: expected a name of its own, found that of a parameter of {origin}"
+    )]
+    Shadowed {
+        /// The name.
+        name: String,
+        /// Where the module's parameters are from.
+        origin: String,
+    },
     /// The definition made no graph.
     #[error("no graph could be made: {source}")]
     Define {

@@ -47,11 +47,13 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod bring;
 mod builder;
 mod change;
 mod define;
 mod engine;
 mod error;
+mod gate;
 mod module;
 mod picture;
 mod ranges;
@@ -59,6 +61,7 @@ mod report;
 mod saved;
 mod signature;
 mod structure;
+mod turn;
 mod weights;
 
 pub use builder::ModuleBuilder;

@@ -18,6 +18,8 @@ pub struct Report {
     pub done: Vec<Done>,
     /// How long looking for changes took.
     pub check: Duration,
+    /// How long it waited for pictures of other threads, and for what these brought.
+    pub waited: Duration,
     /// All of it, without running the graph.
     pub duration: Duration,
 }
@@ -118,8 +120,9 @@ impl fmt::Display for Report {
         let milliseconds = |duration: Duration| duration.as_secs_f64() * 1e3;
         write!(
             f,
-            "checked in {:.3} ms, {:.3} ms in all",
+            "checked in {:.3} ms, waited {:.3} ms, {:.3} ms in all",
             milliseconds(self.check),
+            milliseconds(self.waited),
             milliseconds(self.duration)
         )
     }

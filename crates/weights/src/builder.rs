@@ -64,6 +64,15 @@ impl ParametersBuilder {
         self.entries((*parameters.entries).clone())
     }
 
+    /// A layer of one parameter of others, which keeps its name and its generation.
+    ///
+    /// # Errors
+    /// A name that is not there.
+    pub fn parameter(self, parameters: &Parameters, name: &str) -> Result<Self> {
+        let entry = Arc::clone(parameters.entry(name)?);
+        Ok(self.entries(BTreeMap::from([(name.to_owned(), entry)])))
+    }
+
     /// A layer of one tensor in memory.
     #[must_use]
     pub fn tensor(self, name: impl Into<String>, tensor: Tensor) -> Self {

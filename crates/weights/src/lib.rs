@@ -48,7 +48,7 @@ pub use builder::ParametersBuilder;
 pub use change::{ChangeSet, Snapshot};
 pub use checkpoint::{Checkpoint, CheckpointIdentity};
 pub use edit::ChangeOptions;
-pub use entry::ContentHash;
+pub use entry::{ContentHash, ParameterIdentity};
 pub use error::Error;
 pub use file::{FileIdentity, SafetensorsFile};
 pub use header::{StorageDType, TensorEntry};

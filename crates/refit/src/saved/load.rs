@@ -153,13 +153,9 @@ impl SavedModule {
     }
 
     fn compile_options(&self, options: &LoadOptions) -> Result<CompileOptions> {
-        let keep_weights = match options.keep_weights {
-            Some(keep_weights) => keep_weights,
-            None => {
-                let told = self.manifest.keep_weights.parse();
-                told.map_err(|found| self.damaged("where weights are kept", found))?
-            }
-        };
+        let told = self.manifest.keep_weights.parse();
+        let told = told.map_err(|found| self.damaged("where weights are kept", found))?;
+        let keep_weights = options.keep_weights.unwrap_or(told);
         // The first call that compiles may come from another folder.
         let compiled = Self::compiled_folder(&self.folder);
         let compiled = std::path::absolute(&compiled).unwrap_or(compiled);

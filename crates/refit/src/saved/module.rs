@@ -32,9 +32,10 @@ impl MutableModule {
         }
         let structures = {
             let structures = lock(&self.structures);
-            structures.made(&wanted.definition, &wanted.weights.parameters)
+            let parameters = &wanted.weights.parameters;
+            structures.made(&wanted.definition, parameters, &wanted.types)
         };
-        let mut engines = self.engine_list();
+        let mut engines = lock(&self.engines).clone();
         engines.sort_by_key(|engine| engine.last_used());
         Ok(Moment {
             settings: &self.settings,
@@ -56,16 +57,17 @@ impl MutableModule {
             return Ok(());
         }
         let settings = &self.settings;
+        let number = self.uses.fetch_add(1, Ordering::Relaxed);
         let compile = || {
             let ranges = ranges.clone();
             let backend = settings.backend.as_ref();
-            Engine::compile(backend, &settings.options, structure, ranges)
+            Engine::compile(number, backend, &settings.options, structure, ranges)
         };
         let (engine, duration) = timed(compile)?;
         engine.touch(self.uses.fetch_add(1, Ordering::Relaxed));
         let ranges = engine.told_ranges();
         report.done.push(Done::Loaded { ranges, duration });
-        self.add_engine(engine);
+        lock(&self.engines).push(Arc::new(engine));
         Ok(())
     }
 
@@ -87,12 +89,11 @@ impl MutableModule {
 
     /// Takes over the types of the last call of another process.
     pub(super) fn resume(&self, signature: Signature) -> Result<()> {
-        let structure = self.structure(&self.wanted(), &signature)?;
-        let sizes = signature.bind(&structure.graph)?;
-        let engine = self.engine(&structure, &sizes);
+        let aim = self.aim(&signature)?;
+        let engine = self.engine(&aim);
         *lock(&self.latest) = Some(Latest {
             signature,
-            structure: structure.hash,
+            structure: aim.structure.hash,
             ranges: engine
                 .map(|engine| engine.ranges.clone())
                 .unwrap_or_default(),

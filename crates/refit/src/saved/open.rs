@@ -116,12 +116,12 @@ fn read_graph(folder: &Path, list: &Path, record: &GraphRecord) -> Result<Struct
     let text = std::str::from_utf8(&bytes).map_err(|error| wrong(error.to_string()))?;
     let graph = tintype_ir::parse(text).map_err(|error| wrong(error.to_string()))?;
     tintype_ir::verify(&graph).map_err(|error| wrong(error.to_string()))?;
-    let hash = graph.hash();
-    if hash.to_string() != record.hash {
+    let structure = Structure::new(graph);
+    if structure.hash.to_string() != record.hash {
         let expected = format!("a graph of hash {}", shown(&record.hash));
-        return Err(Error::saved(&path, expected, hash));
+        return Err(Error::saved(&path, expected, structure.hash));
     }
-    Ok(Structure { graph, hash })
+    Ok(structure)
 }
 
 /// A graph that is always the same is the only one.

@@ -24,7 +24,7 @@ impl MutableModule {
     /// lie in safetensors files are not copied; those that were edited or set are.
     ///
     /// The folder may be new, or one of a saved module, which is replaced. Other files in it are
-    /// left alone. Not for a thread that has a [`Picture`](crate::Picture).
+    /// left alone.
     ///
     /// # Errors
     /// [`Error::Saved`] for a folder of something else, and for a module whose graph is not known
@@ -63,12 +63,14 @@ impl MutableModule {
             if !manifest.graphs.iter().any(|record| record.hash == graph) {
                 continue;
             }
-            let compiled = target.compiled(backend, engine.executable.as_ref())?;
-            for record in compiled {
-                if !manifest.compiled.contains(&record) {
-                    manifest.compiled.push(record);
-                }
-            }
+            let compiled = {
+                // Nobody changes it meanwhile.
+                let _entered = self.gate.enter(engine.number);
+                target.compiled(backend, engine.executable.as_ref())?
+            };
+            let is_new = |old: &CompiledRecord| !compiled.iter().any(|new| new.file == old.file);
+            manifest.compiled.retain(is_new);
+            manifest.compiled.extend(compiled);
             manifest.engines.push(EngineRecord {
                 backend: backend.to_owned(),
                 graph,
@@ -237,11 +239,11 @@ impl Manifest {
 
 /// Whether a list is there that is none of a module, or one of a later version.
 fn is_foreign(folder: &Path) -> bool {
-    let bytes = match disk::read(&folder.join(LIST), super::open::LIST_LIMIT) {
-        Ok(bytes) => bytes,
-        Err(_) => return folder.join(LIST).exists(),
-    };
-    super::manifest::is_foreign(&bytes)
+    let list = folder.join(LIST);
+    match disk::read(&list, super::open::LIST_LIMIT) {
+        Ok(bytes) => super::manifest::is_foreign(&bytes),
+        Err(_) => list.exists(),
+    }
 }
 
 fn is_graph(name: &str) -> bool {

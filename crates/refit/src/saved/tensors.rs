@@ -102,14 +102,12 @@ impl<'a> Writer<'a> {
 
     fn file_tensor(&mut self, tensor: &FileTensor) -> Result<Option<TensorRecord>> {
         let known = |known: &(SafetensorsFile, _)| known.0.is_same(&tensor.file);
-        let index = match self.files.iter().position(known) {
-            Some(index) => index,
-            None => {
-                let record = file_record(self.folder, &tensor.file)?;
-                self.files.push((tensor.file.clone(), record));
-                self.files.len() - 1
-            }
-        };
+        let known = self.files.iter().position(known);
+        let index = known.unwrap_or(self.files.len());
+        if known.is_none() {
+            let record = file_record(self.folder, &tensor.file)?;
+            self.files.push((tensor.file.clone(), record));
+        }
         if self.files[index].1.is_none() {
             return Ok(None);
         }

@@ -65,7 +65,10 @@ fn where_compiled_forms_are_gone_the_ranges_are_kept() {
     );
     assert_eq!(run(&loaded, &x), before);
     assert_eq!(backend.count(), 2);
-    assert_eq!(loaded.engine_list()[0].told_ranges(), "n = 9");
+    assert_eq!(
+        crate::engine::lock(&loaded.engines)[0].told_ranges(),
+        "n = 9"
+    );
 }
 
 #[test]
