@@ -458,6 +458,25 @@ fn a_change_within_a_change_of_one_thread_is_an_error() {
     assert!(module.change(|_| Ok(())).is_ok());
 }
 
+/// A change is made from what is wanted; if that is taken back meanwhile, so is the change.
+#[test]
+fn a_change_made_from_what_was_taken_back_is_refused() {
+    let (module, log, before) = running(60);
+    module.edit().set("gain", random(&[16], 4)).unwrap();
+    let error = module.change(|change| {
+        // As another thread might, just now.
+        log.fail(Fault::Refit, 0);
+        assert!(module.apply().is_err());
+        change
+            .parameters_mut()
+            .set("first.bias", random(&[16], 5))?;
+        Ok(())
+    });
+    let error = error.unwrap_err().to_string();
+    assert!(error.contains("was taken back"), "{error}");
+    assert_eq!(outputs(&module, &inputs(3)), before);
+}
+
 /// With the check off, the numbers are the caller's business.
 #[test]
 fn values_that_are_not_finite_pass_if_they_shall() {

@@ -1,12 +1,15 @@
 //! What a module says of itself: states, and the report of each call.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use tintype_backend::Tensors;
+use tintype_cpu::CpuBackend;
 use tintype_refit::{Change, Done, MutableModule, Noticed, Report, Signature, State};
+use tintype_weights::Parameters;
 
 use crate::network::{
-    Inputs, inputs, lora, module, network, outputs, parameters, random, set_loras,
+    Inputs, fresh, inputs, lora, module, network, outputs, parameters, random, set_loras,
 };
 
 fn report(module: &MutableModule, inputs: &Inputs) -> Report {
@@ -96,6 +99,15 @@ fn each_kind_of_change_is_named() {
     assert_eq!(changes.added, names(&["a.up", "a.down", "a.scale"]));
     assert_eq!(*equal, names(&["first.bias"]));
     assert_eq!(*parameters, names(&["first.weight"]));
+    let text = found.to_string();
+    let lines: Vec<&str> = text.lines().collect();
+    let added = "`gain`, `a.down`, `a.scale` and 1 more";
+    assert_eq!(lines[0], format!("noticed: other parameters: {added}"));
+    assert_eq!(
+        lines[1],
+        "noticed: written with what was there: `first.bias`"
+    );
+    assert_eq!(lines[2], "noticed: other overlays on `first.weight`");
     // Both weights that the gain is a part of, and that with the overlay.
     assert_eq!(found.weights(), 3);
     assert_eq!(found.refits().count(), 1);
@@ -137,7 +149,7 @@ fn a_change_of_several_parts_is_one() {
         Ok(change.parameters().len())
     };
     assert_eq!(module.change(change).unwrap(), 5);
-    let expected = crate::network::fresh(network("tanh"), &module.weights(), &inputs);
+    let expected = fresh(network("tanh"), &module.weights(), &inputs);
     assert_eq!(outputs(&module, &inputs), expected);
     assert_eq!(log.take(), (1, 1, 4));
 }
@@ -185,13 +197,38 @@ fn inputs_that_do_not_fit_are_named() {
     assert_eq!(log.take(), (0, 0, 0));
 }
 
+/// As text encoders are.
+#[test]
+fn a_graph_without_steps_is_a_request() {
+    let text = "graph encoder { dim n = 1..=8 param @w: f32[3] input request %x: f32[n, 3]
+                %0: f32[n, 3] = mul %x, @w %1: f32[n, 3] = neg %0
+                output y = %0 output z = %1 }";
+    let graph = tintype_ir::parse(text).unwrap();
+    let weights = Parameters::builder().tensor("w", random(&[3], 1));
+    let backend = Arc::new(CpuBackend::new());
+    let module = MutableModule::builder(backend, graph.clone(), weights.build().unwrap()).build();
+    let inputs = Inputs {
+        request: Tensors::new().with("x", random(&[2, 3], 2)),
+        step: Tensors::new(),
+    };
+    let before = outputs(&module, &inputs);
+    assert_eq!(before.len(), 2);
+    let picture = module.picture(&Signature::of(&inputs.request)).unwrap();
+    assert!(!picture.has_steps());
+    drop(picture);
+    module.edit().set("w", random(&[3], 3)).unwrap();
+    let after = outputs(&module, &inputs);
+    assert!(after[0] != before[0] && after[1] != before[1]);
+    assert_eq!(after, fresh(graph, &module.weights(), &inputs));
+}
+
 #[test]
 fn parameters_and_their_weights_are_values() {
     let before = parameters(7);
     let (module, _) = module(7);
     let held = module.weights();
     module.edit().edit("gain", |gain| gain.fill(0.0)).unwrap();
-    let gain = |parameters: &tintype_weights::Parameters| parameters.get("gain").unwrap();
+    let gain = |parameters: &Parameters| parameters.get("gain").unwrap();
     assert_eq!(gain(&held.parameters).bytes(), gain(&before).bytes());
     assert_ne!(
         gain(&module.weights().parameters).bytes(),

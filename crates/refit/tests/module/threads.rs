@@ -17,7 +17,7 @@ use crate::network::{
 };
 
 /// Long enough on a busy machine.
-const LONG: Duration = Duration::from_secs(60);
+const LONG: Duration = Duration::from_mins(1);
 const SOON: Duration = Duration::from_millis(60);
 
 /// Fails if `work` does not end, instead of waiting with it.
