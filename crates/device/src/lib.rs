@@ -31,7 +31,7 @@ mod stream;
 mod tensor;
 mod weights;
 
-pub use cache::{CacheKey, KernelCache};
+pub use cache::{CacheKey, KernelCache, SavedFolders};
 pub use device::{Device, FreeMemory, MemoryUsage};
 pub use driver::{ComputeCapability, CudaVersion, DeviceInfo, Driver};
 pub use error::Error;

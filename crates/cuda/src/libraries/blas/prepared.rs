@@ -1,5 +1,6 @@
 //! A product ready to be enqueued.
 
+use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
 use tintype_device::Stream;
@@ -103,6 +104,10 @@ impl PreparedProduct {
 }
 
 impl Prepared for PreparedProduct {
+    fn save(&self, folder: &Path) -> Result<Vec<String>> {
+        self.blas.save(&self.layout, folder)
+    }
+
     fn scratch_bytes(&self) -> usize {
         self.algorithm.workspace
     }
