@@ -45,7 +45,7 @@ pub use tensor::CudaTensor;
 pub use weights::{
     AUTO_RESERVE, DEVICE_RESERVE, Delivered, Keeping, KeptKey, KeptParameters, KeptPlace,
     KeptTensor, KeptUsage, PinnedTensor, Sharing, WeightPlan, WeightProgram, WeightReport,
-    WeightRunner, Wish, WriteOver,
+    WeightRunner, Wish, WriteOver, forecast_kept, forecast_weights,
 };
 
 /// cudarc, for what this crate does not wrap.

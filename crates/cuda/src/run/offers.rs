@@ -99,6 +99,16 @@ impl Maker<Box<dyn Prepared>> for Products {
         })
     }
 
+    fn judge(&self, step: &Step) -> Offer<()> {
+        let Work::Product(call) = &step.work else {
+            return Offer::NotMine;
+        };
+        match &self.0 {
+            Ok(_) => judgement(Blas::judge(call)),
+            Err(reason) => Offer::Refused(reason.clone()),
+        }
+    }
+
     fn offer(&self, step: &Step) -> Result<Ready> {
         let Work::Product(call) = &step.work else {
             return Ok(Offer::NotMine);
@@ -120,6 +130,17 @@ impl Maker<Box<dyn Prepared>> for Networks {
             Ok(dnn) => format!("cuDNN {}", dnn.version()),
             Err(reason) => format!("no cuDNN ({reason})"),
         })
+    }
+
+    fn judge(&self, step: &Step) -> Offer<()> {
+        match (&self.0, &step.work) {
+            (Ok(dnn), Work::Attention(call)) => judgement(dnn.judge_attention(call)),
+            (Ok(_), Work::Convolution(call)) => judgement(Dnn::judge_convolution(call)),
+            (Err(reason), Work::Attention(_) | Work::Convolution(_)) => {
+                Offer::Refused(reason.clone())
+            }
+            _ => Offer::NotMine,
+        }
     }
 
     fn offer(&self, step: &Step) -> Result<Ready> {
@@ -145,6 +166,10 @@ impl Maker<Box<dyn Prepared>> for OwnKernels {
         "own kernels"
     }
 
+    fn judge(&self, _: &Step) -> Offer<()> {
+        Offer::Ready(())
+    }
+
     fn offer(&self, step: &Step) -> Result<Ready> {
         offer(self.0.prepare(step))
     }
@@ -155,6 +180,14 @@ impl Maker<Box<dyn Prepared>> for OwnKernels {
         let kernels = own.map(|step| own_kernels(step, &machine));
         let kernels: Vec<Vec<Generated>> = kernels.collect::<Result<_>>()?;
         self.0.expect(&kernels.concat())
+    }
+}
+
+/// What a library says of a form.
+fn judgement(judged: std::result::Result<(), String>) -> Offer<()> {
+    match judged {
+        Ok(()) => Offer::Ready(()),
+        Err(reason) => Offer::Refused(reason),
     }
 }
 

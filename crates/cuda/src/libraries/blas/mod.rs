@@ -133,6 +133,15 @@ impl Blas {
         self.shared.library.version
     }
 
+    /// Whether cuBLASLt can be asked for a product, or why not; whether it has an algorithm is seen
+    /// when the product is made ready.
+    pub(crate) fn judge(product: &Product) -> std::result::Result<(), String> {
+        let layout = ProductLayout::new(product);
+        layout
+            .map(|_| ())
+            .ok_or_else(|| prepared::inexpressible(product))
+    }
+
     /// Makes a product ready; `step` is for messages. The first of its layout may take some tenths
     /// of a second, while algorithms are timed.
     ///

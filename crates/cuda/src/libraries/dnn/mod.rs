@@ -140,11 +140,10 @@ impl Dnn {
     /// [`Error::Unsupported`] with the form and why, if cuDNN does not take it;
     /// [`Error::Dnn`] if it failed at what it takes.
     pub(crate) fn attention(&self, step: &str, call: &AttentionCall) -> Result<PreparedAttention> {
-        let form = form_of(call);
         let step = named(step, "attention", &views_of_attention(call));
-        let capability = self.preparation.device.info().compute_capability;
-        let paths = form.paths(self.version(), capability.major * 10 + capability.minor);
-        let paths = paths.map_err(|why| self.refused("attention", &step, &why))?;
+        let paths = self
+            .paths(call)
+            .map_err(|why| self.refused("attention", &step, &why))?;
         let candidate = |path: Path| Candidate {
             name: path.name(),
             stages: vec![attention::graph_of(call, path)],
@@ -168,6 +167,21 @@ impl Dnn {
         // The first rounds least, so the others are not compared with it.
         let graphs = self.prepare("conv2d", step, candidates, false)?;
         Ok(PreparedConvolution(graphs))
+    }
+
+    /// Whether cuDNN takes an attention of this form, or why not.
+    pub(crate) fn judge_attention(&self, call: &AttentionCall) -> std::result::Result<(), String> {
+        self.paths(call).map(|_| ())
+    }
+
+    /// The same of a convolution.
+    pub(crate) fn judge_convolution(call: &Convolution) -> std::result::Result<(), String> {
+        candidates_of(call).map(|_| ())
+    }
+
+    fn paths(&self, call: &AttentionCall) -> std::result::Result<Vec<Path>, String> {
+        let capability = self.preparation.device.info().compute_capability;
+        form_of(call).paths(self.version(), capability.major * 10 + capability.minor)
     }
 
     fn prepare(
