@@ -1,7 +1,7 @@
 //! What is computed: the transformer, its sizes, and its inputs.
 
-use tintype_backend::{Backend, Tensors};
-use tintype_ir::{Graph, Op, StagedGraph};
+use tintype_backend::{Backend, Tensors, programs_for};
+use tintype_ir::{Graph, StagedGraph};
 use tintype_models::{FluxTransformerConfig, FluxTransformerOptions};
 use tintype_tensor::{DType, Tensor};
 
@@ -62,19 +62,13 @@ impl Size {
             steps: exactly(self.steps),
             image_tokens: exactly(self.image_tokens),
             text_tokens: exactly(self.text_tokens),
+            euler_step: false,
         })?)
     }
 
     /// The programs, as a pipeline has them compiled.
     pub(super) fn staged(&self, backend: &dyn Backend) -> Result<StagedGraph> {
-        let supports = |op: &Op| backend.supports(op);
-        let capabilities = backend.capabilities();
-        Ok(tintype_flux::programs(
-            &self.graph()?,
-            &capabilities,
-            backend.evaluator(),
-            &supports,
-        )?)
+        Ok(programs_for(backend, &self.graph()?)?)
     }
 
     /// Inputs of a request. Timestep and guidance are numbers that bf16 has after they were
