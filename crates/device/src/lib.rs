@@ -42,7 +42,11 @@ pub use nvrtc::{Nvrtc, Source, Target};
 pub use staging::{PinnedBuffer, Staging};
 pub use stream::{Event, Stream};
 pub use tensor::CudaTensor;
-pub use weights::{Delivered, WeightPlan, WeightProgram, WeightReport, WeightRunner};
+pub use weights::{
+    AUTO_RESERVE, DEVICE_RESERVE, Delivered, Keeping, KeptKey, KeptParameters, KeptPlace,
+    KeptTensor, KeptUsage, PinnedTensor, Sharing, WeightPlan, WeightProgram, WeightReport,
+    WeightRunner, Wish, WriteOver,
+};
 
 /// cudarc, for what this crate does not wrap.
 pub use cudarc;

@@ -18,6 +18,8 @@ pub struct Report {
     pub done: Vec<Done>,
     /// How long looking for changes took.
     pub check: Duration,
+    /// How long it waited for pictures of other threads, and for what these brought.
+    pub waited: Duration,
     /// All of it, without running the graph.
     pub duration: Duration,
 }
@@ -57,6 +59,13 @@ pub enum Noticed {
 pub enum Done {
     /// An engine was compiled.
     Compiled {
+        /// The ranges it is for, as `batch = 1..=4`.
+        ranges: String,
+        /// How long that took.
+        duration: Duration,
+    },
+    /// An engine was made of what another process compiled and saved.
+    Loaded {
         /// The ranges it is for, as `batch = 1..=4`.
         ranges: String,
         /// How long that took.
@@ -111,8 +120,9 @@ impl fmt::Display for Report {
         let milliseconds = |duration: Duration| duration.as_secs_f64() * 1e3;
         write!(
             f,
-            "checked in {:.3} ms, {:.3} ms in all",
+            "checked in {:.3} ms, waited {:.3} ms, {:.3} ms in all",
             milliseconds(self.check),
+            milliseconds(self.waited),
             milliseconds(self.duration)
         )
     }
@@ -141,6 +151,13 @@ impl fmt::Display for Done {
                     f,
                     "compiled for {ranges} in {:.3} s",
                     duration.as_secs_f64()
+                )
+            }
+            Self::Loaded { ranges, duration } => {
+                let seconds = duration.as_secs_f64();
+                write!(
+                    f,
+                    "made an engine of what was saved, for {ranges}, in {seconds:.3} s"
                 )
             }
             Self::Refitted(refit) => write!(

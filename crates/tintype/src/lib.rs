@@ -3,7 +3,7 @@
 //! This crate is the facade: one name for what most programs need. The layers
 //! below can be used one by one: [`tintype_ir`] (graphs), [`tintype_weights`]
 //! (checkpoints), [`tintype_cpu`] (execution), [`tintype_models`] (networks),
-//! [`tintype_lora`], and [`tintype_flux`] (the pipeline).
+//! [`tintype_lora`], [`tintype_quant`] (quantization), and [`tintype_flux`] (the pipeline).
 //!
 //! ```no_run
 //! use tintype::{CpuBackend, FluxPipeline, Request};
@@ -38,6 +38,8 @@ pub use tintype_cpu::CpuBackend;
 pub use tintype_flux::image::Image;
 pub use tintype_flux::{
     Architecture, Error, FluxPipeline, ModelDefaults, ModelFiles, ModelKind, Observer, Output,
-    Part, Request, RequestTensors, Result, Seed, Sizes, StepEnd, Timings,
+    Part, PromptFeed, Request, RequestTensors, Result, Seed, Sizes, StepEnd, Timings,
 };
+#[doc(inline)]
+pub use tintype_quant as quant;
 pub use tintype_tensor::{DType, Tensor};

@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use tintype_backend::{Changes, Executable, RefitReport, Result, Scope, Session};
+use tintype_backend::{Changes, CompileOptions, Executable, RefitReport, Result, Scope, Session};
 use tintype_ir::{Binding, Evaluator, Graph, Overlay, Stage, StagedGraph};
 use tintype_weights::Parameters;
 
@@ -50,10 +50,11 @@ impl<M: Machine> CudaExecutable<M> {
         machine: Arc<M>,
         graph: StagedGraph,
         evaluator: Arc<dyn Evaluator + Send + Sync>,
+        options: &CompileOptions,
     ) -> Self {
         Self {
             shared: Arc::new(Shared {
-                weights: Exchange::new(Arc::clone(&machine), graph.source.name()),
+                weights: Exchange::new(Arc::clone(&machine), &graph, options.keep_weights),
                 graph,
                 machine,
                 evaluator,
@@ -87,11 +88,11 @@ impl<M: Machine> Executable for CudaExecutable<M> {
             new,
             old: old.map(|(program, parameters)| shared.inputs(program, parameters)),
         };
-        shared.weights.bring(&names, &sources)?;
+        let moved = shared.weights.bring(&names, &sources)?;
         let report = RefitReport {
             weights: names.len(),
             bytes: new.bytes(&names),
-            moved: 0,
+            moved,
             duration: start.elapsed(),
         };
         *origin = Some(Origin {

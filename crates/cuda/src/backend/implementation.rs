@@ -182,6 +182,7 @@ impl Backend for CudaBackend {
             Arc::clone(&self.gpu),
             graph.clone(),
             Arc::clone(&self.evaluator),
+            options,
         )))
     }
 }

@@ -9,13 +9,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use cudarc::driver::result;
 use tintype_backend::DeviceTensor;
 use tintype_device::{
-    CudaTensor, Device, DeviceBuffer, Event, Staging, Stream, WeightKernels, WeightProgram,
-    WeightRunner,
+    CudaTensor, Device, DeviceBuffer, Event, Keeping, PinnedTensor, Staging, Stream, WeightKernels,
+    WeightProgram, WeightRunner, WriteOver,
 };
 use tintype_tensor::{DType, Shape};
 
 use super::graph::{self, Captured, driver_error};
-use super::machine::{Machine, WeightJob};
+use super::machine::{Computed, Machine, WeightJob};
 use super::makers::Makers;
 use super::offers::{kernel_cache, makers};
 use super::{Addresses, Prepared};
@@ -104,6 +104,53 @@ impl Gpu {
             .join(", ")
     }
 
+    fn run_weights(&self, job: &WeightJob<'_>, kept: Keeping<'_>) -> Result<Computed<Self>> {
+        let mut weights = Vec::with_capacity(job.wanted.len());
+        let program = WeightProgram {
+            graph: job.program,
+            parameters: job.parameters,
+            wanted: Some(job.wanted),
+            evaluator: job.evaluator,
+            kept: Some(kept),
+        };
+        let mut runner = self.runner();
+        let report = runner.run(&program, &mut |name, tensor| {
+            weights.push((name.to_owned(), tensor));
+            Ok(())
+        })?;
+        // Whatever went wrong on the device is known now, before anything is replaced.
+        runner.stream().synchronize()?;
+        let moved = report.uploaded + report.downloaded;
+        Ok(Computed {
+            weights,
+            moved: usize::try_from(moved).unwrap_or(usize::MAX),
+        })
+    }
+
+    fn write_weights(
+        &self,
+        pairs: &[[&CudaTensor; 2]],
+        after: &[Event],
+        kept: Keeping<'_>,
+    ) -> Result<()> {
+        let runner = self.runner();
+        let stream = runner.stream();
+        for event in after {
+            stream.wait(event)?;
+        }
+        // New values that stay take no more memory than they have, but take it from others.
+        let grows = kept.grows && kept.store.has_room(0, self.device.free_memory()?.free);
+        for pair in pairs {
+            let [old, new] = pair.map(CudaTensor::buffer);
+            let whole = 0..pair[1].byte_len();
+            kept.store.write_over(*pair, grows, |how| match how {
+                WriteOver::Copy => old.copy_from(0, new, whole, stream),
+                WriteOver::Exchange => old.exchange(new, whole, stream),
+            })?;
+        }
+        Ok(stream.synchronize()?)
+    }
+
     fn runner(&self) -> MutexGuard<'_, WeightRunner> {
         self.runner.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -114,6 +161,7 @@ impl Machine for Gpu {
     type Event = Event;
     type Memory = DeviceBuffer;
     type Tensor = CudaTensor;
+    type Pinned = PinnedTensor;
     type Prepared = Box<dyn Prepared>;
     type Graph = Captured;
 
@@ -147,10 +195,6 @@ impl Machine for Gpu {
 
     fn address(memory: &DeviceBuffer) -> u64 {
         memory.address()
-    }
-
-    fn address_of(tensor: &CudaTensor) -> u64 {
-        tensor.buffer().address()
     }
 
     fn write(
@@ -255,35 +299,25 @@ impl Machine for Gpu {
         Ok(self.device.free_memory()?.free)
     }
 
-    fn compute(&self, job: &WeightJob<'_>) -> Result<Vec<(String, CudaTensor)>> {
-        let mut weights = Vec::with_capacity(job.wanted.len());
-        let program = WeightProgram {
-            graph: job.program,
-            parameters: job.parameters,
-            wanted: Some(job.wanted),
-            evaluator: job.evaluator,
-        };
-        let mut runner = self.runner();
-        runner.run(&program, &mut |name, tensor| {
-            weights.push((name.to_owned(), tensor));
-            Ok(())
-        })?;
-        // Whatever went wrong on the device is known now, before anything is replaced.
-        runner.stream().synchronize()?;
-        Ok(weights)
+    fn compute(&self, job: &WeightJob<'_>, kept: Keeping<'_>) -> Result<Computed<Self>> {
+        let computed = self.run_weights(job, kept);
+        if computed.is_err() {
+            kept.store.clear();
+        }
+        computed
     }
 
-    fn overwrite(&self, pairs: &[(&CudaTensor, &CudaTensor)], after: &[Event]) -> Result<()> {
-        let runner = self.runner();
-        let stream = runner.stream();
-        for event in after {
-            stream.wait(event)?;
+    fn overwrite(
+        &self,
+        pairs: &[[&CudaTensor; 2]],
+        after: &[Event],
+        kept: Keeping<'_>,
+    ) -> Result<()> {
+        let written = self.write_weights(pairs, after, kept);
+        if written.is_err() {
+            kept.store.clear();
         }
-        for (old, new) in pairs {
-            let whole = 0..new.byte_len();
-            old.buffer().copy_from(0, new.buffer(), whole, stream)?;
-        }
-        Ok(stream.synchronize()?)
+        written
     }
 
     fn retire(&self, events: &[Event]) -> Result<()> {

@@ -12,6 +12,8 @@ mod encode;
 mod initial;
 mod model;
 mod open;
+mod quantize;
+mod rewrite;
 mod tiles;
 
 use std::path::PathBuf;
@@ -26,6 +28,8 @@ pub use adapters::AdapterReport;
 use adapters::Adapters;
 use model::Model;
 pub use model::ModelKind;
+pub use quantize::PromptFeed;
+pub use rewrite::Rewrite;
 
 use crate::model_index::Component;
 use crate::scheduler::FlowMatchEulerConfig;
@@ -55,6 +59,7 @@ pub struct FluxPipeline {
     low_memory: bool,
     adapters: Adapters,
     models: Models,
+    rewrite: Option<Rewrite>,
 }
 
 /// Where the weights of models lie, if not among the model's own files.

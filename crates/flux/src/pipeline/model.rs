@@ -149,7 +149,7 @@ impl FluxPipeline {
 
     fn load(&self, kind: ModelKind) -> Result<Model> {
         let graph = self.graph(kind)?;
-        let parameters = self.parameters(kind)?;
+        let parameters = self.with_rewritten(kind, self.parameters(kind)?)?;
         let backend = self.chosen_backend()?;
         let model = Model::compile(backend.as_ref(), &graph, parameters)?;
         let (overlays, own) = self.adapters.overlays(kind.component(), &graph)?;
@@ -157,9 +157,10 @@ impl FluxPipeline {
         Ok(model)
     }
 
-    /// The graph of a model, before any pass.
+    /// The graph of a model, before any pass, as it was last rewritten.
     pub fn graph(&self, kind: ModelKind) -> Result<Graph> {
-        self.architecture().graph(kind, self.dtype, &self.sizes)
+        let graph = self.architecture().graph(kind, self.dtype, &self.sizes)?;
+        self.rewritten(kind, graph)
     }
 
     /// What the models compute.
@@ -181,7 +182,7 @@ impl FluxPipeline {
     }
 
     /// The parameters of a model under the names of its graph.
-    fn parameters(&self, kind: ModelKind) -> Result<Parameters> {
+    pub(super) fn parameters(&self, kind: ModelKind) -> Result<Parameters> {
         let component = kind.component();
         let own_file = match kind {
             ModelKind::Transformer => self.weight_files.transformer.as_deref(),

@@ -50,6 +50,7 @@ impl FluxPipeline {
             low_memory: false,
             adapters: Adapters::default(),
             models: Models::default(),
+            rewrite: None,
         })
     }
 

@@ -133,10 +133,23 @@ impl TensorrtBackend {
         self.runtime.device()
     }
 
-    fn source(&self, staged: &StagedGraph, stage: Stage) -> crate::Result<Option<Source>> {
-        let build = &self.options.build;
+    fn source(
+        &self,
+        staged: &StagedGraph,
+        stage: Stage,
+        build: &BuildOptions,
+    ) -> crate::Result<Option<Source>> {
         let plan = plan(self.tensorrt(), staged, stage, &self.target, build)?;
-        Ok(plan.map(|plan| Source::new(plan, build.cache(), &self.runtime)))
+        Ok(plan.map(|plan| Source::new(plan, build, &self.target, &self.runtime)))
+    }
+
+    /// How plans are built, with a folder to look into first.
+    fn build_options(&self, options: &CompileOptions) -> BuildOptions {
+        let build = self.options.build.clone();
+        match &options.folder {
+            Some(folder) => build.with_folder(folder),
+            None => build,
+        }
     }
 }
 
@@ -167,9 +180,10 @@ impl Backend for TensorrtBackend {
             verify(&graph.source)?;
         }
         let staged = graph.canonical()?;
+        let build = self.build_options(options);
         let sources = [
-            self.source(&staged, Stage::Request)?,
-            self.source(&staged, Stage::Step)?,
+            self.source(&staged, Stage::Request, &build)?,
+            self.source(&staged, Stage::Step, &build)?,
         ];
         Ok(Box::new(TensorrtExecutable::new(
             staged,
@@ -177,7 +191,8 @@ impl Backend for TensorrtBackend {
             sources,
             Arc::clone(&self.runner),
             Arc::clone(&self.options.evaluator),
-            self.options.build.clone(),
+            build,
+            options,
         )?))
     }
 }

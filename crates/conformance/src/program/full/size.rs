@@ -62,7 +62,7 @@ impl Size {
             steps: exactly(self.steps),
             image_tokens: exactly(self.image_tokens),
             text_tokens: exactly(self.text_tokens),
-            euler_step: false,
+            ..FluxTransformerOptions::default()
         })?)
     }
 
