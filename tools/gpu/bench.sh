@@ -5,16 +5,18 @@
 #   FOLDER/bench.sh OUT ours,profile       only these, see peers/bench_flux.py --help
 #   DEADLINE=500 bench.sh OUT ...          cut off after so many seconds; parts that ended are kept
 #   MODEL=DIR bench.sh OUT pictures        whole pictures; DIR is made if it is not there (34 GB)
+#   MORE="--target sm80 --plans DIR" bench.sh OUT swap-tensorrt     arguments of the program
 #   SMALL=cpu bench.sh OUT ours            a small transformer on this backend, to try the script
 #   FIXTURES=DIR bench.sh ...              recorded cases that are not beside this script
 #
-# OUT gets flux.json, flux.svg and a log for each part.
+# OUT gets flux.json, flux.svg and a log for each part. Compiled kernels and chosen algorithms are kept in
+# TINTYPE_CACHE, so that a second run begins sooner.
 set -uo pipefail
 
 here=$(cd "$(dirname "$0")" && pwd)
 out=$(mkdir -p "${1:?the folder for results}" && cd "$1" && pwd)
 parts=${2:-eager,ours,compile,ours-batch2,ours-f16,again,profile,bandwidth,fidelity,swap,swap-peers}
-: "${TINTYPE_CACHE:=$out/cache}"
+: "${TINTYPE_CACHE:=${TMPDIR:-/tmp}/tintype-cache}"
 export TINTYPE_CACHE
 . "$here/common.sh"
 : >>"$summary"
@@ -32,6 +34,6 @@ if [ -n "${MODEL:-}" ]; then
 fi
 stage "bench" "${LIMIT:-3600}" "$python" "$here/peers/bench_flux.py" --program "$here/tintype-conformance" \
     --python "$python" --out "$out/flux.json" --logs "$out" --parts "$parts" \
-    --limit "${PART_LIMIT:-240}" "${small[@]}" "${model[@]}"
+    --limit "${PART_LIMIT:-240}" --more "${MORE:-}" "${small[@]}" "${model[@]}"
 grep -avE '^\$' "$out/bench.log" | tail -n 40
 [ "$failed" = 0 ]

@@ -26,7 +26,7 @@ set -uo pipefail
 
 here=$(cd "$(dirname "$0")" && pwd)
 out=$(mkdir -p "${1:?the folder for logs}" && cd "$1" && pwd)
-: "${TINTYPE_CACHE:=$out/cache}"
+: "${TINTYPE_CACHE:=${TMPDIR:-/tmp}/tintype-cache}"
 export TINTYPE_CACHE
 . "$here/common.sh"
 : >"$summary"
