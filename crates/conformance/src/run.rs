@@ -27,7 +27,7 @@ pub fn run_case(
     dtype: DType,
 ) -> Result<Errors> {
     let recorded = Parameters::open(fixtures.join(&case.expected.file))?;
-    let pipeline = FluxPipeline::from_pretrained(fixtures.join(&case.pipeline))?
+    let mut pipeline = FluxPipeline::from_pretrained(fixtures.join(&case.pipeline))?
         .shared_backend(Arc::clone(backend))
         .dtype(dtype);
     let request = request_of(&case.request, case.kind, &recorded)?;

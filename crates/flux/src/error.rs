@@ -122,6 +122,9 @@ pub enum Error {
     /// A graph is wrong.
     #[error(transparent)]
     Ir(#[from] tintype_ir::Error),
+    /// A model cannot be quantized as asked for.
+    #[error(transparent)]
+    Quant(#[from] tintype_quant::Error),
     /// A backend failed.
     #[error(transparent)]
     Backend(#[from] tintype_backend::Error),

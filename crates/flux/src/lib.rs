@@ -40,7 +40,7 @@ pub use callback::{Observer, Part, StepEnd};
 pub use defaults::ModelDefaults;
 pub use error::Error;
 pub use output::{Output, Timings, picture_paths};
-pub use pipeline::{AdapterReport, ChangeReport, FluxPipeline, ModelKind};
+pub use pipeline::{AdapterReport, ChangeReport, FluxPipeline, ModelKind, PromptFeed, Rewrite};
 pub use request::{ImageSource, InitialImage, Request, RequestTensors, Seed};
 pub use sizes::Sizes;
 pub use tintype_backend::KeepWeights;

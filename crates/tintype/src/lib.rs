@@ -3,8 +3,8 @@
 //! This crate is the facade: one name for what most programs need. The layers
 //! below can be used one by one: [`tintype_ir`] (graphs), [`tintype_weights`]
 //! (checkpoints), [`tintype_cpu`] (execution), [`tintype_models`] (networks),
-//! [`tintype_lora`], [`tintype_refit`] (the mutable module), and [`tintype_flux`]
-//! (the pipeline).
+//! [`tintype_lora`], [`tintype_quant`] (quantization), [`tintype_refit`] (the mutable module), and
+//! [`tintype_flux`] (the pipeline).
 //!
 //! ```no_run
 //! use tintype::{CpuBackend, FluxPipeline, Request};
@@ -50,9 +50,11 @@ pub use tintype_cpu::CpuBackend;
 pub use tintype_flux::image::Image;
 pub use tintype_flux::{
     AdapterReport, AdapterScale, Architecture, Blocks, ChangeReport, Error, FluxPipeline,
-    ModelDefaults, ModelFiles, ModelKind, Observer, Output, Part, Request, RequestTensors, Result,
-    Seed, Sizes, StepEnd, Timings,
+    ModelDefaults, ModelFiles, ModelKind, Observer, Output, Part, PromptFeed, Request,
+    RequestTensors, Result, Seed, Sizes, StepEnd, Timings,
 };
+#[doc(inline)]
+pub use tintype_quant as quant;
 /// Graphs of your own that change while they run: [`MutableModule`] and what belongs to it.
 pub use tintype_refit as refit;
 pub use tintype_refit::MutableModule;

@@ -118,6 +118,10 @@ impl ParametersBuilder {
         Ok(parameters)
     }
 
+    pub(crate) fn entry(self, name: String, entry: Arc<Entry>) -> Self {
+        self.entries(BTreeMap::from([(name, entry)]))
+    }
+
     fn entries(mut self, entries: BTreeMap<String, Arc<Entry>>) -> Self {
         let strip = String::new();
         self.layers.push(Layer::Entries { entries, strip });

@@ -26,6 +26,25 @@ pub(crate) struct Entry {
     pub(crate) finite: Arc<OnceLock<()>>,
 }
 
+/// Which version of which tensor a parameter is: equal ones have the same bytes, which nobody
+/// had to read for it. The same bytes may have several, as those of a file that is opened twice.
+///
+/// ```
+/// use tintype_tensor::Tensor;
+/// use tintype_weights::Parameters;
+/// let mut parameters = Parameters::builder().tensor("a", Tensor::scalar(1.0f32)).build()?;
+/// let before = parameters.identity_of("a")?;
+/// assert_eq!(parameters.clone().identity_of("a")?, before);
+/// parameters.set("a", Tensor::scalar(1.0f32))?;
+/// assert_ne!(parameters.identity_of("a")?, before);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct ParameterIdentity {
+    generation: u64,
+    views: Vec<View>,
+}
+
 /// blake3 of a tensor's dtype, shape and bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ContentHash([u8; 32]);
@@ -49,6 +68,13 @@ impl Entry {
             hash: Arc::clone(&self.hash),
             finite: Arc::clone(&self.finite),
         })
+    }
+
+    pub(crate) fn identity(&self) -> ParameterIdentity {
+        ParameterIdentity {
+            generation: self.generation,
+            views: self.source.views().to_vec(),
+        }
     }
 
     /// Whether two entries have the same content for sure, without reading:

@@ -111,7 +111,7 @@ impl FluxPipeline {
         self.change_live(|pipeline, live| {
             let before = match pipeline.modules.loaded(kind) {
                 Some(module) => module.weights().parameters,
-                None => pipeline.live_parameters(live, kind)?,
+                None => pipeline.with_rewritten(kind, pipeline.live_parameters(live, kind)?)?,
             };
             let mut parameters = before.clone();
             change(&mut parameters)?;
@@ -128,6 +128,12 @@ impl FluxPipeline {
     fn replace(&self, component: Component, path: &Path) -> Result<ChangeReport> {
         self.change_live(|pipeline, live| {
             let parameters = parameters_in(component, path)?;
+            let parameters = match component {
+                Component::Transformer => {
+                    pipeline.with_rewritten(ModelKind::Transformer, parameters)?
+                }
+                _ => parameters,
+            };
             pipeline.expect_parameters(component, &parameters)?;
             live.weight_files.insert(component, path.to_owned());
             live.parameters.insert(component, parameters);

@@ -40,6 +40,9 @@ impl Drawing<'_> {
         let negative = negative
             .map(|negative| settings.prepare(&mut picture, run, negative))
             .transpose()?;
+        for state in [Some(&positive), negative.as_ref()].into_iter().flatten() {
+            observer.outputs(None, state.outputs());
+        }
         run.timings.prepare += start.elapsed();
         let count = run.schedule.steps();
         observer.begin(Part::Denoise, count);
@@ -50,7 +53,15 @@ impl Drawing<'_> {
         for index in 0..count {
             let start = Instant::now();
             let cfg = negative.as_deref().zip(run.true_cfg_scale);
-            let velocity = predict(&mut picture, index, &state.latents, positive.as_ref(), cfg)?;
+            let seen = &mut |outputs: &Tensors| observer.outputs(Some(index), outputs);
+            let velocity = predict(
+                &mut picture,
+                index,
+                &state.latents,
+                positive.as_ref(),
+                cfg,
+                seen,
+            )?;
             let latents = settings.advance(run, index, &state.latents, &velocity)?;
             let duration = start.elapsed();
             run.timings.steps.push(duration);
@@ -161,18 +172,18 @@ fn predict(
     latents: &Tensor,
     positive: &dyn RequestState,
     negative: Option<(&dyn RequestState, f32)>,
+    seen: &mut dyn FnMut(&Tensors),
 ) -> Result<Vec<f32>> {
     let inputs = step_inputs(index, latents);
-    let mut velocity = picture
-        .step(positive, &inputs)?
-        .host("sample")?
-        .to_f32_vec()?;
+    let mut velocity_at = |state: &dyn RequestState| -> Result<Vec<f32>> {
+        let outputs = picture.step(state, &inputs)?;
+        seen(&outputs);
+        Ok(outputs.host("sample")?.to_f32_vec()?)
+    };
+    let mut velocity = velocity_at(positive)?;
     if let Some((negative, scale)) = negative {
         let dtype = latents.dtype();
-        let base = picture
-            .step(negative, &inputs)?
-            .host("sample")?
-            .to_f32_vec()?;
+        let base = velocity_at(negative)?;
         for (velocity, base) in velocity.iter_mut().zip(base) {
             let difference = dtype.round(*velocity - base);
             *velocity = dtype.round(base + dtype.round(scale * difference));

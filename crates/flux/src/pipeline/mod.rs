@@ -18,6 +18,8 @@ mod initial;
 mod live;
 mod modules;
 mod open;
+mod quantize;
+mod rewrite;
 mod tiles;
 
 use std::path::PathBuf;
@@ -35,6 +37,8 @@ use drawing::Drawing;
 use live::Live;
 pub use modules::ModelKind;
 use modules::Modules;
+pub use quantize::PromptFeed;
+pub use rewrite::Rewrite;
 
 use crate::model_index::Component;
 use crate::scheduler::FlowMatchEulerConfig;
@@ -69,6 +73,7 @@ pub struct FluxPipeline {
     /// never asks for it.
     changing: Mutex<Binder>,
     modules: Modules,
+    rewrite: Option<Rewrite>,
 }
 
 /// What the models compute.

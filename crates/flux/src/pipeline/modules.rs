@@ -118,7 +118,7 @@ impl FluxPipeline {
     pub(super) fn module(&self, live: &Live, kind: ModelKind) -> Result<Arc<MutableModule>> {
         let make = || {
             let backend = Arc::clone(self.chosen_backend()?);
-            let parameters = self.live_parameters(live, kind)?;
+            let parameters = self.with_rewritten(kind, self.live_parameters(live, kind)?)?;
             let graph = self.full_graph(kind)?;
             let mut weights = Weights::new(parameters.clone());
             live.lay_overlays(self, kind, &mut weights)?;
@@ -132,18 +132,21 @@ impl FluxPipeline {
         self.modules.get(kind, !self.low_memory, make)
     }
 
-    /// The graph of a model for the sizes that the pipeline compiles for, before any pass.
+    /// The graph of a model for the sizes that the pipeline compiles for, before any pass, as it was
+    /// last rewritten.
     ///
     /// # Errors
     /// [`Error::Model`](crate::Error::Model) for a configuration of which no graph can be made.
     pub fn graph(&self, kind: ModelKind) -> Result<Graph> {
-        self.architecture().graph(kind, self.dtype, &self.sizes)
+        let graph = self.architecture().graph(kind, self.dtype, &self.sizes)?;
+        self.rewritten(kind, graph)
     }
 
     /// The graph for all sizes, which engines are narrowed from.
     pub(super) fn full_graph(&self, kind: ModelKind) -> Result<Graph> {
         let all = crate::Sizes::default();
-        self.architecture().graph(kind, self.dtype, &all)
+        let graph = self.architecture().graph(kind, self.dtype, &all)?;
+        self.rewritten(kind, graph)
     }
 
     /// What the models compute.

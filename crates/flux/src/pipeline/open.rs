@@ -52,6 +52,7 @@ impl FluxPipeline {
             live: RwLock::new(Live::default()),
             changing: Mutex::new(Binder::default()),
             modules: Modules::default(),
+            rewrite: None,
         })
     }
 

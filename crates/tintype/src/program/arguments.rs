@@ -26,6 +26,8 @@ pub(crate) enum Command {
     Inspect(Inspect),
     /// Time the steps of a model.
     Bench(Bench),
+    /// Measure the scales with which a model computes in fp8, and what that costs.
+    Quantize(Box<Quantize>),
     /// List backends, libraries and devices, and why one is not available.
     Doctor,
 }
@@ -37,6 +39,7 @@ impl Command {
             Self::Repl(repl) => repl.quiet,
             #[cfg(feature = "tensorrt")]
             Self::Compile(compile) => compile.quiet,
+            Self::Quantize(quantize) => quantize.quiet,
             _ => false,
         }
     }
@@ -61,6 +64,10 @@ pub(crate) struct ModelArguments {
     /// The dtype in which the model is computed.
     #[arg(long, default_value = "f32", value_parser = ["f32", "bf16", "f16", "fp8"])]
     pub(crate) dtype: String,
+    /// Scales for --dtype fp8, as `tintype quantize` writes them [default: scales.json of the
+    /// model; without any, those that an fp8 checkpoint brings].
+    #[arg(long, value_name = "FILE")]
+    pub(crate) scales: Option<PathBuf>,
     /// A folder that `tintype compile` has filled: the backend tensorrt takes its plans from there
     /// [default: the one that TINTYPE_PLANS names; without any, plans are built for the size of
     /// the picture and kept in the user's cache].
@@ -326,6 +333,83 @@ pub(crate) struct Bench {
     /// Print one line of JSON.
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// How a model is quantized. The scales are for --dtype fp8; they are measured in the dtype that
+/// --dtype names here.
+#[derive(Debug, Args)]
+pub(crate) struct Quantize {
+    #[command(flatten)]
+    pub(crate) model: ModelArguments,
+    /// Prompts, one a line; empty lines and those that begin with `#` are left out.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) prompts: PathBuf,
+    /// Steps for each prompt [default: the model's; FLUX's is 28].
+    #[arg(long)]
+    pub(crate) steps: Option<usize>,
+    /// Height in pixels [default: the model's; FLUX's is 1024].
+    #[arg(long, value_name = "PIXELS")]
+    pub(crate) height: Option<usize>,
+    /// Width in pixels [default: the model's; FLUX's is 1024].
+    #[arg(long, value_name = "PIXELS")]
+    pub(crate) width: Option<usize>,
+    /// Number of tokens that T5 sees, at most 512 [default: the model's; FLUX's is 512].
+    #[arg(long, value_name = "TOKENS")]
+    pub(crate) max_sequence_length: Option<usize>,
+    /// Seed of the first prompt's noise; each further one's is one more.
+    #[arg(long, default_value_t = 0)]
+    pub(crate) seed: u64,
+    /// Which layers are quantized, and how, as JSON [default: all linears of blocks, one scale for
+    /// each weight and each input, and weights alone for the modulations].
+    #[arg(long, value_name = "FILE")]
+    pub(crate) recipe: Option<PathBuf>,
+    /// Measure for attention too.
+    #[arg(long)]
+    pub(crate) attention: bool,
+    /// What a scale follows from: the greatest magnitude, the one that a part of all in percent
+    /// does not exceed, or the one with the least squared error.
+    #[arg(long, default_value = "max", value_name = "max|mse|PERCENT", value_parser = method)]
+    pub(crate) method: tintype::quant::Method,
+    /// Compare with the model as it is, on prompts that are held out: every fifth, or those of
+    /// --held-out.
+    #[arg(long)]
+    pub(crate) report: bool,
+    /// Prompts to compare on.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) held_out: Option<PathBuf>,
+    /// Layers that the report shows, the most sensitive first.
+    #[arg(long, default_value_t = 10, value_name = "COUNT")]
+    pub(crate) layers: usize,
+    /// Keep the most sensitive layers as they are, until no step's result is further from that of
+    /// the model as it is than this, as a relative error.
+    #[arg(long, value_name = "BOUND")]
+    pub(crate) auto: Option<f64>,
+    /// Write the pictures that the report compares, plain-1.png, fp8-1.png and so on.
+    #[arg(long, value_name = "DIR", requires = "report")]
+    pub(crate) pictures: Option<PathBuf>,
+    /// Where the scales go.
+    #[arg(long, short, value_name = "FILE", default_value = "scales.json")]
+    pub(crate) output: PathBuf,
+    /// No progress bars, no report on the terminal, no warnings.
+    #[arg(long, short)]
+    pub(crate) quiet: bool,
+    /// Print one line of JSON with the report.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+fn method(text: &str) -> Result<tintype::quant::Method, String> {
+    use tintype::quant::Method;
+    match text {
+        "max" => Ok(Method::Max),
+        "mse" => Ok(Method::MeanSquaredError),
+        _ => match text.parse::<f64>() {
+            Ok(percent) if percent > 0.0 && percent <= 100.0 => Ok(Method::Percentile(percent)),
+            _ => Err(format!(
+                "expected max, mse or a number above 0 and at most 100, found `{text}`"
+            )),
+        },
+    }
 }
 
 /// A LoRA file with its scale.

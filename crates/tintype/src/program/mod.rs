@@ -17,6 +17,8 @@ mod inspect;
 mod model;
 mod plans;
 mod progress;
+mod prompts;
+mod quantize;
 mod repl;
 mod save;
 
@@ -38,6 +40,7 @@ pub(crate) fn run() -> ExitCode {
         Command::Compile(compile) => compile::run(&compile),
         Command::Inspect(inspect) => inspect::run(&inspect),
         Command::Bench(bench) => bench::run(&bench),
+        Command::Quantize(quantize) => quantize::run(&quantize),
         Command::Doctor => doctor::run(),
     };
     match result {

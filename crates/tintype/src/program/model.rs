@@ -1,9 +1,12 @@
 //! Opening the model that the command line names.
 
+use std::borrow::Cow;
+use std::path::Path;
 use std::sync::{Arc, Once};
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use tintype::backends::{Building, Follow, Options};
+use tintype::quant::ScaleTable;
 use tintype::{
     AdapterReport, Backend, DType, FluxPipeline, KeepWeights, ModelFiles, Request, Sizes, backends,
     built_in, hub,
@@ -69,7 +72,40 @@ pub(crate) fn open(
     for lora in &arguments.lora {
         load_lora(&pipeline, lora).map_err(not_yet_a_change)?;
     }
+    if arguments.dtype == FP8 {
+        quantize(&mut pipeline, arguments.scales.as_deref())?;
+    } else if arguments.scales.is_some() {
+        bail!(
+            "--scales: scales are for --dtype fp8, found {}",
+            arguments.dtype
+        );
+    }
     Ok(pipeline)
+}
+
+/// The transformer in fp8, with the scales of this file or of the model.
+fn quantize(pipeline: &mut FluxPipeline, scales: Option<&Path>) -> Result<()> {
+    let own = Path::new(OWN_SCALES);
+    let (origin, text) = match scales {
+        Some(path) => (path.to_owned(), std::fs::read(path)),
+        None if pipeline.files().contains(own) => {
+            let bytes = pipeline.files().read(own, SCALES_LIMIT);
+            (pipeline.files().path(own), bytes.map(Cow::into_owned))
+        }
+        None => bail!(
+            "--dtype fp8: {} has no {OWN_SCALES}; measure scales with `tintype quantize` and give \
+             them by --scales",
+            pipeline.files().root().display()
+        ),
+    };
+    let origin = origin.display().to_string();
+    let text = text.with_context(|| format!("{origin}: cannot be read"))?;
+    let text = String::from_utf8(text).with_context(|| format!("{origin}: not UTF-8"))?;
+    let table = ScaleTable::from_json(&origin, &text)?;
+    let graph = pipeline.transformer_graph()?;
+    table.check(&origin, &pipeline.transformer_identity()?, &graph)?;
+    pipeline.quantize(&table.recipe, &table.scales()?)?;
+    Ok(())
 }
 
 /// The folder that the command line or `TINTYPE_PLANS` names. Only the former is an error where
@@ -131,12 +167,22 @@ fn choose(
 /// The backend that plans ahead.
 const PLANNER: &str = "tensorrt";
 
+/// The dtype of what is not quantized.
 fn dtype(name: &str, backend: &str) -> Result<DType> {
-    if name == "fp8" {
-        bail!("backend `{backend}` does not compute in fp8; use --dtype bf16");
+    match (name, backend) {
+        (FP8, "cpu") => Ok(DType::BF16),
+        (FP8, _) => bail!("backend `{backend}` does not compute in fp8; use --dtype bf16"),
+        _ => name.parse().context("--dtype"),
     }
-    name.parse().context("--dtype")
 }
+
+const FP8: &str = "fp8";
+
+/// Scales among the files of a model.
+const OWN_SCALES: &str = "scales.json";
+
+/// The most that is read of them, in bytes.
+const SCALES_LIMIT: u64 = 64 << 20;
 
 /// Loads a LoRA under the name of its file; tells what of it is left out.
 pub(crate) fn load_lora(pipeline: &FluxPipeline, lora: &Lora) -> Result<(String, AdapterReport)> {
