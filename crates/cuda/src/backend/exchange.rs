@@ -123,8 +123,9 @@ impl<M: Machine> Exchange<M> {
         self.kept.reset();
         let needed = sources.new.bytes(names);
         let mut free = self.machine.free_bytes(needed)?;
-        if free < needed && self.machine.kept().let_go() {
-            free = self.machine.free_bytes(needed)?;
+        let wanted = needed.saturating_add(RESERVE);
+        if free < wanted && self.machine.kept().let_go() {
+            free = self.machine.free_bytes(wanted)?;
         }
         if free < needed {
             return Err(self.too_little("its weights", needed, free));
