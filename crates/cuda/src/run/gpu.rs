@@ -145,7 +145,7 @@ impl Gpu {
             stream.wait(event)?;
         }
         // New values that stay take no more memory than they have, but take it from others.
-        let grows = kept.grows && kept.store.has_room(0, self.device.free_memory()?.free);
+        let grows = kept.grows && kept.store.has_room(0, self.device.available_memory()?);
         for pair in pairs {
             let [old, new] = pair.map(CudaTensor::buffer);
             let whole = 0..pair[1].byte_len();
@@ -312,14 +312,20 @@ impl Machine for Gpu {
     }
 
     fn free_bytes(&self, wanted: usize) -> Result<usize> {
-        let free = self.device.free_memory()?.free;
+        let free = self.device.available_memory()?;
         if free >= wanted {
             return Ok(free);
         }
         // What was freed a moment ago is so for the driver only now.
         self.device.synchronize()?;
         self.device.trim()?;
-        Ok(self.device.free_memory()?.free)
+        Ok(self.device.available_memory()?)
+    }
+
+    fn keep_freed(&self) -> Result<()> {
+        let total = self.device.free_memory()?.total;
+        let kept = total.saturating_sub(LEFT_TO_LIBRARIES);
+        Ok(self.device.keep_freed_memory(kept as u64)?)
     }
 
     fn compute(&self, job: &WeightJob<'_>, kept: Keeping<'_>) -> Result<Computed<Self>> {
@@ -350,6 +356,9 @@ impl Machine for Gpu {
         Ok(())
     }
 }
+
+/// What no freed memory of ours takes from libraries and other processes.
+const LEFT_TO_LIBRARIES: usize = 2 << 30;
 
 /// Inputs are small; weights do not come this way.
 const STAGING_BYTES: usize = 4 << 20;

@@ -134,6 +134,10 @@ pub(crate) trait Machine: Sized + Send + Sync + 'static {
     /// is given back first.
     fn free_bytes(&self, wanted: usize) -> Result<usize>;
 
+    /// Leaves the memory of freed weights to the next ones: getting it from the system takes longer
+    /// than computing them.
+    fn keep_freed(&self) -> Result<()>;
+
     /// Computes weights in the stream of weights, and keeps parameters. They are there when this
     /// returns. After an error nothing is kept.
     fn compute(&self, job: &WeightJob<'_>, kept: KeepingOn<'_, Self>) -> Result<Computed<Self>>;
