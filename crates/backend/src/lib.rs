@@ -34,6 +34,7 @@ mod changes;
 mod error;
 mod forecast;
 mod keep;
+mod programs;
 mod tensors;
 mod traits;
 
@@ -41,6 +42,7 @@ pub use changes::{Changes, RefitReport, Scope};
 pub use error::Error;
 pub use forecast::{Forecast, MemoryForecast, ProgramForecast};
 pub use keep::KeepWeights;
+pub use programs::{programs, programs_for};
 pub use tensors::{DeviceMemory, DeviceTensor, Tensors};
 pub use traits::{Backend, Capabilities, CompileOptions, Executable, RequestState, Session};
 

@@ -56,6 +56,9 @@ pub struct Capabilities {
     pub fuse_qkv: bool,
     /// Whether weights lie in memory of their own beside the mapped file.
     pub copies_weights: bool,
+    /// Whether a graph is compiled for ranges of sizes: the fewer, the better. Otherwise a
+    /// compiled graph runs all sizes that it allows equally well.
+    pub compiles_sizes: bool,
 }
 
 impl Capabilities {
@@ -63,6 +66,13 @@ impl Capabilities {
     #[must_use]
     pub fn with_fuse_qkv(mut self, fuse_qkv: bool) -> Self {
         self.fuse_qkv = fuse_qkv;
+        self
+    }
+
+    /// Graphs are compiled for ranges of sizes.
+    #[must_use]
+    pub fn with_compiles_sizes(mut self, compiles_sizes: bool) -> Self {
+        self.compiles_sizes = compiles_sizes;
         self
     }
 

@@ -137,6 +137,25 @@ impl Dim {
         Some(total)
     }
 
+    /// The dimension with these symbols replaced by numbers; the others stay. `None` on overflow.
+    pub fn substituted(&self, value_of: impl Fn(&str) -> Option<i64>) -> Option<Self> {
+        let mut result = Self::default();
+        for (monomial, &coefficient) in &self.0 {
+            let mut factor = coefficient;
+            let mut rest = Monomial::new();
+            for symbol in monomial {
+                match value_of(symbol) {
+                    Some(value) => factor = factor.checked_mul(value)?,
+                    None => rest.push(symbol.clone()),
+                }
+            }
+            if factor != 0 {
+                result.add_term(rest, factor)?;
+            }
+        }
+        Some(result)
+    }
+
     /// The terms of the normal form, highest degree first: coefficient and symbols.
     pub fn terms(&self) -> Vec<(i64, &[Symbol])> {
         let mut terms: Vec<_> = self.0.iter().map(|(m, &c)| (c, m.as_slice())).collect();

@@ -77,6 +77,16 @@ pub enum Error {
         /// The value found.
         found: usize,
     },
+    /// A symbol cannot be held to a range.
+    #[error("symbol `{symbol}`: expected {expected}, found {found}")]
+    Narrow {
+        /// The symbol.
+        symbol: String,
+        /// What there is.
+        expected: String,
+        /// What was asked for.
+        found: String,
+    },
     /// A tensor given for an input has another type.
     #[error("`{input}`: expected {expected}, found {found}")]
     Input {

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
-use crate::{Op, Stage, Symbol, TensorType};
+use crate::{Dim, Op, Stage, Symbol, TensorType};
 
 /// A value of a graph: where it comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -133,21 +133,35 @@ impl Graph {
     /// The stage of every node.
     ///
     /// A node has the latest stage of its operands. A result whose dimensions
-    /// hold symbols is known no earlier than the request that binds them.
+    /// hold symbols is known no earlier than the inputs that bind them: at the
+    /// request, or at the step for a symbol that only step inputs bind.
     pub fn stages(&self) -> Vec<Stage> {
+        let bound = self.symbol_stages();
         let mut stages: Vec<Stage> = Vec::with_capacity(self.nodes.len());
         for node in &self.nodes {
-            let least = if node.ty.is_static() {
-                Stage::Weight
-            } else {
-                Stage::Request
-            };
+            let symbols = node.ty.dims.iter().flat_map(Dim::symbols);
+            let known = symbols.map(|symbol| bound.get(symbol).copied());
+            let least = known
+                .map(|stage| stage.unwrap_or(Stage::Request))
+                .fold(Stage::Weight, Stage::max);
             let stage = node
                 .operands
                 .iter()
                 .map(|&operand| self.stage_of(operand, &stages))
                 .fold(least, Stage::max);
             stages.push(stage);
+        }
+        stages
+    }
+
+    /// The first stage at which an input binds each symbol.
+    fn symbol_stages(&self) -> BTreeMap<&Symbol, Stage> {
+        let mut stages = BTreeMap::new();
+        for input in &self.inputs {
+            for symbol in input.ty.dims.iter().filter_map(Dim::as_symbol) {
+                let stage = stages.entry(symbol).or_insert(input.stage);
+                *stage = input.stage.min(*stage);
+            }
         }
         stages
     }

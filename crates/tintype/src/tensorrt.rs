@@ -46,10 +46,10 @@ pub fn evaluator() -> Arc<dyn Evaluator + Send + Sync> {
 /// The programs of a model as the backend gets them.
 ///
 /// # Errors
-/// [`tintype_flux::Error::Ir`] if a pass cannot do its work.
-pub fn programs(graph: &Graph) -> tintype_flux::Result<StagedGraph> {
+/// What a pass says that cannot do its work.
+pub fn programs(graph: &Graph) -> BackendResult<StagedGraph> {
     let capabilities = backend::capabilities();
-    tintype_flux::programs(graph, &capabilities, Some(&*evaluator()), &|_| true)
+    tintype_backend::programs(graph, &capabilities, Some(&*evaluator()), &|_| true)
 }
 
 /// Builds the plans of a model's request and step program for a target, or finds them in the

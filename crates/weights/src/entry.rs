@@ -22,6 +22,8 @@ pub(crate) struct Entry {
     pub(crate) source: Source,
     pub(crate) generation: u64,
     pub(crate) hash: Arc<OnceLock<ContentHash>>,
+    /// Set once all values were found to be finite.
+    pub(crate) finite: Arc<OnceLock<()>>,
 }
 
 /// Which version of which tensor a parameter is: equal ones have the same bytes, which nobody
@@ -50,14 +52,11 @@ pub struct ContentHash([u8; 32]);
 impl Entry {
     /// An entry of a new generation.
     pub(crate) fn new(source: Source) -> Arc<Self> {
-        Self::with_generation(source, next_generation())
-    }
-
-    fn with_generation(source: Source, generation: u64) -> Arc<Self> {
         Arc::new(Self {
             source,
-            generation,
+            generation: next_generation(),
             hash: Arc::default(),
+            finite: Arc::default(),
         })
     }
 
@@ -67,6 +66,7 @@ impl Entry {
             source: self.source.clone(),
             generation: next_generation(),
             hash: Arc::clone(&self.hash),
+            finite: Arc::clone(&self.finite),
         })
     }
 
@@ -87,7 +87,14 @@ impl Entry {
     pub(crate) fn viewed(&self, name: &str, view: View) -> Result<Arc<Self>> {
         let source = self.source.viewed(view);
         let source = source.map_err(|error| self.source.base().value_error(name, error))?;
-        Ok(Self::with_generation(source, self.generation))
+        // Parts of what is finite are.
+        let finite = self.finite.get().copied();
+        Ok(Arc::new(Self {
+            source,
+            generation: self.generation,
+            hash: Arc::default(),
+            finite: Arc::new(finite.map_or_else(OnceLock::new, OnceLock::from)),
+        }))
     }
 
     /// The content hash; reads the tensor the first time.

@@ -188,6 +188,11 @@ impl Parameters {
         self.entry(name)?.content_hash(name)
     }
 
+    /// The hash, if it was ever computed for this generation.
+    pub fn known_hash(&self, name: &str) -> Result<Option<ContentHash>> {
+        Ok(self.entry(name)?.hash.get().copied())
+    }
+
     /// The open files that parameters lie in, each once.
     pub fn files(&self) -> Vec<SafetensorsFile> {
         let mut files: Vec<SafetensorsFile> = Vec::new();

@@ -283,8 +283,10 @@ impl Machine for Gpu {
     ) -> Result<()> {
         let stream = &stream.stream;
         let start = self.profile.as_ref().map(|_| stream.record_timed());
-        // SAFETY: what the caller promises.
-        unsafe { prepared.enqueue(stream, addresses) }?;
+        for _ in 0..self.profile.as_ref().map_or(1, Profile::repeats) {
+            // SAFETY: what the caller promises.
+            unsafe { prepared.enqueue(stream, addresses) }?;
+        }
         if let (Some(profile), Some(start)) = (&self.profile, start) {
             profile.add(step, start?, stream.record_timed()?);
         }

@@ -240,6 +240,7 @@ pub fn capabilities() -> Capabilities {
     Capabilities::default()
         .with_fuse_qkv(true)
         .with_copies_weights(true)
+        .with_compiles_sizes(true)
 }
 
 /// What plans are built for on a GPU.
