@@ -61,7 +61,7 @@ fn main() -> Result<()> {
     };
     let mut failures = 0;
     for file in &files {
-        println!("{}", file.display());
+        println!("== {}", file.display());
         if let Err(error) = check(&backend, file, &mut failures) {
             println!("  FAILED: {error}");
             failures += 1;
@@ -181,8 +181,35 @@ fn compare(what: &str, found: &Tensors, expected: &Tensors) -> Result<usize> {
             "  {what}: {name} {}: {error:.2e}{verdict}",
             expected.shape()
         );
+        if !is_good {
+            println!("    {}", worst(&found, &expected)?);
+        }
     }
     Ok(failures)
+}
+
+/// The element that is off most, and how many are off.
+fn worst(found: &Tensor, expected: &Tensor) -> Result<String> {
+    let (values, wanted) = (found.to_f32_vec()?, expected.to_f32_vec()?);
+    let off = |index: &usize| {
+        let difference = (values[*index] - wanted[*index]).abs();
+        // NaN is the worst there is.
+        let share = difference / wanted[*index].abs().max(1e-2);
+        if share.is_nan() { f32::INFINITY } else { share }
+    };
+    let count = (0..wanted.len()).filter(|index| off(index) > 0.1).count();
+    let worst = (0..wanted.len()).max_by(|a, b| off(a).total_cmp(&off(b)));
+    let Some(index) = worst else {
+        return Ok("no elements".to_owned());
+    };
+    let first = (0..wanted.len()).find(|index| off(index) > 0.1);
+    Ok(format!(
+        "{count} of {} elements are off by more than a tenth, the first at {first:?}; worst at \
+         {index}: expected {}, found {}",
+        wanted.len(),
+        wanted[index],
+        values[index]
+    ))
 }
 
 impl Case {

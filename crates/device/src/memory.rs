@@ -142,6 +142,21 @@ impl DeviceBuffer {
         self.read_by(stream)
     }
 
+    /// Exchanges `range` of two buffers on one device, piece by piece.
+    pub fn exchange(&self, other: &Self, range: Range<usize>, stream: &Stream) -> Result<()> {
+        const PIECE: usize = 16 << 20;
+        self.expect_range("exchanging", &range)?;
+        other.expect_range("exchanging", &range)?;
+        let between = Self::allocate(stream, PIECE.min(range.len()))?;
+        for start in range.clone().step_by(PIECE) {
+            let piece = start..range.end.min(start + PIECE);
+            between.copy_from(0, self, piece.clone(), stream)?;
+            self.copy_from(start, other, piece.clone(), stream)?;
+            other.copy_from(start, &between, 0..piece.len(), stream)?;
+        }
+        Ok(())
+    }
+
     /// The bytes of a range, once all work so far in `stream` is done; waits for it.
     pub fn to_host(&self, range: Range<usize>, stream: &Stream) -> Result<Vec<u8>> {
         self.expect_range("copying to the host", &range)?;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use tintype_backend::{DeviceMemory, DeviceTensor, Error as BackendError};
 use tintype_tensor::{DType, Shape, Tensor};
 
-use crate::{Device, DeviceBuffer, Error, Event, Result, Staging, Stream};
+use crate::{Device, DeviceBuffer, Error, Event, KeptTensor, Result, Staging, Stream};
 
 /// A tensor on a device: row-major elements in a shared buffer, and the event after which
 /// they may be read. A cheap handle.
@@ -148,6 +148,20 @@ impl DeviceMemory for CudaTensor {
 
     fn as_any(&self) -> &dyn Any {
         self
+    }
+}
+
+impl KeptTensor for CudaTensor {
+    fn address(&self) -> u64 {
+        self.buffer.address()
+    }
+
+    fn byte_len(&self) -> usize {
+        Self::byte_len(self)
+    }
+
+    fn is_alone(&self) -> bool {
+        Arc::strong_count(&self.buffer) == 1
     }
 }
 

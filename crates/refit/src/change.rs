@@ -2,15 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::ops::{Deref, DerefMut};
-use std::sync::{Arc, MutexGuard};
+use std::sync::Arc;
 
-use tintype_ir::{Overlay, StagedGraph};
+use tintype_ir::Overlay;
 use tintype_weights::Parameters;
 
 use crate::engine::lock;
 use crate::module::Wanted;
-use crate::structure::Definition;
-use crate::{Define, MutableModule, Result, Weights};
+use crate::structure::{Definition, Structure};
+use crate::turn::Taken;
+use crate::{Define, Error, MutableModule, Result, Weights};
 
 /// A change in the making: a copy of what is wanted. Nobody sees it before it is whole.
 pub struct Change {
@@ -55,12 +56,15 @@ impl Change {
     }
 }
 
-/// The parameters of a module, to be changed in place. What was changed is noticed at the next
-/// call, and checked then. Other changes wait until it is dropped.
+/// The parameters of a module, to be changed in place. When it is dropped, what was changed is
+/// checked as by [`MutableModule::change`] and wanted as a whole; other changes wait until then.
+/// What is refused the next call says, once, unless [`Edit::finish`] is asked.
 pub struct Edit<'m> {
     module: &'m MutableModule,
-    parameters: Parameters,
-    _alone: MutexGuard<'m, ()>,
+    before: Wanted,
+    /// There until it is finished.
+    parameters: Option<Parameters>,
+    _turn: Taken<'m>,
 }
 
 impl MutableModule {
@@ -69,69 +73,98 @@ impl MutableModule {
     /// [`MutableModule::apply`].
     ///
     /// # Errors
-    /// What `change` says. [`Error::Refused`](crate::Error::Refused) for a parameter that is
-    /// missing or of another shape, an overlay that does not fit, a value that is not finite, a
-    /// definition that makes no graph.
+    /// What `change` says. [`Error::Refused`] for a parameter that is missing or of another
+    /// shape, an overlay that does not fit, a value that is not finite, a definition that makes
+    /// no graph of inputs like those of the last call. [`Error::ChangeUnderWay`] within another
+    /// change of this thread.
     pub fn change<T>(&self, change: impl FnOnce(&mut Change) -> Result<T>) -> Result<T> {
-        let _alone = lock(&self.changing);
+        let _turn = self.turn.take().ok_or(Error::ChangeUnderWay)?;
         let before = self.wanted();
         let mut made = Change {
             wanted: before.clone(),
         };
         let result = change(&mut made)?;
-        self.check(&before, &made.wanted)
-            .map_err(crate::Error::refused)?;
-        self.want(made.wanted);
+        self.settle(&before, made.wanted)?;
         Ok(result)
     }
 
     /// The parameters, to be changed in place.
+    ///
+    /// # Panics
+    /// Within another change of the same thread, which would wait for itself.
     pub fn edit(&self) -> Edit<'_> {
-        let alone = lock(&self.changing);
+        let turn = self.turn.take();
+        let turn = turn.expect("one change after the other in a thread");
+        let before = self.wanted();
         Edit {
             module: self,
-            parameters: self.wanted().weights.parameters,
-            _alone: alone,
+            parameters: Some(before.weights.parameters.clone()),
+            before,
+            _turn: turn,
+        }
+    }
+
+    /// Wants `after`, if it fits.
+    fn settle(&self, before: &Wanted, after: Wanted) -> Result<()> {
+        let after = after.retyped(before);
+        self.check(before, &after).map_err(Error::refused)?;
+        if self.want(before, after) {
+            Ok(())
+        } else {
+            Err(Error::Overtaken.refused())
         }
     }
 
     /// Whether a change fits, as far as can be told before a refit: everything is looked at
     /// before the first weight is written.
     fn check(&self, before: &Wanted, after: &Wanted) -> Result<()> {
+        if before.is_same(after) {
+            return Ok(());
+        }
         if self.settings.check_finite {
             expect_finite(&after.weights, &before.weights)?;
         }
-        // Before the first call nobody knows which graph it will be.
-        let Some(signature) = self.latest_signature() else {
-            return Ok(());
-        };
-        let structure = self.structure(after, &signature)?;
-        if before.weights.is_same(&after.weights)
-            && self.structure(before, &signature)?.hash == structure.hash
-        {
-            return Ok(());
+        match self.known_structure(after)? {
+            Some(structure) => structure.expect(&after.weights),
+            None => after.weights.all().map(drop),
         }
-        expect_parameters(&structure.graph, &after.weights)
+    }
+
+    /// The structure, if it can be known: before the first call only that of a graph.
+    fn known_structure(&self, wanted: &Wanted) -> Result<Option<Arc<Structure>>> {
+        let signature = self.latest_signature();
+        if signature.is_none() && !wanted.definition.define.is_fixed() {
+            return Ok(None);
+        }
+        let structure = self.structure(wanted, &signature.unwrap_or_default());
+        structure.map(Some)
     }
 }
 
-/// Every parameter that a graph with overlays needs is there, of its type; no tensor is read.
-fn expect_parameters(graph: &tintype_ir::Graph, weights: &Weights) -> Result<()> {
-    let graph = Overlay::attach(graph, &weights.overlays)?;
-    let program = StagedGraph::split(&graph)?.weight;
-    let all = weights.all()?;
-    for parameter in program.parameters() {
-        let shape = parameter
-            .ty
-            .static_shape()
-            .expect("parameters have static types");
-        all.check(&parameter.name, parameter.ty.dtype, &shape)?;
+impl Edit<'_> {
+    /// Ends the edit, and says at once if it is refused: then nothing has changed.
+    ///
+    /// # Errors
+    /// As [`MutableModule::change`].
+    pub fn finish(mut self) -> Result<()> {
+        self.settle()
     }
-    Ok(())
+
+    fn settle(&mut self) -> Result<()> {
+        let Some(parameters) = self.parameters.take() else {
+            return Ok(());
+        };
+        if parameters.is_same(&self.before.weights.parameters) {
+            return Ok(());
+        }
+        let mut after = self.before.clone();
+        after.weights.parameters = parameters;
+        self.module.settle(&self.before, after)
+    }
 }
 
 /// What differs by generation holds no NaN and no infinity.
-pub(crate) fn expect_finite(new: &Weights, old: &Weights) -> Result<()> {
+fn expect_finite(new: &Weights, old: &Weights) -> Result<()> {
     for (new, old) in [(&new.parameters, &old.parameters), (&new.own, &old.own)] {
         if new.is_same(old) {
             continue;
@@ -148,22 +181,24 @@ impl Deref for Edit<'_> {
     type Target = Parameters;
 
     fn deref(&self) -> &Parameters {
-        &self.parameters
+        self.parameters.as_ref().expect("there until the end")
     }
 }
 
 impl DerefMut for Edit<'_> {
     fn deref_mut(&mut self) -> &mut Parameters {
-        &mut self.parameters
+        self.parameters.as_mut().expect("there until the end")
     }
 }
 
 impl Drop for Edit<'_> {
     fn drop(&mut self) {
-        let mut wanted = self.module.wanted();
-        if !wanted.weights.parameters.is_same(&self.parameters) {
-            wanted.weights.parameters = std::mem::take(&mut self.parameters);
-            self.module.want(wanted);
+        // Half an edit is none.
+        if std::thread::panicking() {
+            return;
+        }
+        if let Err(error) = self.settle() {
+            *lock(&self.module.refused) = Some(error);
         }
     }
 }

@@ -9,7 +9,7 @@ use tintype_backend::{
     Backend, Changes, CompileOptions, Error as BackendError, Executable, RefitReport, Scope,
     Session, programs_for,
 };
-use tintype_ir::{Binding, GraphHash};
+use tintype_ir::{Binding, GraphHash, Stage};
 
 use crate::ranges::{EngineRanges, holds};
 use crate::structure::Structure;
@@ -17,6 +17,8 @@ use crate::{Result, Weights};
 
 /// A compiled graph for a range of sizes.
 pub(crate) struct Engine {
+    /// Tells it from others of its module.
+    pub(crate) number: u64,
     pub(crate) structure: GraphHash,
     pub(crate) ranges: EngineRanges,
     pub(crate) executable: Box<dyn Executable>,
@@ -30,6 +32,7 @@ pub(crate) struct Engine {
 impl Engine {
     /// Compiles; the engine has no weights yet.
     pub(crate) fn compile(
+        number: u64,
         backend: &dyn Backend,
         options: &CompileOptions,
         structure: &Structure,
@@ -39,6 +42,7 @@ impl Engine {
         let staged = programs_for(backend, &graph)?;
         let executable = backend.compile(&staged, options)?;
         Ok(Self {
+            number,
             structure: structure.hash,
             ranges,
             executable,
@@ -76,22 +80,18 @@ impl Engine {
     pub(crate) fn refit(&self, weights: &Weights, names: BTreeSet<String>) -> Result<RefitReport> {
         let parameters = weights.all()?;
         let mut changes = Changes::all(&parameters).with_overlays(&weights.overlays);
-        let mut own = lock(&self.weights);
-        if own.is_some() {
+        // A backend that panics leaves nobody knows what.
+        let before = lock(&self.weights).take();
+        if before.is_some() {
             changes.scope = Scope::Names(names);
         }
-        match self.executable.refit(&changes) {
-            Ok(report) => {
-                *own = Some(weights.clone());
-                Ok(report)
-            }
-            Err(error) => {
-                if matches!(error, BackendError::Poisoned { .. }) {
-                    *own = None;
-                }
-                Err(error.into())
-            }
-        }
+        let result = self.executable.refit(&changes);
+        *lock(&self.weights) = match &result {
+            Ok(_) => Some(weights.clone()),
+            Err(BackendError::Poisoned { .. }) => None,
+            Err(_) => before,
+        };
+        Ok(result?)
     }
 
     /// A session that is idle, or a new one.
@@ -106,6 +106,12 @@ impl Engine {
     /// Takes a session back for the next picture.
     pub(crate) fn give_back(&self, session: Box<dyn Session>) {
         lock(&self.sessions).push(session);
+    }
+
+    /// Whether the graph has a step program.
+    pub(crate) fn has_steps(&self) -> bool {
+        let step = self.executable.graph().program(Stage::Step);
+        !step.outputs().is_empty()
     }
 
     /// Notes a use; `now` counts them.

@@ -4,46 +4,56 @@
 //! change, edit ──► wanted ──► bring (one at a time) ──► engines ──► pictures (many at a time)
 //! ```
 //!
-//! A picture holds the gate as a reader; a refit of an engine, and a change of the list of
-//! engines, hold it alone. Compiling holds it not at all.
+//! A picture enters its engine at the [`Gate`]; a refit of that engine, and letting it go, wait
+//! until all pictures have left. Compiling, and pictures of other engines, wait for nobody. How
+//! weights and engines come is in `bring`; what may be wanted, in `change`.
+//!
+//! Locks are taken in this order, and none of them is held while a picture runs: a turn to
+//! change or `bringing`, the gate, then any of the others, each for as long as something is
+//! copied out or in.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use tintype_backend::{Backend, CompileOptions, Tensors};
-use tintype_ir::{Binding, GraphHash, Stage};
+use tintype_ir::{Binding, GraphHash};
 use tintype_weights::Parameters;
 
-use crate::engine::{Engine, lock, timed, told_ranges};
+use crate::engine::{Engine, lock};
+use crate::gate::Gate;
 use crate::ranges::EngineRanges;
-use crate::structure::{Definition, Structure, Structures};
-use crate::weights::Difference;
+use crate::structure::{Definition, Key, ParameterTypes, Structure, Structures};
+use crate::turn::Turn;
 use crate::{
-    Call, Define, Done, Error, Given, ModuleBuilder, Noticed, Picture, Ranges, Report, Result,
-    Signature, Weights,
+    Call, Define, Error, Given, ModuleBuilder, Picture, Ranges, Report, Result, Signature, Weights,
 };
 
 /// A graph on a backend that can be changed while it runs; see the [crate].
 ///
-/// Threads share it. A thread that has a [`Picture`] must let it go before it changes the module
-/// or begins another: a change waits for all pictures under way.
+/// Threads share it. A thread that has a [`Picture`] may change the module, and begin another
+/// picture as long as there is nothing to bring; to bring a change it must let its own picture
+/// go, since a change waits for the pictures under way. Else it gets
+/// [`Error::PictureUnderWay`].
 pub struct MutableModule {
     pub(crate) settings: Settings,
-    /// Held for as long as something is copied out or in.
     wanted: Mutex<Wanted>,
-    /// Held by a change from its beginning to its end, so that none is lost.
-    pub(crate) changing: Mutex<()>,
+    /// What ran last: where a change goes back to that cannot be brought.
+    pub(crate) proven: Mutex<Option<Wanted>>,
+    /// Taken by a change from its beginning to its end, so that none is lost.
+    pub(crate) turn: Turn,
+    /// What was wrong with an edit, until a call says so.
+    pub(crate) refused: Mutex<Option<Error>>,
     /// Held while an engine is compiled or refitted.
-    bringing: Mutex<()>,
-    gate: RwLock<Vec<Arc<Engine>>>,
-    structures: Mutex<Structures>,
-    latest: Mutex<Option<Latest>>,
-    /// What the weights of the engine that was refitted last were computed from.
-    proven: Mutex<Option<Weights>>,
-    uses: AtomicU64,
+    pub(crate) bringing: Mutex<()>,
+    pub(crate) gate: Gate,
+    pub(crate) engines: Mutex<Vec<Arc<Engine>>>,
+    pub(crate) structures: Mutex<Structures>,
+    pub(crate) latest: Mutex<Option<Latest>>,
+    /// Counts uses of engines.
+    pub(crate) uses: AtomicU64,
 }
 
 /// What stays as it was said at the beginning.
@@ -53,6 +63,8 @@ pub(crate) struct Settings {
     pub(crate) ranges: Ranges,
     pub(crate) most_engines: usize,
     pub(crate) check_finite: bool,
+    /// Ranges of engines of another process.
+    pub(crate) known_ranges: Vec<(GraphHash, EngineRanges)>,
 }
 
 /// What shall run next.
@@ -61,14 +73,25 @@ pub(crate) struct Wanted {
     pub(crate) definition: Definition,
     pub(crate) arguments: BTreeMap<String, i64>,
     pub(crate) weights: Weights,
+    /// Of the parameters among the weights; [`Wanted::retyped`] after they changed.
+    pub(crate) types: ParameterTypes,
+    /// Rises with each change, also with one that is taken back.
+    pub(crate) version: u64,
 }
 
 /// What ran last.
 #[derive(Clone)]
-struct Latest {
-    signature: Signature,
-    structure: GraphHash,
-    ranges: EngineRanges,
+pub(crate) struct Latest {
+    pub(crate) signature: Signature,
+    pub(crate) structure: GraphHash,
+    pub(crate) ranges: EngineRanges,
+}
+
+/// What shall run for inputs of certain types.
+pub(crate) struct Aim {
+    pub(crate) wanted: Wanted,
+    pub(crate) structure: Arc<Structure>,
+    pub(crate) sizes: Binding,
 }
 
 /// What a module would do at the next call of the sizes of the last one.
@@ -99,13 +122,17 @@ impl MutableModule {
                 definition: Definition::new(builder.define),
                 arguments: builder.arguments,
                 weights: builder.weights,
+                types: ParameterTypes::default(),
+                version: 0,
             }),
-            changing: Mutex::new(()),
-            bringing: Mutex::new(()),
-            gate: RwLock::default(),
+            proven: Mutex::default(),
+            turn: Turn::default(),
+            refused: Mutex::default(),
+            bringing: Mutex::default(),
+            gate: Gate::default(),
+            engines: Mutex::default(),
             structures: Mutex::default(),
             latest: Mutex::default(),
-            proven: Mutex::default(),
             uses: AtomicU64::new(1),
         }
     }
@@ -122,32 +149,34 @@ impl MutableModule {
 
     /// The number of engines there are.
     pub fn engines(&self) -> usize {
-        self.read().len()
+        lock(&self.engines).len()
     }
 
     /// What the next call of the last one's sizes would do first.
     ///
     /// # Errors
-    /// What the definition says.
+    /// What the definition says; inputs of the last call that do not fit it any more.
     pub fn state(&self) -> Result<State> {
         let Some(latest) = lock(&self.latest).clone() else {
+            return Ok(if self.engines() == 0 {
+                State::NeedsCompile
+            } else {
+                State::NeedsRefit
+            });
+        };
+        let aim = self.aim(&latest.signature)?;
+        let Some(engine) = self.engine(&aim) else {
             return Ok(State::NeedsCompile);
         };
-        let wanted = self.wanted();
-        let structure = self.structure(&wanted, &latest.signature)?;
-        let sizes = latest.signature.bind(&structure.graph)?;
-        let Some(engine) = self.engine(&structure, &sizes) else {
-            return Ok(State::NeedsCompile);
+        let wanted = &aim.wanted.weights;
+        let is_live = match engine.weights() {
+            None => false,
+            Some(own) => own.is_same(wanted) || wanted.difference(&own)?.names().is_empty(),
         };
-        let Some(own) = engine.weights() else {
-            return Ok(State::NeedsRefit);
-        };
-        let differs =
-            !own.is_same(&wanted.weights) && !wanted.weights.difference(&own)?.names().is_empty();
-        Ok(if differs {
-            State::NeedsRefit
-        } else {
+        Ok(if is_live {
             State::Live
+        } else {
+            State::NeedsRefit
         })
     }
 
@@ -157,43 +186,36 @@ impl MutableModule {
     /// # Errors
     /// As [`MutableModule::picture`].
     pub fn apply(&self) -> Result<Report> {
-        let Some(latest) = lock(&self.latest).clone() else {
-            return Ok(Report::default());
-        };
-        Ok(self.picture(&latest.signature)?.into_report())
+        match self.latest_signature() {
+            Some(signature) => Ok(self.picture(&signature)?.into_report()),
+            None => self.expect_no_refusal().map(|()| Report::default()),
+        }
     }
 
     /// Compiles and refits for inputs of these types, if need be, and begins a picture, which
-    /// keeps its weights until it is dropped.
+    /// keeps its weights until it is dropped. Its weights were wanted when this was called, or
+    /// later.
     ///
     /// # Errors
     /// A definition that makes no graph; inputs that do not fit it; what compiling says.
-    /// [`Error::Refused`] if weights cannot be brought: the change that asked for them is taken
-    /// back, and the next picture has the weights from before.
+    /// [`Error::Refused`] if a change cannot be brought, and once after an [`Edit`](crate::Edit)
+    /// that was refused: the change is taken back, and the next picture is what ran before.
+    /// [`Error::PictureUnderWay`] if this thread would have to wait for itself.
     pub fn picture(&self, signature: &Signature) -> Result<Picture<'_>> {
         let start = Instant::now();
+        self.expect_no_refusal()?;
         let mut report = Report::default();
-        loop {
-            let wanted = self.wanted();
-            let structure = self.structure(&wanted, signature)?;
-            let sizes = signature.bind(&structure.graph)?;
-            if report.noticed.is_empty() {
-                report.check = start.elapsed();
-            }
-            let engines = self.read();
-            let found = engines
-                .iter()
-                .find(|engine| engine.fits(structure.hash, &sizes));
-            if let Some(engine) = found.filter(|engine| engine.has(&wanted.weights)) {
-                let engine = Arc::clone(engine);
-                self.note_use(&engine, signature, &structure, &mut report);
-                let session = engine.session()?;
-                report.duration = start.elapsed();
-                return Ok(Picture::new(engines, engine, session, report));
-            }
-            drop(engines);
-            self.bring(&wanted, &structure, &sizes, &mut report)?;
-        }
+        let aim = self.aim(signature)?;
+        report.check = start.elapsed();
+        let (aim, engine, entered) = match self.ready(&aim, &mut report) {
+            Some((engine, entered)) => (aim, engine, entered),
+            None => self.bring(signature, &mut report)?,
+        };
+        self.prove(&aim.wanted);
+        self.note_use(&engine, signature, &aim, &mut report);
+        let session = engine.session()?;
+        report.duration = start.elapsed();
+        Ok(Picture::new(engine, session, report, entered))
     }
 
     /// Runs the graph once: the request program, and the step program if there is one.
@@ -209,6 +231,8 @@ impl MutableModule {
                 outputs.insert(name, tensor.clone());
             }
         }
+        // A change that waits for the picture shall not find the state.
+        drop(state);
         let report = picture.into_report();
         Ok(Call { outputs, report })
     }
@@ -217,11 +241,30 @@ impl MutableModule {
         lock(&self.wanted).clone()
     }
 
-    pub(crate) fn want(&self, wanted: Wanted) {
-        *lock(&self.wanted) = wanted;
+    /// Wants something else than `before`; false, and nothing, if that is not wanted any more.
+    pub(crate) fn want(&self, before: &Wanted, after: Wanted) -> bool {
+        let mut wanted = lock(&self.wanted);
+        let is_current = wanted.version == before.version;
+        if is_current && !before.is_same(&after) {
+            let version = wanted.version + 1;
+            *wanted = Wanted { version, ..after };
+        }
+        is_current
     }
 
-    /// The structure for inputs of these types.
+    /// What shall run for inputs of these types.
+    pub(crate) fn aim(&self, signature: &Signature) -> Result<Aim> {
+        let wanted = self.wanted();
+        let structure = self.structure(&wanted, signature)?;
+        let sizes = signature.bind(&structure.graph)?;
+        Ok(Aim {
+            wanted,
+            structure,
+            sizes,
+        })
+    }
+
+    /// The structure for inputs of these types. No lock is held while the definition makes it.
     pub(crate) fn structure(
         &self,
         wanted: &Wanted,
@@ -232,204 +275,53 @@ impl MutableModule {
             arguments: wanted.arguments.clone(),
             parameters: wanted.weights.parameters.clone(),
         };
-        lock(&self.structures).get(&wanted.definition, &given)
+        let key = Key::new(&wanted.definition, &given, &wanted.types);
+        if let Some(structure) = lock(&self.structures).get(&key) {
+            return Ok(structure);
+        }
+        let structure = Arc::new(Structure::make(&wanted.definition, &given)?);
+        lock(&self.structures).insert(key, &structure);
+        Ok(structure)
     }
 
     /// The types of the last call's inputs.
     pub(crate) fn latest_signature(&self) -> Option<Signature> {
-        lock(&self.latest)
-            .as_ref()
-            .map(|latest| latest.signature.clone())
+        let latest = lock(&self.latest);
+        latest.as_ref().map(|latest| latest.signature.clone())
     }
 
-    fn engine(&self, structure: &Structure, sizes: &Binding) -> Option<Arc<Engine>> {
-        let engines = self.read();
+    /// The engine that runs it.
+    pub(crate) fn engine(&self, aim: &Aim) -> Option<Arc<Engine>> {
+        let engines = lock(&self.engines);
         let found = engines
             .iter()
-            .find(|engine| engine.fits(structure.hash, sizes));
+            .find(|engine| engine.fits(aim.structure.hash, &aim.sizes));
         found.cloned()
     }
 
-    /// Notes that an engine runs now, and in the report that it is another than before.
-    fn note_use(
-        &self,
-        engine: &Engine,
-        signature: &Signature,
-        structure: &Structure,
-        report: &mut Report,
-    ) {
-        engine.touch(self.uses.fetch_add(1, Ordering::Relaxed));
-        let mut latest = lock(&self.latest);
-        if let Some(latest) = &*latest {
-            if latest.structure == structure.hash && latest.ranges == engine.ranges {
-                if latest.signature == *signature {
-                    return;
-                }
-            } else if report.compilations() == 0 {
-                report.done.push(Done::Switched);
-            }
-        }
-        *latest = Some(Latest {
-            signature: signature.clone(),
-            structure: structure.hash,
-            ranges: engine.ranges.clone(),
-        });
+    /// Says once what was wrong with an edit.
+    fn expect_no_refusal(&self) -> Result<()> {
+        lock(&self.refused).take().map_or(Ok(()), Err)
+    }
+}
+
+impl Wanted {
+    /// Whether both are the same for sure.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        self.weights.is_same(&other.weights)
+            && self.definition.number == other.definition.number
+            && self.arguments == other.arguments
     }
 
-    /// Makes an engine that fits, or brings the weights of the one there is.
-    fn bring(
-        &self,
-        wanted: &Wanted,
-        structure: &Structure,
-        sizes: &Binding,
-        report: &mut Report,
-    ) -> Result<()> {
-        let _alone = lock(&self.bringing);
-        let brought = match self.engine(structure, sizes) {
-            Some(engine) => self.bring_weights(&engine, wanted, report),
-            None => self.bring_engine(wanted, structure, sizes, report),
+    /// The same, whose parameters may have other types than `before`.
+    pub(crate) fn retyped(mut self, before: &Self) -> Self {
+        let is_same = |one: &Weights| self.weights.parameters.is_same(&one.parameters);
+        self.types = if is_same(&before.weights) {
+            before.types.clone()
+        } else {
+            ParameterTypes::default()
         };
-        brought.map_err(|error| self.taken_back(wanted, error))
-    }
-
-    fn bring_weights(&self, engine: &Engine, wanted: &Wanted, report: &mut Report) -> Result<()> {
-        let start = Instant::now();
-        let difference = match engine.weights() {
-            Some(own) if own.is_same(&wanted.weights) => return Ok(()),
-            Some(own) => Some(wanted.weights.difference(&own)?),
-            None => None,
-        };
-        let names = difference.as_ref().map(Difference::names);
-        report
-            .noticed
-            .extend(difference.into_iter().flat_map(Difference::noticed));
-        report.check += start.elapsed();
-        let names = match names {
-            Some(names) if names.is_empty() => {
-                engine.note(&wanted.weights);
-                return Ok(());
-            }
-            names => names.unwrap_or_default(),
-        };
-        self.expect_finite(wanted)?;
-        // Waits for pictures under way, and lets none begin.
-        let engines = self.write();
-        let refit = engine.refit(&wanted.weights, names);
-        drop(engines);
-        report.done.push(Done::Refitted(refit?));
-        *lock(&self.proven) = Some(wanted.weights.clone());
-        Ok(())
-    }
-
-    /// What was edited in place is looked at here; what came by a change was before.
-    fn expect_finite(&self, wanted: &Wanted) -> Result<()> {
-        match &*lock(&self.proven) {
-            Some(proven) if self.settings.check_finite => {
-                crate::change::expect_finite(&wanted.weights, proven)
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// Wants the weights again that were brought last, if nobody wanted others meanwhile.
-    fn taken_back(&self, tried: &Wanted, error: Error) -> Error {
-        let Some(proven) = lock(&self.proven).clone() else {
-            return error;
-        };
-        let mut wanted = lock(&self.wanted);
-        if wanted.weights.is_same(&tried.weights) && !proven.is_same(&tried.weights) {
-            wanted.weights = proven;
-            return error.refused();
-        }
-        error
-    }
-
-    fn bring_engine(
-        &self,
-        wanted: &Wanted,
-        structure: &Structure,
-        sizes: &Binding,
-        report: &mut Report,
-    ) -> Result<()> {
-        report.noticed.push(self.reason(structure, sizes));
-        let ranges = self.ranges_for(structure, sizes)?;
-        let told = told_ranges(&ranges);
-        let settings = &self.settings;
-        let compile = || {
-            Engine::compile(
-                settings.backend.as_ref(),
-                &settings.options,
-                structure,
-                ranges,
-            )
-        };
-        let (engine, duration) = timed(compile)?;
-        tracing::debug!("compiled `{}` for {told}", structure.graph.name());
-        let ranges = told;
-        report.done.push(Done::Compiled { ranges, duration });
-        self.expect_finite(wanted)?;
-        // Only now, when nothing but memory can fail, may another engine go for it.
-        self.evict(report);
-        report.done.push(Done::Refitted(
-            engine.refit(&wanted.weights, BTreeSet::new())?,
-        ));
-        engine.touch(self.uses.fetch_add(1, Ordering::Relaxed));
-        self.write().push(Arc::new(engine));
-        *lock(&self.proven) = Some(wanted.weights.clone());
-        Ok(())
-    }
-
-    /// The ranges that a new engine is for.
-    pub(crate) fn ranges_for(
-        &self,
-        structure: &Structure,
-        sizes: &Binding,
-    ) -> Result<EngineRanges> {
-        if self.settings.backend.capabilities().compiles_sizes {
-            return self.settings.ranges.for_sizes(&structure.graph, sizes);
-        }
-        // What is declared is checked all the same.
-        self.settings.ranges.resolved(&structure.graph)?;
-        Ok(structure.graph.symbols().clone())
-    }
-
-    /// Why no engine fits.
-    fn reason(&self, structure: &Structure, sizes: &Binding) -> Noticed {
-        match &*lock(&self.latest) {
-            None => Noticed::FirstCall,
-            Some(latest) if latest.structure != structure.hash => Noticed::Structure {
-                from: latest.structure,
-                to: structure.hash,
-            },
-            Some(_) => {
-                let symbols = structure.graph.symbols().keys();
-                let size = |symbol| sizes.get(symbol).expect("every symbol is bound");
-                let told = symbols.map(|symbol| format!("{symbol} = {}", size(symbol)));
-                Noticed::Sizes {
-                    sizes: told.collect::<Vec<_>>().join(", "),
-                }
-            }
-        }
-    }
-
-    /// Lets the engines go that were used longest ago, until there is room for one more.
-    fn evict(&self, report: &mut Report) {
-        let mut engines = self.write();
-        while engines.len() >= self.settings.most_engines {
-            let oldest = (0..engines.len()).min_by_key(|&index| engines[index].last_used());
-            let engine = engines.remove(oldest.expect("there is one"));
-            report.done.push(Done::Evicted {
-                ranges: engine.told_ranges(),
-            });
-        }
-    }
-
-    pub(crate) fn read(&self) -> RwLockReadGuard<'_, Vec<Arc<Engine>>> {
-        self.gate.read().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn write(&self) -> RwLockWriteGuard<'_, Vec<Arc<Engine>>> {
-        self.gate.write().unwrap_or_else(PoisonError::into_inner)
+        self
     }
 }
 
@@ -437,19 +329,8 @@ impl fmt::Debug for MutableModule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("MutableModule")
             .field("backend", &self.settings.backend.name())
+            .field("engines", &self.engines())
             .field("most_engines", &self.settings.most_engines)
             .finish_non_exhaustive()
-    }
-}
-
-impl Engine {
-    /// Whether the graph has a step program.
-    pub(crate) fn has_steps(&self) -> bool {
-        !self
-            .executable
-            .graph()
-            .program(Stage::Step)
-            .outputs()
-            .is_empty()
     }
 }

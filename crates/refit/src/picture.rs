@@ -1,13 +1,18 @@
 //! A picture under way: an engine whose weights nobody changes.
 
-use std::sync::{Arc, RwLockReadGuard};
+use std::sync::Arc;
 
 use tintype_backend::{RequestState, Session, Tensors};
 
 use crate::engine::Engine;
+use crate::gate::Entered;
 use crate::{Report, Result};
 
-/// An engine from the request to the last step. Changes of the module wait until it is dropped.
+/// An engine from the request to the last step. Changes of the engine wait until it is dropped,
+/// so its weights are those from beginning to end. It stays in the thread that began it.
+///
+/// A request state may live longer than its picture and keeps its weights, but some backends
+/// then need a second set of them: drop states first.
 ///
 /// ```no_run
 /// # fn f(module: &tintype_refit::MutableModule, prompt: tintype_backend::Tensors,
@@ -25,8 +30,8 @@ pub struct Picture<'m> {
     /// There until the picture is dropped.
     session: Option<Box<dyn Session>>,
     report: Report,
-    /// Held, never looked at.
-    _engines: RwLockReadGuard<'m, Vec<Arc<Engine>>>,
+    /// Held, never looked at; the last to go.
+    _entered: Entered<'m>,
 }
 
 /// What a call gives.
@@ -41,16 +46,16 @@ pub struct Call {
 
 impl<'m> Picture<'m> {
     pub(crate) fn new(
-        engines: RwLockReadGuard<'m, Vec<Arc<Engine>>>,
         engine: Arc<Engine>,
         session: Box<dyn Session>,
         report: Report,
+        entered: Entered<'m>,
     ) -> Self {
         Self {
             engine,
             session: Some(session),
             report,
-            _engines: engines,
+            _entered: entered,
         }
     }
 
@@ -104,7 +109,10 @@ impl<'m> Picture<'m> {
 
 impl Drop for Picture<'_> {
     fn drop(&mut self) {
-        if let Some(session) = self.session.take() {
+        // What a panic left of a session is not for others.
+        if let Some(session) = self.session.take()
+            && !std::thread::panicking()
+        {
             self.engine.give_back(session);
         }
     }

@@ -18,6 +18,8 @@ pub struct Report {
     pub done: Vec<Done>,
     /// How long looking for changes took.
     pub check: Duration,
+    /// How long it waited for pictures of other threads, and for what these brought.
+    pub waited: Duration,
     /// All of it, without running the graph.
     pub duration: Duration,
 }
@@ -57,6 +59,13 @@ pub enum Noticed {
 pub enum Done {
     /// An engine was compiled.
     Compiled {
+        /// The ranges it is for, as `batch = 1..=4`.
+        ranges: String,
+        /// How long that took.
+        duration: Duration,
+    },
+    /// An engine was made of what another process compiled and saved.
+    Loaded {
         /// The ranges it is for, as `batch = 1..=4`.
         ranges: String,
         /// How long that took.
@@ -111,8 +120,9 @@ impl fmt::Display for Report {
         let milliseconds = |duration: Duration| duration.as_secs_f64() * 1e3;
         write!(
             f,
-            "checked in {:.3} ms, {:.3} ms in all",
+            "checked in {:.3} ms, waited {:.3} ms, {:.3} ms in all",
             milliseconds(self.check),
+            milliseconds(self.waited),
             milliseconds(self.duration)
         )
     }
@@ -124,14 +134,39 @@ impl fmt::Display for Noticed {
             Self::FirstCall => write!(f, "nothing is compiled yet"),
             Self::Structure { .. } => write!(f, "another graph"),
             Self::Sizes { sizes } => write!(f, "other sizes: {sizes}"),
-            Self::Parameters(changes) => write!(f, "{} parameters differ", changes.names().count()),
-            Self::Equal(names) => write!(f, "{} parameters hold what they held", names.len()),
-            Self::Overlays { parameters } => {
-                write!(f, "overlays of {} parameters differ", parameters.len())
+            Self::Parameters(changes) => {
+                write!(f, "other parameters: {}", listed(changes.names()))
             }
+            Self::Equal(names) => write!(
+                f,
+                "written with what was there: {}",
+                listed(names.iter().map(String::as_str))
+            ),
+            Self::Overlays { parameters } => write!(
+                f,
+                "other overlays on {}",
+                listed(parameters.iter().map(String::as_str))
+            ),
         }
     }
 }
+
+/// The first names, and how many more there are.
+fn listed<'n>(names: impl Iterator<Item = &'n str>) -> String {
+    let names: Vec<&str> = names.collect();
+    let few = names.len().min(FEW);
+    let told: Vec<String> = names[..few]
+        .iter()
+        .map(|name| format!("`{name}`"))
+        .collect();
+    match names.len() - few {
+        0 => told.join(", "),
+        more => format!("{} and {more} more", told.join(", ")),
+    }
+}
+
+/// As many names as fit a line.
+const FEW: usize = 3;
 
 impl fmt::Display for Done {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -143,10 +178,22 @@ impl fmt::Display for Done {
                     duration.as_secs_f64()
                 )
             }
+            Self::Loaded { ranges, duration } => {
+                let seconds = duration.as_secs_f64();
+                write!(
+                    f,
+                    "made an engine of what was saved, for {ranges}, in {seconds:.3} s"
+                )
+            }
             Self::Refitted(refit) => write!(
                 f,
-                "refitted {} weights of {} bytes, {} moved, in {:.3} ms",
+                "refitted {} {} of {} bytes, {} moved, in {:.3} ms",
                 refit.weights,
+                if refit.weights == 1 {
+                    "weight"
+                } else {
+                    "weights"
+                },
                 refit.bytes,
                 refit.moved,
                 refit.duration.as_secs_f64() * 1e3

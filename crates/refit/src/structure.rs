@@ -1,29 +1,35 @@
 //! The graphs that a module's definition made lately.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
-use tintype_ir::{Graph, GraphHash};
+use tintype_ir::passes::dead_code;
+use tintype_ir::{Graph, GraphHash, Overlay, StagedGraph};
 use tintype_tensor::{DType, Shape};
 use tintype_weights::Parameters;
 
-use crate::{Define, Error, Given, Result};
+use crate::{Define, Error, Given, Result, Weights};
 
 /// A graph with its hash.
 #[derive(Debug)]
 pub(crate) struct Structure {
     pub(crate) graph: Graph,
     pub(crate) hash: GraphHash,
+    /// Its weight program before fusion, made when a change is first checked against it.
+    weight: OnceLock<Graph>,
 }
 
 /// Structures by what they were made of; few, the latest last.
 #[derive(Default)]
 pub(crate) struct Structures(Vec<(Key, Arc<Structure>)>);
 
+/// The dtypes and the arguments that a structure was made of.
+pub(crate) type Made = (BTreeMap<String, DType>, BTreeMap<String, i64>);
+
 /// What a definition was given; equal keys give equal graphs.
 #[derive(PartialEq)]
-struct Key {
+pub(crate) struct Key {
     definition: u64,
     /// Nothing of this for a definition that is fixed.
     given: Option<GivenKey>,
@@ -33,12 +39,14 @@ struct Key {
 struct GivenKey {
     dtypes: BTreeMap<String, DType>,
     arguments: BTreeMap<String, i64>,
-    parameters: ParameterTypes,
+    parameters: Arc<Types>,
 }
 
-/// Names, dtypes and shapes; computed when something else than values may have changed.
-#[derive(PartialEq, Clone)]
-struct ParameterTypes(Arc<Vec<(String, Option<DType>, Shape)>>);
+/// Names, dtypes and shapes of parameters: computed once, when a definition may look at them.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct ParameterTypes(Arc<OnceLock<Arc<Types>>>);
+
+type Types = Vec<(String, Option<DType>, Shape)>;
 
 /// A definition with a number that tells it from others.
 #[derive(Clone)]
@@ -58,47 +66,120 @@ impl Definition {
     }
 }
 
-impl Structures {
-    /// The structure that a definition makes of what is given.
+impl Structure {
+    /// What a definition makes of what is given.
     ///
     /// # Errors
     /// [`Error::Define`]; what the verifier says of the graph.
-    pub(crate) fn get(&mut self, definition: &Definition, given: &Given) -> Result<Arc<Structure>> {
-        let key = Key {
-            definition: definition.number,
-            given: (!definition.define.is_fixed()).then(|| GivenKey {
-                dtypes: given.dtypes.clone(),
-                arguments: given.arguments.clone(),
-                parameters: ParameterTypes::of(&given.parameters),
-            }),
-        };
-        if let Some(index) = self.0.iter().position(|(known, _)| *known == key) {
-            let found = self.0.remove(index);
-            let structure = Arc::clone(&found.1);
-            self.0.push(found);
-            return Ok(structure);
-        }
+    pub(crate) fn make(definition: &Definition, given: &Given) -> Result<Self> {
         let graph = definition.define.graph(given);
         let graph = graph.map_err(|source| Error::Define { source })?;
         tintype_ir::verify(&graph)?;
-        let hash = graph.hash();
-        let structure = Arc::new(Structure { graph, hash });
+        Ok(Self::new(graph))
+    }
+
+    /// Of a graph that is verified.
+    pub(crate) fn new(graph: Graph) -> Self {
+        Self {
+            hash: graph.hash(),
+            graph,
+            weight: OnceLock::new(),
+        }
+    }
+
+    /// Every parameter that its weights are computed from is there, of its type, and every
+    /// overlay fits; no tensor is read.
+    pub(crate) fn expect(&self, weights: &Weights) -> Result<()> {
+        let program = dead_code(&Overlay::attach(self.weight()?, &weights.overlays)?);
+        let all = weights.all()?;
+        for parameter in program.parameters() {
+            let shape = parameter.ty.static_shape();
+            let shape = shape.expect("parameters have static types");
+            all.check(&parameter.name, parameter.ty.dtype, &shape)?;
+        }
+        Ok(())
+    }
+
+    fn weight(&self) -> Result<&Graph> {
+        if let Some(weight) = self.weight.get() {
+            return Ok(weight);
+        }
+        let weight = StagedGraph::split(&self.graph)?.weight;
+        Ok(self.weight.get_or_init(|| weight))
+    }
+}
+
+impl Structures {
+    /// The structure that was made of this.
+    pub(crate) fn get(&mut self, key: &Key) -> Option<Arc<Structure>> {
+        let index = self.0.iter().position(|(known, _)| known == key)?;
+        let found = self.0.remove(index);
+        let structure = Arc::clone(&found.1);
+        self.0.push(found);
+        Some(structure)
+    }
+
+    /// What a definition made lately of parameters of these types: the structures, each with the
+    /// dtypes and arguments that it was made of unless the definition is fixed.
+    pub(crate) fn made(
+        &self,
+        definition: &Definition,
+        parameters: &Parameters,
+        types: &ParameterTypes,
+    ) -> Vec<(Option<Made>, Arc<Structure>)> {
+        let types = types.of(parameters);
+        let mut found: Vec<(Option<Made>, Arc<Structure>)> = Vec::new();
+        for (key, structure) in &self.0 {
+            let given = key.given.as_ref();
+            if key.definition != definition.number
+                || given.is_some_and(|given| given.parameters != types)
+            {
+                continue;
+            }
+            let made = given.map(|given| (given.dtypes.clone(), given.arguments.clone()));
+            // Two threads may have made the same.
+            if !found.iter().any(|(known, _)| *known == made) {
+                found.push((made, Arc::clone(structure)));
+            }
+        }
+        found
+    }
+
+    /// Keeps a structure; the one that was asked for longest ago may go.
+    pub(crate) fn insert(&mut self, key: Key, structure: &Arc<Structure>) {
         if self.0.len() == MOST_STRUCTURES {
             self.0.remove(0);
         }
-        self.0.push((key, Arc::clone(&structure)));
-        Ok(structure)
+        self.0.push((key, Arc::clone(structure)));
+    }
+}
+
+impl Key {
+    /// Of what is given, whose parameters have these types.
+    pub(crate) fn new(definition: &Definition, given: &Given, types: &ParameterTypes) -> Self {
+        let is_fixed = definition.define.is_fixed();
+        Self {
+            definition: definition.number,
+            given: (!is_fixed).then(|| GivenKey {
+                dtypes: given.dtypes.clone(),
+                arguments: given.arguments.clone(),
+                parameters: types.of(&given.parameters),
+            }),
+        }
     }
 }
 
 impl ParameterTypes {
-    fn of(parameters: &Parameters) -> Self {
-        let types = parameters.names().map(|name| {
-            let shape = parameters.shape(name).expect("a name of its own").clone();
-            let dtype = parameters.info(name).ok().map(|info| info.dtype);
-            (name.to_owned(), dtype, shape)
-        });
-        Self(Arc::new(types.collect()))
+    fn of(&self, parameters: &Parameters) -> Arc<Types> {
+        let types = || {
+            let types = parameters.names().map(|name| {
+                let shape = parameters.shape(name).expect("a name of its own").clone();
+                let dtype = parameters.info(name).ok().map(|info| info.dtype);
+                (name.to_owned(), dtype, shape)
+            });
+            Arc::new(types.collect())
+        };
+        Arc::clone(self.0.get_or_init(types))
     }
 }
 

@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use tintype_ir::Overlay;
-use tintype_weights::{ChangeSet, Parameters};
+use tintype_weights::{ChangeSet, ParameterInfo, Parameters};
 
-use crate::{Noticed, Result};
+use crate::{Error, Noticed, Result};
 
 /// Parameters, and overlays with the parameters that they bring. Cloning is cheap, and a clone
 /// keeps what it saw.
@@ -45,6 +45,12 @@ impl Weights {
     pub(crate) fn all(&self) -> Result<Parameters> {
         if self.own.is_empty() {
             return Ok(self.parameters.clone());
+        }
+        if let Some(name) = self.own.names().find(|name| self.parameters.contains(name)) {
+            return Err(Error::Shadowed {
+                name: name.to_owned(),
+                origin: self.parameters.origin(),
+            });
         }
         let builder = Parameters::builder().parameters(&self.parameters);
         Ok(builder.parameters(&self.own).build()?)
@@ -113,20 +119,15 @@ impl Difference {
 
 /// Whether a parameter of two generations has one content, as far as that is cheap to know.
 fn is_equal(new: &Parameters, old: &Parameters, name: &str) -> Result<bool> {
-    let is_small = |parameters: &Parameters| {
-        let info = parameters.info(name)?;
-        let bytes = info.shape.byte_len(info.dtype).unwrap_or(usize::MAX);
-        Ok::<_, tintype_weights::Error>(bytes <= SMALL)
+    let is_cheap = |parameters: &Parameters| -> Result<bool> {
+        // What cannot be read, and need not be, has no dtype.
+        let size = |info: ParameterInfo| info.shape.byte_len(info.dtype).ok();
+        let size = parameters.info(name).ok().and_then(size);
+        let is_small = size.is_some_and(|size| size <= SMALL);
+        Ok(is_small || parameters.known_hash(name)?.is_some())
     };
-    if new.shape(name)? != old.shape(name)? {
-        return Ok(false);
-    }
-    let is_cheap = |parameters: &Parameters| {
-        Ok::<_, tintype_weights::Error>(
-            parameters.known_hash(name)?.is_some() || is_small(parameters)?,
-        )
-    };
-    Ok(is_cheap(new)? && is_cheap(old)? && new.hash(name)? == old.hash(name)?)
+    let may_be = new.shape(name)? == old.shape(name)? && is_cheap(new)? && is_cheap(old)?;
+    Ok(may_be && new.hash(name)? == old.hash(name)?)
 }
 
 /// The parameters on which other overlays lie, or the same in another order.

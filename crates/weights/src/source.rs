@@ -66,6 +66,10 @@ impl Source {
         &self.base
     }
 
+    pub(crate) fn scale(&self) -> Option<&Base> {
+        self.scale.as_ref()
+    }
+
     pub(crate) fn views(&self) -> &[View] {
         &self.views
     }

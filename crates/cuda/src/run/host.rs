@@ -5,17 +5,21 @@
 //! that it was captured with.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use tintype_backend::{DeviceMemory, DeviceTensor};
+use tintype_device::{KeptTensor, WriteOver};
 use tintype_tensor::{DType, Shape, Tensor};
 
 use super::Addresses;
-use super::machine::{Machine, WeightJob};
+use super::machine::{Computed, KeepingOn, Machine, WeightJob};
 use super::makers::{Maker, Makers, Offer};
 use crate::{ALIGNMENT, Error, Place, Result, Step, View};
 
+#[path = "host_kept.rs"]
+mod kept;
 #[path = "host_reference.rs"]
 pub(crate) mod reference;
 #[path = "host_steps.rs"]
@@ -103,6 +107,10 @@ impl Heap {
         self.at(address, |rest| rest[..bytes].to_vec())
     }
 
+    fn bytes_of(&self, tensor: &HostTensor) -> Vec<u8> {
+        self.read(tensor.memory.address, KeptTensor::byte_len(tensor))
+    }
+
     fn write(&self, address: u64, bytes: &[u8]) {
         self.at(address, |rest| rest[..bytes.len()].copy_from_slice(bytes));
     }
@@ -173,6 +181,10 @@ impl Maker<Step> for Everything {
         "the host"
     }
 
+    fn judge(&self, _: &Step) -> Offer<()> {
+        Offer::Ready(())
+    }
+
     fn offer(&self, step: &Step) -> Result<Offer<Step>> {
         Ok(Offer::Ready(step.clone()))
     }
@@ -183,6 +195,7 @@ impl Machine for Host {
     type Event = ();
     type Memory = HostMemory;
     type Tensor = HostTensor;
+    type Pinned = Tensor;
     type Prepared = Step;
     type Graph = Captured;
 
@@ -192,6 +205,21 @@ impl Machine for Host {
 
     fn makers(&self) -> &Makers<Step> {
         &self.makers
+    }
+
+    fn look_into(&self, folder: &Path) {
+        self.note(format!("look into {}", folder.display()));
+    }
+
+    /// A file for each name of a step.
+    fn save(step: &Step, folder: &Path) -> Result<Vec<String>> {
+        let name = format!("{}.step", step.name);
+        let written = std::fs::write(folder.join(&name), []);
+        written.map_err(|source| {
+            let path = folder.join(&name);
+            Error::Device(tintype_device::Error::Cache { path, source })
+        })?;
+        Ok(vec![name])
     }
 
     fn stream(&self) -> Result<()> {
@@ -213,10 +241,6 @@ impl Machine for Host {
 
     fn address(memory: &HostMemory) -> u64 {
         memory.address
-    }
-
-    fn address_of(tensor: &HostTensor) -> u64 {
-        tensor.memory.address
     }
 
     fn write(
@@ -304,31 +328,36 @@ impl Machine for Host {
         Ok(self.heap.free())
     }
 
-    fn compute(&self, job: &WeightJob<'_>) -> Result<Vec<(String, HostTensor)>> {
-        let mut names: Vec<&str> = job.wanted.iter().copied().collect();
-        names.sort_unstable();
-        self.note(format!("compute {}", names.join(" ")));
-        let fails = self.fails.lock().unwrap().clone();
-        if let Some(name) = names.iter().find(|name| fails.contains(**name)) {
-            return Err(Error::unsupported(name, "it cannot be computed"));
+    fn compute(&self, job: &WeightJob<'_>, kept: KeepingOn<'_, Self>) -> Result<Computed<Self>> {
+        let computed = self.compute_weights(job, kept);
+        if computed.is_err() {
+            kept.store.clear();
         }
-        let parameter = |name: &str| job.parameters.get(name).expect("it was checked");
-        let outputs = reference::run(job.program, &parameter, &|_| unreachable!("no inputs"));
-        let named = names.into_iter().map(|name| {
-            let tensor = self.tensor(&outputs[name])?;
-            Ok((name.to_owned(), tensor))
-        });
-        named.collect()
+        computed
     }
 
-    fn overwrite(&self, pairs: &[(&HostTensor, &HostTensor)], _: &[()]) -> Result<()> {
+    fn overwrite(
+        &self,
+        pairs: &[[&HostTensor; 2]],
+        _: &[()],
+        kept: KeepingOn<'_, Self>,
+    ) -> Result<()> {
         self.note(format!("overwrite {}", pairs.len()));
-        for (old, new) in pairs {
-            let bytes = self.heap.read(new.memory.address, new.byte_len());
-            self.heap.write(old.memory.address, &bytes);
+        let grows = kept.grows && kept.store.has_room(0, self.heap.free());
+        for pair in pairs {
+            let write = |how| {
+                let [old, new] = pair.map(|tensor| self.heap.bytes_of(tensor));
+                self.heap.write(pair[0].memory.address, &new);
+                if how == WriteOver::Exchange {
+                    self.heap.write(pair[1].memory.address, &old);
+                }
+                Ok::<(), Error>(())
+            };
+            kept.store.write_over(*pair, grows, write)?;
         }
         // After something was written, as it may be.
         if self.overwrites_left.load(Ordering::Relaxed) == 0 {
+            kept.store.clear();
             return Err(Error::unsupported("overwriting", "the device is gone"));
         }
         self.overwrites_left.fetch_sub(1, Ordering::Relaxed);
@@ -337,12 +366,6 @@ impl Machine for Host {
 
     fn retire(&self, _: &[()]) -> Result<()> {
         Ok(())
-    }
-}
-
-impl HostTensor {
-    fn byte_len(&self) -> usize {
-        self.shape.byte_len(self.dtype).unwrap()
     }
 }
 
@@ -360,7 +383,7 @@ impl DeviceMemory for HostTensor {
     }
 
     fn to_host(&self) -> tintype_backend::Result<Tensor> {
-        let bytes = self.memory.heap.read(self.memory.address, self.byte_len());
+        let bytes = self.memory.heap.bytes_of(self);
         Ok(Tensor::from_bytes(self.dtype, self.shape.clone(), bytes)?)
     }
 

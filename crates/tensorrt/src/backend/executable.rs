@@ -1,12 +1,13 @@
 //! A compiled graph: its plans, its engines, and the refit that changes them.
 
 use std::collections::{BTreeSet, HashSet};
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
-use tintype_backend::{Changes, Executable, RefitReport, Result, Scope, Session};
-use tintype_device::WeightRunner;
+use tintype_backend::{Changes, CompileOptions, Executable, RefitReport, Result, Scope, Session};
+use tintype_device::{KeptParameters, Sharing, WeightRunner};
 use tintype_ir::{Evaluator, Graph, Overlay, Stage, StagedGraph};
 use tintype_weights::Parameters;
 
@@ -16,6 +17,7 @@ use super::plans::BuildOptions;
 use super::session::TensorrtSession;
 use super::weights::{Inputs, total_bytes};
 use crate::engine::Runtime;
+use crate::plan::PlanFolder;
 
 /// A compiled graph.
 pub(super) struct TensorrtExecutable {
@@ -32,6 +34,8 @@ pub(super) struct Shared {
     sources: [Option<Source>; 2],
     evaluator: Arc<dyn Evaluator + Send + Sync>,
     engines: Exchange<Instance>,
+    /// What weights are computed from, as far as it waits for the next refit.
+    kept: KeptParameters,
     /// Runs the weight programs of all graphs of a backend, one after another.
     runner: Arc<Mutex<WeightRunner>>,
     /// Held by a refit: what a second one starts from is what the first one leaves.
@@ -54,6 +58,7 @@ impl TensorrtExecutable {
         runner: Arc<Mutex<WeightRunner>>,
         evaluator: Arc<dyn Evaluator + Send + Sync>,
         build: BuildOptions,
+        options: &CompileOptions,
     ) -> Result<Self> {
         let load = |source: &Option<Source>| -> crate::Result<Option<Arc<Instance>>> {
             let Some(source) = source else {
@@ -67,6 +72,8 @@ impl TensorrtExecutable {
         Ok(Self {
             shared: Arc::new(Shared {
                 engines: Exchange::new(graph.source.name(), engines),
+                // Engines have weights in memory of their own.
+                kept: KeptParameters::new(options.keep_weights, Sharing::Nothing, &graph.weight),
                 graph,
                 runtime,
                 build,
@@ -105,12 +112,15 @@ impl Executable for TensorrtExecutable {
                 .as_ref()
                 .map(|(program, parameters)| shared.inputs(program, parameters)),
             runner: &mut lock(&shared.runner),
+            moved: 0,
         };
         let brought = shared.engines.bring(&names, &mut work)?;
+        let moved = work.moved;
+        shared.kept.settle(changes.parameters);
         let report = RefitReport {
             weights: brought.len(),
             bytes: total_bytes(&program, brought.iter().map(String::as_str)),
-            moved: 0,
+            moved,
             duration: start.elapsed(),
         };
         *origin = Some(Origin {
@@ -125,6 +135,26 @@ impl Executable for TensorrtExecutable {
         let number = shared.sessions.fetch_add(1, Ordering::Relaxed);
         Ok(Box::new(TensorrtSession::new(shared, number)?))
     }
+
+    fn save(&self, folder: &Path) -> Result<Vec<String>> {
+        // What was compiled since is in memory still.
+        for instance in self
+            .shared
+            .engines
+            .engines()
+            .into_iter()
+            .flatten()
+            .flatten()
+        {
+            instance.save_kernels();
+        }
+        let folder = PlanFolder::new(folder);
+        let mut names = BTreeSet::new();
+        for source in self.shared.sources.iter().flatten() {
+            names.extend(source.save(&folder)?);
+        }
+        Ok(names.into_iter().collect())
+    }
 }
 
 impl Shared {
@@ -138,6 +168,7 @@ impl Shared {
             program,
             parameters,
             evaluator: &*self.evaluator,
+            kept: &self.kept,
         }
     }
 
@@ -163,6 +194,8 @@ struct Work<'a> {
     new: Inputs<'a>,
     old: Option<Inputs<'a>>,
     runner: &'a mut WeightRunner,
+    /// Bytes copied between host and device.
+    moved: usize,
 }
 
 impl Workshop for Work<'_> {
@@ -199,12 +232,18 @@ impl Workshop for Work<'_> {
         // What this refit needs was looked at; another engine may need all.
         inputs.check(names)?;
         let room = self.room(empty)?;
-        inputs.compute(names, room, self.runner)
+        let (weights, moved) = inputs.compute(names, room, self.runner)?;
+        self.moved += moved;
+        Ok(weights)
     }
 
     fn write(&mut self, engine: &Instance, weights: &NewWeights) -> Result<Vec<String>> {
         let graph = self.shared.graph.source.name();
-        Ok(engine.write(graph, weights, self.runner.stream())?)
+        let lacking = engine.write(graph, weights, self.runner.stream())?;
+        if lacking.is_empty() {
+            self.moved += engine.host_bytes(weights);
+        }
+        Ok(lacking)
     }
 }
 

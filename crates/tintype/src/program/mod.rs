@@ -19,6 +19,7 @@ mod plans;
 mod progress;
 mod prompts;
 mod quantize;
+mod repl;
 mod save;
 
 use std::io::Write as _;
@@ -34,6 +35,7 @@ pub(crate) fn run() -> ExitCode {
     start_log(arguments.command.is_quiet());
     let result = match arguments.command {
         Command::Generate(generate) => generate::run(&generate),
+        Command::Repl(repl) => repl::run(&repl),
         #[cfg(feature = "tensorrt")]
         Command::Compile(compile) => compile::run(&compile),
         Command::Inspect(inspect) => inspect::run(&inspect),
