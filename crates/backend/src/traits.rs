@@ -59,6 +59,9 @@ pub struct Capabilities {
     /// Whether a graph is compiled for ranges of sizes: the fewer, the better. Otherwise a
     /// compiled graph runs all sizes that it allows equally well.
     pub compiles_sizes: bool,
+    /// Whether outputs lie in memory of a device, from which the next step reads its inputs
+    /// faster than from the host.
+    pub device_outputs: bool,
 }
 
 impl Capabilities {
@@ -73,6 +76,13 @@ impl Capabilities {
     #[must_use]
     pub fn with_compiles_sizes(mut self, compiles_sizes: bool) -> Self {
         self.compiles_sizes = compiles_sizes;
+        self
+    }
+
+    /// Outputs lie in memory of a device.
+    #[must_use]
+    pub fn with_device_outputs(mut self, device_outputs: bool) -> Self {
+        self.device_outputs = device_outputs;
         self
     }
 

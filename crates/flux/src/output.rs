@@ -37,7 +37,8 @@ pub struct Timings {
     pub encode: Duration,
     /// What the transformer computes once per request.
     pub prepare: Duration,
-    /// Each step.
+    /// Each step. Where latents stay on a device nobody waits between steps, and each has the
+    /// mean.
     pub steps: Vec<Duration>,
     /// The autoencoder.
     pub decode: Duration,

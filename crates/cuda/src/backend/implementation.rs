@@ -210,4 +210,5 @@ pub fn capabilities() -> Capabilities {
     Capabilities::default()
         .with_fuse_qkv(true)
         .with_copies_weights(true)
+        .with_device_outputs(true)
 }

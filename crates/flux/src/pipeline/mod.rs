@@ -17,6 +17,7 @@ mod encode;
 mod initial;
 mod live;
 mod modules;
+mod on_device;
 mod open;
 mod quantize;
 mod rewrite;

@@ -149,15 +149,20 @@ impl FluxPipeline {
         self.rewritten(kind, graph)
     }
 
-    /// What the models compute.
+    /// What the models compute, as the backend wants it if one is chosen.
     pub fn architecture(&self) -> Architecture {
         let configs = &self.configs;
-        Architecture {
+        let architecture = Architecture {
             clip: configs.clip.clone(),
             clip_tokens: self.clip_tokens(),
             t5: configs.t5.clone(),
             transformer: configs.transformer.clone(),
             vae: configs.vae.clone(),
+            euler_step: false,
+        };
+        match &self.backend {
+            Some(backend) => architecture.for_backend(&backend.capabilities()),
+            None => architecture,
         }
     }
 

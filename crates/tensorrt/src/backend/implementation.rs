@@ -241,6 +241,7 @@ pub fn capabilities() -> Capabilities {
         .with_fuse_qkv(true)
         .with_copies_weights(true)
         .with_compiles_sizes(true)
+        .with_device_outputs(true)
 }
 
 /// What plans are built for on a GPU.
