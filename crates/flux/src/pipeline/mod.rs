@@ -6,6 +6,7 @@
 
 mod adapters;
 mod check;
+mod compiled;
 mod decode;
 mod denoise;
 mod encode;
@@ -19,7 +20,7 @@ mod tiles;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use tintype_backend::Backend;
+use tintype_backend::{Backend, CompileOptions};
 use tintype_models::{AutoencoderKlConfig, ClipTextConfig, FluxTransformerConfig, T5EncoderConfig};
 use tintype_tensor::{DType, Tensor};
 use tintype_weights::ModelFiles;
@@ -57,6 +58,8 @@ pub struct FluxPipeline {
     dtype: DType,
     sizes: Sizes,
     low_memory: bool,
+    /// By kind of model.
+    options: [CompileOptions; 5],
     adapters: Adapters,
     models: Models,
     rewrite: Option<Rewrite>,

@@ -24,9 +24,14 @@ pub(super) struct Model {
 }
 
 impl Model {
-    fn compile(backend: &dyn Backend, graph: &Graph, parameters: Parameters) -> Result<Self> {
+    fn compile(
+        backend: &dyn Backend,
+        options: &CompileOptions,
+        graph: &Graph,
+        parameters: Parameters,
+    ) -> Result<Self> {
         let staged = programs_for(backend, graph)?;
-        let executable = backend.compile(&staged, &CompileOptions::default())?;
+        let executable = backend.compile(&staged, options)?;
         let session = executable.session()?;
         Ok(Self {
             executable,
@@ -151,7 +156,12 @@ impl FluxPipeline {
         let graph = self.graph(kind)?;
         let parameters = self.with_rewritten(kind, self.parameters(kind)?)?;
         let backend = self.chosen_backend()?;
-        let model = Model::compile(backend.as_ref(), &graph, parameters)?;
+        let model = Model::compile(
+            backend.as_ref(),
+            &self.options[kind as usize],
+            &graph,
+            parameters,
+        )?;
         let (overlays, own) = self.adapters.overlays(kind.component(), &graph)?;
         model.refit(&overlays, &own, None)?;
         Ok(model)

@@ -48,6 +48,7 @@ impl FluxPipeline {
             dtype: DType::F32,
             sizes: Sizes::default(),
             low_memory: false,
+            options: Default::default(),
             adapters: Adapters::default(),
             models: Models::default(),
             rewrite: None,

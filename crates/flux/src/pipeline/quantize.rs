@@ -101,12 +101,7 @@ impl Feed for PromptFeed<'_> {
         graph.map_err(|error| QuantError::Feed(Box::new(error)))
     }
 
-    fn feed(
-        &mut self,
-        graph: &Graph,
-        extra: &Parameters,
-        seen: &mut Seen<'_>,
-    ) -> QuantResult<()> {
+    fn feed(&mut self, graph: &Graph, extra: &Parameters, seen: &mut Seen<'_>) -> QuantResult<()> {
         let graph = graph.clone();
         let rewrite = Rewrite::new(move |_| Ok(graph.clone()), extra.clone());
         let before = self.pipeline.rewrite.take();

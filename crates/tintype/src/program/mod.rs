@@ -9,16 +9,16 @@ macro_rules! say {
 
 mod arguments;
 mod bench;
-#[cfg(feature = "tensorrt")]
 mod compile;
 mod doctor;
+mod folder;
 mod generate;
 mod inspect;
 mod model;
-mod plans;
 mod progress;
 mod prompts;
 mod quantize;
+mod reference;
 mod save;
 
 use std::io::Write as _;
@@ -34,7 +34,6 @@ pub(crate) fn run() -> ExitCode {
     start_log(arguments.command.is_quiet());
     let result = match arguments.command {
         Command::Generate(generate) => generate::run(&generate),
-        #[cfg(feature = "tensorrt")]
         Command::Compile(compile) => compile::run(&compile),
         Command::Inspect(inspect) => inspect::run(&inspect),
         Command::Bench(bench) => bench::run(&bench),
