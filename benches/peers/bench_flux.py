@@ -19,6 +19,7 @@ unless they run again.
 | profile, bandwidth | where Tintype's time goes; its own kernels against a copy |
 | fidelity | one step of both against PyTorch's f32, five inputs |
 | swap, swap-peers | LoRAs exchanged by Tintype, by diffusers |
+| swap-tensorrt | LoRAs exchanged by the backend tensorrt; builds a plan first (minutes) |
 | compile-max | torch.compile with max-autotune, and with fused projections (minutes) |
 | pictures | whole pictures of both; needs --model, see flux_weights.py --make |
 """
@@ -29,6 +30,7 @@ import json
 import os
 import pathlib
 import platform
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -127,7 +129,10 @@ class Bench:
     def ours(self, part, section, *arguments):
         out = self.folder / f"{part}.json"
         out.unlink(missing_ok=True)
-        command = [self.options.program, "--only", section, "--backend", self.options.backend, "--json", out, *arguments]
+        if "--backend" not in arguments:
+            arguments += ("--backend", self.options.backend)
+        command = [self.options.program, "--only", section, "--json", out, *arguments]
+        command += shlex.split(self.options.more)
         if self.options.small:
             command.append("--small")
         if self.options.layers:
@@ -177,6 +182,7 @@ class Bench:
             "bandwidth": lambda: self.ours("bandwidth", "bandwidth"),
             "fidelity": fidelity,
             "swap": lambda: self.ours("swap", "swap"),
+            "swap-tensorrt": lambda: self.ours("swap-tensorrt", "swap", "--backend", "tensorrt"),
             "swap-peers": lambda: self.peer("swap-peers", "lora_swap.py"),
             "compile-max": compiled("compile-fused-bf16,compile-max-bf16"),
             "pictures": pictures,
@@ -262,6 +268,7 @@ def targets(parts, steps):
     yield target("error over PyTorch's bf16, against f32", errors[-1] if errors else None, most=1.05)
     swaps = figures(parts.get("swap", {}))
     yield target("milliseconds a LoRA swap, cuda", swaps.get("cuda, device: a swap, p50"), most=60)
+    swaps = figures(parts.get("swap-tensorrt", {}))
     yield target("milliseconds a LoRA swap, tensorrt", swaps.get("tensorrt, device: a swap, p50"), most=1500)
     pictures = parts.get("pictures", {})
     own = figures(pictures.get("ours", {})).get("a picture: median")
@@ -311,6 +318,7 @@ def main():
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--layers", metavar="DOUBLE,SINGLE", help="fewer blocks, to try it")
     parser.add_argument("--model", type=pathlib.Path, metavar="DIR")
+    parser.add_argument("--more", default="", help="arguments for tintype-conformance, as '--target sm80 --plans DIR'")
     parser.add_argument("--small", action="store_true")
     Bench(parser.parse_args()).run()
 

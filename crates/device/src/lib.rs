@@ -31,7 +31,7 @@ mod stream;
 mod tensor;
 mod weights;
 
-pub use cache::{CacheKey, KernelCache};
+pub use cache::{CacheKey, KernelCache, SavedFolders};
 pub use device::{Device, FreeMemory, MemoryUsage};
 pub use driver::{ComputeCapability, CudaVersion, DeviceInfo, Driver};
 pub use error::Error;
@@ -45,7 +45,7 @@ pub use tensor::CudaTensor;
 pub use weights::{
     AUTO_RESERVE, DEVICE_RESERVE, Delivered, Keeping, KeptKey, KeptParameters, KeptPlace,
     KeptTensor, KeptUsage, PinnedTensor, Sharing, WeightPlan, WeightProgram, WeightReport,
-    WeightRunner, Wish, WriteOver,
+    WeightRunner, Wish, WriteOver, forecast_kept, forecast_weights,
 };
 
 /// cudarc, for what this crate does not wrap.

@@ -79,6 +79,8 @@ struct Last {
     /// Bits of the scales.
     values: BTreeMap<String, u32>,
     scales: Parameters,
+    /// Both.
+    all: Parameters,
 }
 
 /// An adapter with what scales its updates.
@@ -209,6 +211,9 @@ impl Mixer {
             adapters.insert(adapter.number, adapter);
         }
         let numbers: Vec<u64> = adapters.keys().copied().collect();
+        if numbers == self.last.adapters && values == self.last.values {
+            return Ok(self.last.all.clone());
+        }
         if numbers != self.last.adapters {
             let mut builder = Parameters::builder();
             for adapter in adapters.values() {
@@ -228,7 +233,8 @@ impl Mixer {
         self.last.scales = builder.build()?;
         self.last.values = values;
         let builder = Parameters::builder().parameters(&self.last.factors);
-        Ok(builder.parameters(&self.last.scales).build()?)
+        self.last.all = builder.parameters(&self.last.scales).build()?;
+        Ok(self.last.all.clone())
     }
 }
 

@@ -98,6 +98,15 @@ impl AdapterScale {
         self.blocks(blocks, index..=index, factor)
     }
 
+    /// All of it multiplied by a factor.
+    #[must_use]
+    pub fn times(self, factor: f32) -> Self {
+        Self {
+            overall: self.overall * factor,
+            ..self
+        }
+    }
+
     /// The factor for all.
     pub fn overall(&self) -> f32 {
         self.overall

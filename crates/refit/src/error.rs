@@ -97,6 +97,9 @@ pub enum Error {
     /// A parameter is wrong.
     #[error(transparent)]
     Weights(#[from] tintype_weights::Error),
+    /// A tensor is wrong.
+    #[error(transparent)]
+    Tensor(#[from] tintype_tensor::Error),
 }
 
 impl Error {

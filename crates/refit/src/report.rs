@@ -134,14 +134,39 @@ impl fmt::Display for Noticed {
             Self::FirstCall => write!(f, "nothing is compiled yet"),
             Self::Structure { .. } => write!(f, "another graph"),
             Self::Sizes { sizes } => write!(f, "other sizes: {sizes}"),
-            Self::Parameters(changes) => write!(f, "{} parameters differ", changes.names().count()),
-            Self::Equal(names) => write!(f, "{} parameters hold what they held", names.len()),
-            Self::Overlays { parameters } => {
-                write!(f, "overlays of {} parameters differ", parameters.len())
+            Self::Parameters(changes) => {
+                write!(f, "other parameters: {}", listed(changes.names()))
             }
+            Self::Equal(names) => write!(
+                f,
+                "written with what was there: {}",
+                listed(names.iter().map(String::as_str))
+            ),
+            Self::Overlays { parameters } => write!(
+                f,
+                "other overlays on {}",
+                listed(parameters.iter().map(String::as_str))
+            ),
         }
     }
 }
+
+/// The first names, and how many more there are.
+fn listed<'n>(names: impl Iterator<Item = &'n str>) -> String {
+    let names: Vec<&str> = names.collect();
+    let few = names.len().min(FEW);
+    let told: Vec<String> = names[..few]
+        .iter()
+        .map(|name| format!("`{name}`"))
+        .collect();
+    match names.len() - few {
+        0 => told.join(", "),
+        more => format!("{} and {more} more", told.join(", ")),
+    }
+}
+
+/// As many names as fit a line.
+const FEW: usize = 3;
 
 impl fmt::Display for Done {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -162,8 +187,13 @@ impl fmt::Display for Done {
             }
             Self::Refitted(refit) => write!(
                 f,
-                "refitted {} weights of {} bytes, {} moved, in {:.3} ms",
+                "refitted {} {} of {} bytes, {} moved, in {:.3} ms",
                 refit.weights,
+                if refit.weights == 1 {
+                    "weight"
+                } else {
+                    "weights"
+                },
                 refit.bytes,
                 refit.moved,
                 refit.duration.as_secs_f64() * 1e3

@@ -1,6 +1,7 @@
 //! A compiled graph: its weights, and its programs for the sizes that were met.
 
 use std::collections::{BTreeSet, HashSet};
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -52,6 +53,9 @@ impl<M: Machine> CudaExecutable<M> {
         evaluator: Arc<dyn Evaluator + Send + Sync>,
         options: &CompileOptions,
     ) -> Self {
+        if let Some(folder) = &options.folder {
+            machine.look_into(folder);
+        }
         Self {
             shared: Arc::new(Shared {
                 weights: Exchange::new(Arc::clone(&machine), &graph, options.keep_weights),
@@ -105,6 +109,18 @@ impl<M: Machine> Executable for CudaExecutable<M> {
     fn session(&self) -> Result<Box<dyn Session>> {
         let lane = Lane::new(Arc::clone(&self.shared.machine))?;
         Ok(Box::new(CudaSession::new(Arc::clone(&self.shared), lane)))
+    }
+
+    /// What was chosen and compiled for the sizes that were met.
+    fn save(&self, folder: &Path) -> Result<Vec<String>> {
+        let programs = lock(&self.shared.programs);
+        let programs = programs.iter().map(|known| Arc::clone(&known.program));
+        let programs: Vec<_> = programs.collect();
+        let mut names = BTreeSet::new();
+        for program in programs {
+            names.extend(program.save(folder)?);
+        }
+        Ok(names.into_iter().collect())
     }
 }
 

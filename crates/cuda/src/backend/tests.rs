@@ -504,8 +504,12 @@ fn no_picture_is_made_with_mixed_weights() {
     });
 }
 
+#[path = "forecast_tests.rs"]
+mod forecasts;
 #[path = "keep_tests.rs"]
 mod keep;
+#[path = "save_tests.rs"]
+mod save;
 
 #[test]
 fn without_a_gpu_the_backend_is_unavailable() {

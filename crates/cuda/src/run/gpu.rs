@@ -3,14 +3,14 @@
 //! Weights are computed, overwritten and freed in one stream. Whoever reads them in another tells
 //! an event, for which that stream waits before it overwrites or frees.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use cudarc::driver::result;
 use tintype_backend::DeviceTensor;
 use tintype_device::{
-    CudaTensor, Device, DeviceBuffer, Event, Keeping, PinnedTensor, Staging, Stream, WeightKernels,
-    WeightProgram, WeightRunner, WriteOver,
+    CudaTensor, Device, DeviceBuffer, Event, Keeping, PinnedTensor, SavedFolders, Staging, Stream,
+    WeightKernels, WeightProgram, WeightRunner, WriteOver,
 };
 use tintype_tensor::{DType, Shape};
 
@@ -25,6 +25,8 @@ use crate::{Profile, Result, Step};
 pub(crate) struct Gpu {
     device: Device,
     makers: Makers<Box<dyn Prepared>>,
+    /// Folders of modules, which makers look into.
+    saved: SavedFolders,
     runner: Mutex<WeightRunner>,
     /// The runner's, which may be busy.
     weight_stream: Stream,
@@ -66,6 +68,7 @@ impl Gpu {
         // SAFETY: cudarc's own slices, which the events are for, are used nowhere in this context:
         // buffers of `tintype_device` tell their readers themselves.
         unsafe { device.context().disable_event_tracking() };
+        let saved = SavedFolders::default();
         let cache = kernel_cache(options.cache.as_deref());
         let kernels = WeightKernels::load(&device, &cache)?;
         let runner = WeightRunner::new(Arc::new(kernels))?;
@@ -76,7 +79,8 @@ impl Gpu {
             tracing::info!("the driver has no CUDA graphs: steps are enqueued one by one");
         }
         Ok(Self {
-            makers: makers(&device, options)?,
+            makers: makers(&device, options, &saved)?,
+            saved,
             weight_stream: runner.stream().clone(),
             runner: Mutex::new(runner),
             has_graphs,
@@ -171,6 +175,14 @@ impl Machine for Gpu {
 
     fn makers(&self) -> &Makers<Box<dyn Prepared>> {
         &self.makers
+    }
+
+    fn look_into(&self, folder: &Path) {
+        self.saved.add(folder);
+    }
+
+    fn save(prepared: &Box<dyn Prepared>, folder: &Path) -> Result<Vec<String>> {
+        prepared.save(folder)
     }
 
     fn stream(&self) -> Result<GpuStream> {

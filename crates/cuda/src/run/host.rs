@@ -5,6 +5,7 @@
 //! that it was captured with.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -180,6 +181,10 @@ impl Maker<Step> for Everything {
         "the host"
     }
 
+    fn judge(&self, _: &Step) -> Offer<()> {
+        Offer::Ready(())
+    }
+
     fn offer(&self, step: &Step) -> Result<Offer<Step>> {
         Ok(Offer::Ready(step.clone()))
     }
@@ -200,6 +205,21 @@ impl Machine for Host {
 
     fn makers(&self) -> &Makers<Step> {
         &self.makers
+    }
+
+    fn look_into(&self, folder: &Path) {
+        self.note(format!("look into {}", folder.display()));
+    }
+
+    /// A file for each name of a step.
+    fn save(step: &Step, folder: &Path) -> Result<Vec<String>> {
+        let name = format!("{}.step", step.name);
+        let written = std::fs::write(folder.join(&name), []);
+        written.map_err(|source| {
+            let path = folder.join(&name);
+            Error::Device(tintype_device::Error::Cache { path, source })
+        })?;
+        Ok(vec![name])
     }
 
     fn stream(&self) -> Result<()> {

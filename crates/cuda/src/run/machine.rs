@@ -14,6 +14,7 @@
 //! | `Graph` | a captured CUDA graph | the steps and addresses seen |
 
 use std::collections::HashSet;
+use std::path::Path;
 
 use tintype_backend::DeviceTensor;
 use tintype_device::{Keeping, KeptParameters, KeptTensor};
@@ -47,6 +48,12 @@ pub(crate) trait Machine: Sized + Send + Sync + 'static {
 
     /// Who makes steps ready.
     fn makers(&self) -> &Makers<Self::Prepared>;
+
+    /// Looks into a folder first for what was compiled and chosen; never writes to it.
+    fn look_into(&self, folder: &Path);
+
+    /// Writes what was compiled and chosen for a step into a folder; gives the files' names.
+    fn save(prepared: &Self::Prepared, folder: &Path) -> Result<Vec<String>>;
 
     /// A new stream.
     fn stream(&self) -> Result<Self::Stream>;

@@ -10,6 +10,7 @@
 //! What has no kernel is computed by an [`Evaluator`](tintype_ir::Evaluator) on the host and
 //! uploaded. The results are those of the evaluator, up to the order of sums.
 
+mod forecast;
 mod kept;
 mod launch;
 mod pinned;
@@ -19,6 +20,7 @@ mod reading;
 mod runner;
 mod values;
 
+pub use self::forecast::{forecast_kept, forecast_weights};
 pub use self::kept::{
     AUTO_RESERVE, DEVICE_RESERVE, Keeping, KeptKey, KeptParameters, KeptPlace, KeptTensor,
     KeptUsage, Sharing, Wish, WriteOver,

@@ -8,7 +8,7 @@ use tintype_quant::{
 use tintype_tensor::DType;
 use tintype_weights::Parameters;
 
-use super::model::ModelKind;
+use super::modules::ModelKind;
 use super::{FluxPipeline, Rewrite};
 use crate::{Error, Observer, Request, Result, Sizes, StepEnd};
 
@@ -31,22 +31,26 @@ impl FluxPipeline {
         Ok(())
     }
 
-    /// The transformer's graph as its configuration says, whatever it is rewritten to.
+    /// The transformer's graph for all sizes as its configuration says, whatever it is rewritten
+    /// to.
     pub fn transformer_graph(&self) -> Result<Graph> {
         let architecture = self.architecture();
-        architecture.graph(ModelKind::Transformer, self.dtype, &self.sizes)
+        architecture.graph(ModelKind::Transformer, self.dtype, &Sizes::default())
     }
 
     /// Which transformer this is: reads some values of each of its parameters.
     pub fn transformer_identity(&self) -> Result<ModelIdentity> {
         let (kind, sizes) = (ModelKind::Transformer, Sizes::default());
         let graph = self.architecture().graph(kind, DType::BF16, &sizes)?;
-        Ok(ModelIdentity::of(&graph, &self.parameters(kind)?)?)
+        Ok(ModelIdentity::of(
+            &graph,
+            &self.live_parameters(&self.read_live(), kind)?,
+        )?)
     }
 
     /// The transformer's own parameters under the names of its graph. Nothing is read.
     pub fn transformer_parameters(&self) -> Result<Parameters> {
-        self.parameters(ModelKind::Transformer)
+        self.live_parameters(&self.read_live(), ModelKind::Transformer)
     }
 
     /// An error if T5 cannot read all of a prompt with this many tokens.

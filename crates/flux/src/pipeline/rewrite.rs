@@ -9,7 +9,7 @@ use tintype_ir::Graph;
 use tintype_weights::Parameters;
 
 use super::FluxPipeline;
-use super::model::ModelKind;
+use super::modules::ModelKind;
 use crate::Result;
 
 /// A change of the transformer's graph.
@@ -58,7 +58,7 @@ impl FluxPipeline {
     /// Changes the transformer's graph from the next request on; `None` leaves it as it is.
     /// Outputs that it gets beside `sample` go to [`Observer::outputs`](crate::Observer::outputs).
     pub fn rewrite_transformer(&mut self, rewrite: Option<Rewrite>) {
-        self.models.transformer = None;
+        self.modules.forget(ModelKind::Transformer);
         self.rewrite = rewrite;
     }
 
@@ -77,10 +77,14 @@ impl FluxPipeline {
         parameters: Parameters,
     ) -> Result<Parameters> {
         match (&self.rewrite, kind) {
-            (Some(rewrite), ModelKind::Transformer) => Ok(Parameters::builder()
-                .parameters(&parameters)
-                .parameters(&rewrite.parameters)
-                .build()?),
+            (Some(rewrite), ModelKind::Transformer) => {
+                // Parameters that were edited have them already.
+                let own = &rewrite.parameters;
+                let missing = |name: &str| (!parameters.contains(name)).then(|| name.to_owned());
+                let own = own.renamed(missing)?;
+                let builder = Parameters::builder().parameters(&parameters);
+                Ok(builder.parameters(&own).build()?)
+            }
             _ => Ok(parameters),
         }
     }

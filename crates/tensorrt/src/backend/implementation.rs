@@ -4,10 +4,12 @@ use std::fmt;
 use std::sync::{Arc, Mutex};
 
 use tintype_backend::{
-    Backend, Capabilities, CompileOptions, Error as BackendError, Executable, Result,
+    Backend, Capabilities, CompileOptions, Error as BackendError, Executable, Forecast, Result,
 };
-use tintype_device::{Device, KernelCache, WeightKernels, WeightRunner};
-use tintype_ir::{Evaluator, Op, Stage, StagedGraph, verify};
+use tintype_device::{
+    Device, KernelCache, WeightKernels, WeightRunner, forecast_kept, forecast_weights,
+};
+use tintype_ir::{Binding, Evaluator, Op, Stage, StagedGraph, verify};
 
 use super::NAME;
 use super::executable::TensorrtExecutable;
@@ -194,6 +196,32 @@ impl Backend for TensorrtBackend {
             build,
             options,
         )?))
+    }
+
+    /// Which plans are in the folder or the cache; what the plans' engines need to work with is
+    /// known to the library only when it runs them.
+    fn forecast(
+        &self,
+        graph: &StagedGraph,
+        options: &CompileOptions,
+        sizes: &Binding,
+    ) -> Result<Forecast> {
+        let staged = graph.canonical()?;
+        let mut forecast = Forecast::of_graph(&staged, sizes)?;
+        let build = self.build_options(options);
+        for program in &mut forecast.programs {
+            let graph = staged.program(program.stage);
+            let is_there = build.has_plan(self.tensorrt(), graph, &self.target);
+            program.is_compiled = Some(is_there);
+        }
+        let device = |error: tintype_device::Error| error.for_backend(NAME);
+        let weights = forecast_weights(&staged).map_err(device)?;
+        forecast.programs.splice(0..0, weights);
+        let free = self.device().free_memory().map_err(device)?.free;
+        let room = free.saturating_sub(forecast.memory.total());
+        let kept = forecast_kept(&staged.weight, options.keep_weights, room);
+        forecast.memory.kept = kept.map_err(device)?;
+        Ok(forecast)
     }
 }
 

@@ -305,6 +305,18 @@ impl BuildOptions {
         &self.cache
     }
 
+    /// Whether the plan of a program of a canonical graph is in the folder or the cache, whole.
+    pub(super) fn has_plan(
+        &self,
+        tensorrt: &Tensorrt,
+        program: &Graph,
+        target: &PlanTarget,
+    ) -> bool {
+        let key = PlanKey::new(program, &self.recipe(tensorrt, target));
+        let saved = self.folder.as_ref().and_then(|folder| folder.get(&key));
+        saved.is_some() || self.cache.get(&key).is_some()
+    }
+
     /// What is looked into first.
     pub(super) fn folder(&self) -> Option<&PlanFolder> {
         self.folder.as_ref()

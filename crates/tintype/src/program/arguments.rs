@@ -17,6 +17,8 @@ pub(crate) struct Arguments {
 pub(crate) enum Command {
     /// Make pictures of a prompt.
     Generate(Box<Generate>),
+    /// Make pictures one after the other, changing prompt, LoRAs, scales and settings in between.
+    Repl(Box<Repl>),
     /// Compile ahead of time: no weights are read, and no GPU is needed where the library can.
     Compile(Compile),
     /// Show what a model consists of: weights, graphs, stages.
@@ -33,6 +35,7 @@ impl Command {
     pub(crate) fn is_quiet(&self) -> bool {
         match self {
             Self::Generate(generate) => generate.quiet,
+            Self::Repl(repl) => repl.quiet,
             Self::Compile(compile) => compile.quiet,
             Self::Quantize(quantize) => quantize.quiet,
             _ => false,
@@ -72,6 +75,12 @@ pub(crate) struct ModelArguments {
     /// Let each model go before the next one loads.
     #[arg(long)]
     pub(crate) low_memory: bool,
+    /// Where the weights of the files wait for the next change of a LoRA, which is merged into
+    /// them: in device memory (fastest), in host memory, or in the files alone; auto takes the
+    /// device where they fit. The CPU always reads the mapped files.
+    #[arg(long, value_name = "WHERE", default_value = "auto",
+        value_parser = ["auto", "device", "host", "disk"])]
+    pub(crate) keep_weights: String,
     /// A LoRA and its scale (default 1): a file, or one of the model's own by its name, see
     /// `tintype inspect`; may be given several times.
     #[arg(long, value_name = "FILE|NAME[=SCALE]", value_parser = lora)]
@@ -142,6 +151,40 @@ pub(crate) struct Generate {
     /// Print one line of JSON with timings.
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// Reads lines, from a terminal or a pipe. A line is a prompt, which is drawn, or a command, which
+/// begins with a slash: `/help` lists them. An empty line draws the prompt before again. Pictures
+/// are numbered. After an error the session goes on; where the lines come from a pipe, the exit
+/// status is 1 in the end.
+#[derive(Debug, Args)]
+pub(crate) struct Repl {
+    #[command(flatten)]
+    pub(crate) model: ModelArguments,
+    /// Height in pixels, floored to a multiple of 16 [default: the model's; FLUX's is 1024].
+    #[arg(long, value_name = "PIXELS")]
+    pub(crate) height: Option<usize>,
+    /// Width in pixels, floored to a multiple of 16 [default: the model's; FLUX's is 1024].
+    #[arg(long, value_name = "PIXELS")]
+    pub(crate) width: Option<usize>,
+    /// Number of steps [default: the model's; FLUX's is 28].
+    #[arg(long)]
+    pub(crate) steps: Option<usize>,
+    /// Guidance that the model was distilled with [default: the model's; FLUX's is 3.5].
+    #[arg(long, value_name = "SCALE", allow_negative_numbers = true)]
+    pub(crate) guidance: Option<f32>,
+    /// Seed of the noise, 64 bits [default: random, another for each picture].
+    #[arg(long)]
+    pub(crate) seed: Option<u64>,
+    /// Number of tokens that T5 sees, at most 512 [default: the model's; FLUX's is 512].
+    #[arg(long, value_name = "TOKENS")]
+    pub(crate) max_sequence_length: Option<usize>,
+    /// Where pictures go: out.png means out-0001.png, out-0002.png, …; none is overwritten.
+    #[arg(long, short, value_name = "FILE", default_value = "out.png")]
+    pub(crate) output: PathBuf,
+    /// No progress bars, no warnings.
+    #[arg(long, short)]
+    pub(crate) quiet: bool,
 }
 
 /// All models of a pipeline, compiled into a folder. What is compiled holds kernels and no weights,
@@ -369,14 +412,14 @@ fn method(text: &str) -> Result<tintype::quant::Method, String> {
 }
 
 /// A LoRA file with its scale.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Lora {
     pub(crate) file: PathBuf,
     pub(crate) scale: f32,
 }
 
 /// `FILE` or `FILE=SCALE`; a `=` that no number follows belongs to the name.
-fn lora(text: &str) -> Result<Lora, String> {
+pub(crate) fn lora(text: &str) -> Result<Lora, String> {
     if let Some((file, scale)) = text.rsplit_once('=')
         && let Ok(scale) = scale.parse::<f32>()
     {

@@ -36,13 +36,16 @@ pub(crate) fn run(arguments: &Compile) -> Result<()> {
     for kind in kinds(arguments) {
         progress.spin(kind.name());
         let graph = model.architecture.graph(kind, dtype, &sizes)?;
-        folder.expect_graph(kind, &graph)?;
+        // As pipelines have it: for all sizes, from which engines are narrowed.
+        let whole = model.architecture.graph(kind, dtype, &Sizes::default())?;
+        folder.expect_graph(kind, &whole)?;
         let compiled = folder.compiled(kind.name());
         let told = || format!("{}: cannot be made", compiled.display());
         std::fs::create_dir_all(&compiled).with_context(told)?;
         let built = compiler.compile(kind, &graph, &compiled, &mut progress)?;
         let parameters = model.parameters(kind);
-        Ahead::new(&graph, &arguments.backend)
+        Ahead::new(&whole, &arguments.backend)
+            .ranges(&model.architecture.ranges(kind, &sizes))
             .parameters(parameters.as_ref())
             .compiled(&built.files)
             .save(folder.component(kind.name()))?;
@@ -194,7 +197,7 @@ impl Model {
 
     /// Where parameters lie, if they are at hand: what is compiled does not depend on it.
     fn parameters(&self, kind: ModelKind) -> Option<Parameters> {
-        let parameters = self.pipeline.as_ref()?.parameters_in_files(kind);
+        let parameters = self.pipeline.as_ref()?.parameters(kind);
         let told = |error: &tintype::Error| {
             tracing::warn!("{}: compiled without its weights: {error}", kind.name());
         };

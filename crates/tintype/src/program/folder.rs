@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
-use tintype::{DType, FluxPipeline, ModelKind, Sizes};
+use tintype::{DType, FluxPipeline, KeepWeights, ModelKind, Sizes};
 use tintype_backend::CompileOptions;
 use tintype_ir::Graph;
 use tintype_refit::SavedModule;
@@ -237,10 +237,12 @@ impl PipelineFolder {
     }
 
     /// A pipeline whose models are compiled for what is here, and take it from here.
-    pub(crate) fn apply(&self, pipeline: FluxPipeline) -> FluxPipeline {
+    pub(crate) fn apply(&self, pipeline: FluxPipeline, keep_weights: KeepWeights) -> FluxPipeline {
         let pipeline = pipeline.sizes(self.list.sizes.clone());
         ModelKind::ALL.into_iter().fold(pipeline, |pipeline, kind| {
-            let options = CompileOptions::default().with_folder(self.compiled(kind.name()));
+            let options = CompileOptions::default()
+                .with_keep_weights(keep_weights)
+                .with_folder(self.compiled(kind.name()));
             pipeline.compile_options(kind, options)
         })
     }

@@ -19,6 +19,7 @@ mod progress;
 mod prompts;
 mod quantize;
 mod reference;
+mod repl;
 mod save;
 
 use std::io::Write as _;
@@ -34,6 +35,7 @@ pub(crate) fn run() -> ExitCode {
     start_log(arguments.command.is_quiet());
     let result = match arguments.command {
         Command::Generate(generate) => generate::run(&generate),
+        Command::Repl(repl) => repl::run(&repl),
         Command::Compile(compile) => compile::run(&compile),
         Command::Inspect(inspect) => inspect::run(&inspect),
         Command::Bench(bench) => bench::run(&bench),

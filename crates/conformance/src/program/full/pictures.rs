@@ -48,7 +48,7 @@ fn measure(
     let folder = options.model.as_ref().ok_or("no folder")?;
     let pipeline = FluxPipeline::from_pretrained(folder)?;
     let sizes = Sizes::of_request(&request, pipeline.defaults());
-    let mut pipeline = pipeline
+    let pipeline = pipeline
         .shared_backend(Arc::clone(backend))
         .dtype(options.dtype)
         .sizes(sizes);
