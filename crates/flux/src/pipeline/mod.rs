@@ -19,6 +19,7 @@ mod live;
 mod modules;
 mod on_device;
 mod open;
+mod parameters;
 mod quantize;
 mod rewrite;
 mod tiles;

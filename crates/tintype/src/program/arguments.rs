@@ -19,8 +19,7 @@ pub(crate) enum Command {
     Generate(Box<Generate>),
     /// Make pictures one after the other, changing prompt, LoRAs, scales and settings in between.
     Repl(Box<Repl>),
-    /// Build plans ahead of time: no weights are read, and no GPU is needed where the library can.
-    #[cfg(feature = "tensorrt")]
+    /// Compile ahead of time: no weights are read, and no GPU is needed where the library can.
     Compile(Compile),
     /// Show what a model consists of: weights, graphs, stages.
     Inspect(Inspect),
@@ -37,7 +36,6 @@ impl Command {
         match self {
             Self::Generate(generate) => generate.quiet,
             Self::Repl(repl) => repl.quiet,
-            #[cfg(feature = "tensorrt")]
             Self::Compile(compile) => compile.quiet,
             Self::Quantize(quantize) => quantize.quiet,
             _ => false,
@@ -68,9 +66,10 @@ pub(crate) struct ModelArguments {
     /// model; without any, those that an fp8 checkpoint brings].
     #[arg(long, value_name = "FILE")]
     pub(crate) scales: Option<PathBuf>,
-    /// A folder that `tintype compile` has filled: the backend tensorrt takes its plans from there
-    /// [default: the one that TINTYPE_PLANS names; without any, plans are built for the size of
-    /// the picture and kept in the user's cache].
+    /// A folder that `tintype compile` has filled: models are compiled for its sizes, with what is
+    /// there, and without --model the model is the one that it was compiled for [default: for the
+    /// backend tensorrt the one that TINTYPE_PLANS names; without any, plans are built for the size
+    /// of the picture and kept in the user's cache].
     #[arg(long, value_name = "DIR")]
     pub(crate) plans: Option<PathBuf>,
     /// Let each model go before the next one loads.
@@ -188,17 +187,18 @@ pub(crate) struct Repl {
     pub(crate) quiet: bool,
 }
 
-/// Plans of all models of a pipeline. A plan holds kernels and no weights, so LoRAs and other
-/// weights of the same shape need no other plan.
-#[cfg(feature = "tensorrt")]
+/// All models of a pipeline, compiled into a folder. What is compiled holds kernels and no weights,
+/// so LoRAs and other weights of the same shape need no other folder. The folder has a list,
+/// pipeline.json, and a saved module for each model, which names the files of its weights.
 #[derive(Debug, Args)]
 pub(crate) struct Compile {
     /// A folder in diffusers' layout, `org/name[@revision]` on the hub, `shapes`, or `flux-dev` or
     /// `flux-schnell`, of which nothing need be there [default: shapes].
     #[arg(long, value_name = "DIR|HUB-ID|NAME")]
     pub(crate) model: Option<String>,
-    /// What the plans are for.
-    #[arg(long, default_value = "tensorrt", value_parser = ["tensorrt"])]
+    /// What the models are compiled for. On the CPU there is nothing to compile; the folder then
+    /// names the model, its sizes and its files.
+    #[arg(long, default_value = "tensorrt", value_parser = ["cpu", "cuda", "tensorrt"])]
     pub(crate) backend: String,
     /// One model of the pipeline; may be given several times [default: all that `generate` needs
     /// without --image].
@@ -207,7 +207,8 @@ pub(crate) struct Compile {
     /// Also the part that `generate --image` needs, vae_encoder.
     #[arg(long, conflicts_with = "component")]
     pub(crate) img2img: bool,
-    /// Architectures to build for, separated by commas [default: those of the GPUs that are here].
+    /// Architectures that tensorrt builds for, separated by commas [default: those of the GPUs that are here].
+    #[cfg(feature = "tensorrt")]
     #[arg(long, value_name = "SM,…", value_delimiter = ',', value_parser = target)]
     pub(crate) target: Vec<tintype_tensorrt::Target>,
     /// The dtype in which the model is computed.
@@ -228,7 +229,7 @@ pub(crate) struct Compile {
     /// Also for `generate --vae-tiling`.
     #[arg(long)]
     pub(crate) vae_tiling: bool,
-    /// Where the plans go: a new or empty folder, or one of plans for the same sizes.
+    /// Where it goes: a new or empty folder, or one that was compiled for the same dtype and sizes.
     #[arg(long, short, value_name = "DIR")]
     pub(crate) output: PathBuf,
     /// No progress bars, no table, no warnings.
@@ -237,7 +238,6 @@ pub(crate) struct Compile {
 }
 
 /// One size, or several.
-#[cfg(feature = "tensorrt")]
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Range {
     pub(crate) min: usize,
@@ -245,7 +245,6 @@ pub(crate) struct Range {
 }
 
 /// `MIN..MAX`, both included, or one size.
-#[cfg(feature = "tensorrt")]
 fn range(text: &str) -> Result<Range, String> {
     let (min, max) = text.split_once("..").unwrap_or((text, text));
     let number = |text: &str| {
@@ -304,8 +303,8 @@ pub(crate) struct Inspect {
     #[cfg(feature = "tensorrt")]
     #[arg(long, requires = "component", conflicts_with_all = ["program", "plans"])]
     pub(crate) weights: bool,
-    /// List a folder of plans; with --component and --program, the layers of one, which needs a
-    /// GPU that can run it.
+    /// List a folder that `tintype compile` has filled; with --component and --program, the layers of its
+    /// plans, which needs a GPU that can run them.
     #[cfg(feature = "tensorrt")]
     #[arg(long, value_name = "DIR", conflicts_with = "lowered")]
     pub(crate) plans: Option<PathBuf>,
