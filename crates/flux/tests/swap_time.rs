@@ -237,8 +237,6 @@ fn a_change_of_loras_at_full_size_takes_milliseconds_on_the_host() {
         let block = AdapterScale::new(1.0).block(Blocks::Single, 7, turn as f32 + 2.0);
         set(&[("a", block), ("b", scale(0))])
     });
-    let told = set(&[("a", scale(90)), ("b", scale(91))]);
-    println!("{told:?}");
     println!(
         "{linears} linears: load {load:.1} ms, another scale {scaled:.2} ms, another LoRA \
          {swapped:.2} ms, two at once {both:.2} ms, one block {block:.2} ms"
