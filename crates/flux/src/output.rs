@@ -31,7 +31,7 @@ pub struct Output {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Timings {
-    /// Reading, compiling and refitting models that were not loaded.
+    /// Reading, compiling and refitting models, and waiting for a change that was under way.
     pub load: Duration,
     /// Text encoders.
     pub encode: Duration,

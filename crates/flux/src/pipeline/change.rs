@@ -11,7 +11,7 @@ use tintype_weights::Parameters;
 
 use super::FluxPipeline;
 use super::live::Live;
-use super::modules::{ModelKind, parameters_in};
+use super::modules::{ModelKind, Modules, parameters_in};
 use crate::model_index::Component;
 use crate::{Error, Result};
 
@@ -180,6 +180,7 @@ impl FluxPipeline {
             waited: start.elapsed().saturating_sub(prepared),
             ..ChangeReport::default()
         };
+        let unwinding = Unwinding(&self.modules);
         let mut done = Vec::new();
         for kind in ModelKind::ALL {
             let Some(module) = self.modules.loaded(kind) else {
@@ -195,10 +196,12 @@ impl FluxPipeline {
                     for (kind, module, before) in done {
                         self.bring_back(&module, kind, before);
                     }
+                    std::mem::forget(unwinding);
                     return Err(error.refused());
                 }
             }
         }
+        std::mem::forget(unwinding);
         *live = new;
         report.duration = start.elapsed();
         Ok((report, live))
@@ -235,6 +238,18 @@ impl FluxPipeline {
         let is_back = is_same(&module.weights(), &before) || refitted(module, before).is_ok();
         if !is_back {
             self.modules.forget(kind);
+        }
+    }
+}
+
+/// Dropped by a panic alone: some models may have changed then, so all are made anew from the
+/// state there was.
+struct Unwinding<'m>(&'m Modules);
+
+impl Drop for Unwinding<'_> {
+    fn drop(&mut self) {
+        for kind in ModelKind::ALL {
+            self.0.forget(kind);
         }
     }
 }

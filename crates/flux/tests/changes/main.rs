@@ -341,6 +341,21 @@ fn refits_that_fail_leave_no_trace() {
     }
 }
 
+#[test]
+fn a_backend_that_panics_leaves_no_trace() {
+    let watch = Watch::new();
+    let pipeline = watched(&watch);
+    pipeline.load_lora(lora(BOTH), "a").unwrap();
+    let before = made(&pipeline);
+    watch.panics.store(true, Ordering::Relaxed);
+    let change = || pipeline.set_adapters(&[("a", 2.0)]).map(drop);
+    assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(change)).is_err());
+    watch.panics.store(false, Ordering::Relaxed);
+    assert!(made(&pipeline) == before);
+    pipeline.set_adapters(&[("a", 2.0)]).unwrap();
+    assert!(made(&pipeline) != before);
+}
+
 /// Back to the model's own weights, and the LoRA `old` alone, at its scale.
 fn restore(pipeline: &FluxPipeline) {
     for (name, _) in pipeline.adapters() {

@@ -1,7 +1,7 @@
 //! The CPU, watched: how often it compiles and refits, and refits that fail on demand.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use tintype_backend::{
@@ -16,6 +16,8 @@ pub struct Watch {
     pub refits: AtomicUsize,
     /// Whether the next refits fail.
     fail: Mutex<VecDeque<bool>>,
+    /// Whether refits panic.
+    pub panics: AtomicBool,
     /// Whether graphs are compiled for ranges of sizes.
     compiles_sizes: bool,
 }
@@ -93,6 +95,10 @@ impl Executable for WatchedExecutable {
     fn refit(&self, changes: &Changes<'_>) -> Result<RefitReport> {
         self.1.refits.fetch_add(1, Ordering::Relaxed);
         let fails = self.1.fail.lock().unwrap().pop_front();
+        assert!(
+            !self.1.panics.load(Ordering::Relaxed),
+            "as the test asked for"
+        );
         if fails == Some(true) {
             return Err(Error::Device {
                 backend: "watched",
