@@ -7,6 +7,7 @@ mod engine;
 mod flux;
 mod machine;
 mod models;
+mod mutable;
 mod operations;
 mod picture;
 mod plans;
@@ -99,7 +100,7 @@ struct Section {
     run: fn(&Machine, &Arguments, &mut Report) -> Result<()>,
 }
 
-const SECTIONS: [Section; 10] = [
+const SECTIONS: [Section; 11] = [
     Section {
         name: "engine",
         about: "TensorRT's engines on a GPU: loading, runs, refits, what bad input gets",
@@ -117,6 +118,12 @@ const SECTIONS: [Section; 10] = [
         about: "what the traits promise of refits, request states and sessions",
         is_usual: |_| true,
         run: promises::run,
+    },
+    Section {
+        name: "mutable",
+        about: "what the mutable module promises: changes noticed, refused, waited for",
+        is_usual: |_| true,
+        run: mutable::run,
     },
     Section {
         name: "models",
