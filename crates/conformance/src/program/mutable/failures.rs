@@ -88,6 +88,7 @@ const FAILURES: [Failure; 20] = [
                      %0: f32[4] = mul %x, @w output y = %0 }";
         let graph = parse(graph)?;
         module.change(|change| {
+            change.set_overlays([], Parameters::default());
             change.define(graph);
             Ok(())
         })

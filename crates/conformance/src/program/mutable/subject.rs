@@ -212,10 +212,20 @@ pub(super) fn expect_near(
     define: impl Define + 'static,
     inputs: &Inputs,
 ) -> Result<String> {
+    expect_near_to(dtype, module, (define, module.weights()), inputs)
+}
+
+/// The same of other weights than the module says that it has.
+pub(super) fn expect_near_to(
+    dtype: DType,
+    module: &MutableModule,
+    (define, weights): (impl Define + 'static, Weights),
+    inputs: &Inputs,
+) -> Result<String> {
     let fresh = MutableModule::builder(Arc::new(CpuBackend::new()), define, Parameters::default());
     // An argument that a graph does not ask for does no harm.
-    let fresh = fresh.argument("causal", 0).weights(module.weights());
-    let expected = outputs(&fresh.build(), inputs)?;
+    let fresh = fresh.argument("causal", 0).weights(weights).build();
+    let expected = outputs(&fresh, inputs)?;
     compare(dtype, &outputs(module, inputs)?, &expected)
 }
 
