@@ -9,6 +9,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod bench_flux;
 mod codegen;
 mod fixtures;
 mod process;
@@ -87,6 +88,21 @@ enum Task {
         #[arg(long)]
         print: bool,
     },
+    /// Time FLUX.1-dev's transformer beside its peers on the GPU of this machine
+    BenchFlux {
+        /// A Python with torch, diffusers and peft
+        #[arg(long, default_value = "python3")]
+        python: PathBuf,
+        /// Where the result goes; a chart and logs go beside it
+        #[arg(long, default_value = "target/bench-flux/flux.json")]
+        out: PathBuf,
+        /// Parts with commas between them, for instance `ours,profile`
+        #[arg(long)]
+        parts: Option<String>,
+        /// Arguments for `benches/peers/bench_flux.py`
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        more: Vec<String>,
+    },
 }
 
 /// What `cargo xtask fetch` can fetch.
@@ -128,6 +144,20 @@ fn run(task: &Task) -> Result<()> {
             headers,
         } => codegen::run(&workspace, *what, headers, *check),
         Task::Fixtures { python, print } => fixtures::run(&workspace, python, *print),
+        Task::BenchFlux {
+            python,
+            out,
+            parts,
+            more,
+        } => bench_flux::run(
+            &workspace,
+            &bench_flux::Options {
+                python,
+                out,
+                parts: parts.as_deref(),
+                more,
+            },
+        ),
     }
 }
 

@@ -24,7 +24,8 @@ use crate::Result;
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Forecast {
-    /// The programs, request before step, that have something to run.
+    /// The programs, request before step, that have something to run. A backend that runs the
+    /// weight program elsewhere than the CPU puts that first.
     pub programs: Vec<ProgramForecast>,
     /// Memory of the place where the graph runs.
     pub memory: MemoryForecast,

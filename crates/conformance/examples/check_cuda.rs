@@ -15,6 +15,7 @@
 
 use std::error::Error;
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use std::sync::Arc;
 
 use tintype_backend::Error::Unavailable;
@@ -27,7 +28,18 @@ use tintype_weights::Parameters;
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
-fn main() -> Result<()> {
+fn main() -> ExitCode {
+    tintype_conformance::log_to_stderr();
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<()> {
     let (flags, files): (Vec<String>, Vec<String>) = std::env::args()
         .skip(1)
         .partition(|argument| argument.starts_with("--"));
@@ -61,7 +73,7 @@ fn main() -> Result<()> {
     };
     let mut failures = 0;
     for file in &files {
-        println!("{}", file.display());
+        println!("== {}", file.display());
         if let Err(error) = check(&backend, file, &mut failures) {
             println!("  FAILED: {error}");
             failures += 1;
@@ -181,8 +193,35 @@ fn compare(what: &str, found: &Tensors, expected: &Tensors) -> Result<usize> {
             "  {what}: {name} {}: {error:.2e}{verdict}",
             expected.shape()
         );
+        if !is_good {
+            println!("    {}", worst(&found, &expected)?);
+        }
     }
     Ok(failures)
+}
+
+/// The element that is off most, and how many are off.
+fn worst(found: &Tensor, expected: &Tensor) -> Result<String> {
+    let (values, wanted) = (found.to_f32_vec()?, expected.to_f32_vec()?);
+    let off = |index: &usize| {
+        let difference = (values[*index] - wanted[*index]).abs();
+        // NaN is the worst there is.
+        let share = difference / wanted[*index].abs().max(1e-2);
+        if share.is_nan() { f32::INFINITY } else { share }
+    };
+    let count = (0..wanted.len()).filter(|index| off(index) > 0.1).count();
+    let worst = (0..wanted.len()).max_by(|a, b| off(a).total_cmp(&off(b)));
+    let Some(index) = worst else {
+        return Ok("no elements".to_owned());
+    };
+    let first = (0..wanted.len()).find(|index| off(index) > 0.1);
+    Ok(format!(
+        "{count} of {} elements are off by more than a tenth, the first at {first:?}; worst at \
+         {index}: expected {}, found {}",
+        wanted.len(),
+        wanted[index],
+        values[index]
+    ))
 }
 
 impl Case {

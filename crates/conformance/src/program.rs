@@ -5,6 +5,7 @@
 
 mod engine;
 mod flux;
+mod full;
 mod machine;
 mod models;
 mod mutable;
@@ -79,6 +80,8 @@ pub(crate) struct Arguments {
     /// Build the plans of the whole of FLUX.1-dev, too; it takes minutes
     #[arg(long)]
     include_slow: bool,
+    #[command(flatten)]
+    full: full::Options,
     /// Compare the CPU with itself where another backend would be compared with it, so that no
     /// time on a GPU is lost to a mistake in the program
     #[arg(long)]
@@ -100,7 +103,7 @@ struct Section {
     run: fn(&Machine, &Arguments, &mut Report) -> Result<()>,
 }
 
-const SECTIONS: [Section; 11] = [
+const SECTIONS: [Section; 17] = [
     Section {
         name: "engine",
         about: "TensorRT's engines on a GPU: loading, runs, refits, what bad input gets",
@@ -166,6 +169,42 @@ const SECTIONS: [Section; 11] = [
         about: "the whole of FLUX.1-dev with random weights (--flux)",
         is_usual: |arguments| arguments.flux,
         run: flux::run,
+    },
+    Section {
+        name: "steps",
+        about: "how long a step of the whole of FLUX.1-dev takes",
+        is_usual: |_| false,
+        run: full::steps,
+    },
+    Section {
+        name: "profile",
+        about: "where a step's time goes, beside what the GPU could do",
+        is_usual: |_| false,
+        run: full::profile,
+    },
+    Section {
+        name: "bandwidth",
+        about: "kernels of our own against a copy",
+        is_usual: |_| false,
+        run: full::bandwidth,
+    },
+    Section {
+        name: "fidelity",
+        about: "what the transformer computes, written for a comparison with f32",
+        is_usual: |_| false,
+        run: full::fidelity,
+    },
+    Section {
+        name: "swap",
+        about: "from one LoRA to another and back",
+        is_usual: |_| false,
+        run: full::swap,
+    },
+    Section {
+        name: "pictures",
+        about: "whole pictures of a pipeline (--model)",
+        is_usual: |_| false,
+        run: full::pictures,
     },
 ];
 

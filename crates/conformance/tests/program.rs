@@ -102,5 +102,5 @@ fn sections_are_listed() {
     let output = program(Path::new("."), &["--list"]);
     assert!(output.status.success());
     let text = String::from_utf8(output.stdout).unwrap();
-    assert_eq!(text.lines().count(), 11);
+    assert_eq!(text.lines().count(), 17);
 }

@@ -75,7 +75,7 @@ fn check(fixtures: &Path, case: &Refused) -> Result<(), Failed> {
     let (record, tensors) = split(&case.request)?;
     let request = request_of(&record, case.kind, &tensors)?;
     let folder = fixtures.join(&case.pipeline);
-    let mut pipeline = FluxPipeline::from_pretrained(folder)?.backend(CpuBackend::new());
+    let pipeline = FluxPipeline::from_pretrained(folder)?.backend(CpuBackend::new());
     let mut begun = Begun(false);
     let result = pipeline.generate_with(&request, &mut begun);
     match result {

@@ -23,7 +23,7 @@ struct Recorded {
 
 fn draw(model: &Path, recorded: &Recorded) -> Image {
     let pipeline = FluxPipeline::from_pretrained(model).unwrap();
-    let mut pipeline = pipeline.backend(CpuBackend::new());
+    let pipeline = pipeline.backend(CpuBackend::new());
     if let Some(name) = &recorded.lora {
         pipeline.load_lora(name, name).unwrap();
         pipeline.set_adapters(&[(name.as_str(), 1.0)]).unwrap();

@@ -37,7 +37,7 @@ mod libraries;
 mod plan;
 mod run;
 
-pub use backend::{CudaBackend, CudaOptions, MemoryEstimate, capabilities};
+pub use backend::{CudaBackend, CudaOptions, capabilities, forecast};
 pub use error::Error;
 pub use generate::{
     Expression, Generated, Instruction, KernelArgument, Store, generate, generate_split,

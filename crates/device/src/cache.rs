@@ -20,6 +20,7 @@
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::{CudaVersion, Error, Nvrtc, Result, Source, Target};
 
@@ -27,6 +28,40 @@ use crate::{CudaVersion, Error, Nvrtc, Result, Source, Target};
 #[derive(Debug, Clone)]
 pub struct KernelCache {
     folder: PathBuf,
+    saved: SavedFolders,
+}
+
+/// Folders that go with modules: caches look into them first and never write to them. A cheap
+/// handle, whose clones see what is added later.
+///
+/// ```
+/// use tintype_device::SavedFolders;
+/// let saved = SavedFolders::default();
+/// let other = saved.clone();
+/// saved.add("module");
+/// saved.add("module");
+/// assert_eq!(other.all(), [std::path::Path::new("module")]);
+/// ```
+#[derive(Debug, Clone, Default)]
+pub struct SavedFolders(Arc<Mutex<Vec<PathBuf>>>);
+
+impl SavedFolders {
+    /// One more, unless it is there already.
+    pub fn add(&self, folder: impl Into<PathBuf>) {
+        let (folder, mut folders) = (folder.into(), self.lock());
+        if !folders.contains(&folder) {
+            folders.push(folder);
+        }
+    }
+
+    /// All, in the order in which they were added.
+    pub fn all(&self) -> Vec<PathBuf> {
+        self.lock().clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<PathBuf>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// The name of an entry.
@@ -38,7 +73,15 @@ impl KernelCache {
     pub fn new(folder: impl Into<PathBuf>) -> Self {
         Self {
             folder: folder.into(),
+            saved: SavedFolders::default(),
         }
+    }
+
+    /// The same with folders that are looked into first and never written to.
+    #[must_use]
+    pub fn with_saved(mut self, saved: &SavedFolders) -> Self {
+        self.saved = saved.clone();
+        self
     }
 
     /// The user's own: `kernels` in `TINTYPE_CACHE`, or else in `tintype` of `XDG_CACHE_HOME`
@@ -72,13 +115,35 @@ impl KernelCache {
 
     /// The code of an entry; `None` if there is none or it is damaged.
     pub fn read(&self, key: &CacheKey) -> Option<Vec<u8>> {
+        let saved = self.saved.all().into_iter();
+        let found = saved.map(Self::new).find_map(|saved| saved.read_own(key));
+        found.or_else(|| self.read_own(key))
+    }
+
+    fn read_own(&self, key: &CacheKey) -> Option<Vec<u8>> {
         let path = self.path(key);
         let bytes = std::fs::read(&path).ok()?;
         let code = payload(&bytes, key);
         if code.is_none() {
-            tracing::warn!("{} is damaged and is made anew", path.display());
+            tracing::warn!("{} is damaged and not used", path.display());
         }
         code.map(<[u8]>::to_vec)
+    }
+
+    /// Writes an entry into a folder that goes with a module; gives the file's name, or `None`
+    /// if there is no such entry.
+    ///
+    /// # Errors
+    /// As [`KernelCache::write`].
+    pub fn save(&self, key: &CacheKey, folder: &Path) -> Result<Option<String>> {
+        let Some(code) = self.read(key) else {
+            return Ok(None);
+        };
+        let saved = Self::new(folder);
+        saved.write(key, &code)?;
+        let path = saved.path(key);
+        let name = path.file_name().unwrap_or_default();
+        Ok(Some(name.to_string_lossy().into_owned()))
     }
 
     /// Writes an entry.
@@ -201,6 +266,31 @@ mod tests {
         assert_eq!(cache.read(&key).as_deref(), Some(&b"some code"[..]));
         let left = std::fs::read_dir(cache.folder()).unwrap().count();
         assert_eq!(left, 1, "no temporary files stay");
+    }
+
+    #[test]
+    fn what_was_saved_is_found_first_and_never_written() {
+        let [own, saved] = [(); 2].map(|()| tempfile::tempdir().unwrap());
+        let cache = KernelCache::new(own.path());
+        let key = key_of("text");
+        assert_eq!(cache.save(&key, saved.path()).unwrap(), None);
+        cache.write(&key, b"some code").unwrap();
+        let name = cache.save(&key, saved.path()).unwrap().unwrap();
+        let folders = SavedFolders::default();
+        let elsewhere = tempfile::tempdir().unwrap();
+        let other = KernelCache::new(elsewhere.path()).with_saved(&folders);
+        assert_eq!(other.read(&key), None);
+        folders.add(saved.path());
+        assert_eq!(other.read(&key).as_deref(), Some(&b"some code"[..]));
+        other.write(&key_of("other"), b"code").unwrap();
+        let count = |folder: &tempfile::TempDir| std::fs::read_dir(folder.path()).unwrap().count();
+        assert_eq!((count(&saved), count(&elsewhere)), (1, 1));
+        // What is damaged there is looked for here.
+        std::fs::write(saved.path().join(&name), b"tintype cubin 1").unwrap();
+        assert_eq!(other.read(&key), None);
+        other.write(&key, b"new code").unwrap();
+        assert_eq!(other.read(&key).as_deref(), Some(&b"new code"[..]));
+        assert!(cache.save(&key, &saved.path().join(name)).is_err());
     }
 
     #[test]

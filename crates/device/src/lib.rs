@@ -31,7 +31,7 @@ mod stream;
 mod tensor;
 mod weights;
 
-pub use cache::{CacheKey, KernelCache};
+pub use cache::{CacheKey, KernelCache, SavedFolders};
 pub use device::{Device, FreeMemory, MemoryUsage};
 pub use driver::{ComputeCapability, CudaVersion, DeviceInfo, Driver};
 pub use error::Error;
@@ -42,7 +42,11 @@ pub use nvrtc::{Nvrtc, Source, Target};
 pub use staging::{PinnedBuffer, Staging};
 pub use stream::{Event, Stream};
 pub use tensor::CudaTensor;
-pub use weights::{Delivered, WeightPlan, WeightProgram, WeightReport, WeightRunner};
+pub use weights::{
+    AUTO_RESERVE, DEVICE_RESERVE, Delivered, Keeping, KeptKey, KeptParameters, KeptPlace,
+    KeptRegistry, KeptTensor, KeptUsage, PinnedTensor, Sharing, WeightPlan, WeightProgram,
+    WeightReport, WeightRunner, Wish, WriteOver, forecast_kept, forecast_weights,
+};
 
 /// cudarc, for what this crate does not wrap.
 pub use cudarc;

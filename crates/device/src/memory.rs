@@ -102,6 +102,20 @@ impl DeviceBuffer {
         Ok(())
     }
 
+    /// Lets later work in `stream` write the memory: it comes after all work so far in the
+    /// buffer's own stream, and after all reads that the buffer was told of.
+    pub fn write_in(&self, stream: &Stream) -> Result<()> {
+        if !stream.is_same(&self.stream) {
+            stream.wait(&self.stream.record()?)?;
+        }
+        let readers = self.readers.lock().unwrap_or_else(PoisonError::into_inner);
+        let others = readers.iter().filter(|(reader, _)| !reader.is_same(stream));
+        for (_, event) in others {
+            stream.wait(event)?;
+        }
+        Ok(())
+    }
+
     /// Sets each byte of a range.
     pub fn fill(&self, range: Range<usize>, byte: u8, stream: &Stream) -> Result<()> {
         self.expect_range("filling", &range)?;
@@ -140,6 +154,21 @@ impl DeviceBuffer {
         self.device().check("copying within the device", copied)?;
         source.read_by(stream)?;
         self.read_by(stream)
+    }
+
+    /// Exchanges `range` of two buffers on one device, piece by piece.
+    pub fn exchange(&self, other: &Self, range: Range<usize>, stream: &Stream) -> Result<()> {
+        const PIECE: usize = 16 << 20;
+        self.expect_range("exchanging", &range)?;
+        other.expect_range("exchanging", &range)?;
+        let between = Self::allocate(stream, PIECE.min(range.len()))?;
+        for start in range.clone().step_by(PIECE) {
+            let piece = start..range.end.min(start + PIECE);
+            between.copy_from(0, self, piece.clone(), stream)?;
+            self.copy_from(start, other, piece.clone(), stream)?;
+            other.copy_from(start, &between, 0..piece.len(), stream)?;
+        }
+        Ok(())
     }
 
     /// The bytes of a range, once all work so far in `stream` is done; waits for it.

@@ -154,6 +154,39 @@ impl Staging {
         target.read_by(&self.stream)
     }
 
+    /// Copies all of a pinned buffer to the beginning of `target`, in the order of the stream and
+    /// past the ring; gives the event after which it has been read.
+    ///
+    /// # Safety
+    /// The buffer is neither written nor freed before that event.
+    pub(crate) unsafe fn upload_pinned(
+        &mut self,
+        source: &PinnedBuffer,
+        target: &DeviceBuffer,
+    ) -> Result<Event> {
+        target.expect_range("uploading", &(0..source.len))?;
+        target.expect_device(self.stream.device())?;
+        self.stream.device().bind()?;
+        if source.len > 0 {
+            // SAFETY: the target's range was checked; the source stays as the caller promises, or,
+            // without an event, until the stream has been waited for below.
+            let copied = unsafe {
+                let bytes = source.bytes();
+                result::memcpy_htod_async(target.address(), bytes, self.stream.handle())
+            };
+            let device = self.stream.device();
+            device.check("copying to the device", copied)?;
+        }
+        self.uploaded += source.len as u64;
+        let recorded = target
+            .read_by(&self.stream)
+            .and_then(|()| self.stream.record());
+        if recorded.is_err() {
+            self.stream.synchronize()?;
+        }
+        recorded
+    }
+
     /// Copies what fits into the slot at hand; gives its length.
     fn copy_some(&mut self, bytes: &[u8], address: u64) -> Result<usize> {
         if self.cursor >= self.slots[self.slot].buffer.len {
@@ -196,7 +229,7 @@ impl Drop for Staging {
 }
 
 /// One core alone copies slower than the bus, and reading a mapped file slower still.
-fn copy_bytes(target: &mut [u8], source: &[u8]) {
+pub(crate) fn copy_bytes(target: &mut [u8], source: &[u8]) {
     const PART: usize = 1 << 20;
     if target.len() <= PART {
         return target.copy_from_slice(source);

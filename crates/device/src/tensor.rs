@@ -7,7 +7,7 @@ use std::sync::Arc;
 use tintype_backend::{DeviceMemory, DeviceTensor, Error as BackendError};
 use tintype_tensor::{DType, Shape, Tensor};
 
-use crate::{Device, DeviceBuffer, Error, Event, Result, Staging, Stream};
+use crate::{Device, DeviceBuffer, Error, Event, KeptTensor, Result, Staging, Stream};
 
 /// A tensor on a device: row-major elements in a shared buffer, and the event after which
 /// they may be read. A cheap handle.
@@ -72,6 +72,25 @@ impl CudaTensor {
         };
         let tensor = memory.as_any().downcast_ref::<Self>()?;
         tensor.device().is_same(device).then_some(tensor)
+    }
+
+    /// The memory of a tensor of `device`, of this dtype and shape, if nobody else has it: it can
+    /// be written again, after [`DeviceBuffer::write_in`].
+    pub fn reclaim(
+        tensor: DeviceTensor,
+        device: &Device,
+        dtype: DType,
+        shape: &Shape,
+    ) -> Option<Arc<DeviceBuffer>> {
+        let mut own = Self::of(&tensor, device)?.clone();
+        let DeviceTensor::Device(memory) = tensor else {
+            return None;
+        };
+        // Nobody can make a second handle of the only one.
+        let is_only = Arc::strong_count(&memory) == 1 && Arc::weak_count(&memory) == 0;
+        drop(memory);
+        let fits = own.dtype == dtype && own.shape == *shape;
+        (is_only && fits && Arc::get_mut(&mut own.buffer).is_some()).then_some(own.buffer)
     }
 
     /// The same elements under another shape of the same size, in the same memory.
@@ -148,6 +167,20 @@ impl DeviceMemory for CudaTensor {
 
     fn as_any(&self) -> &dyn Any {
         self
+    }
+}
+
+impl KeptTensor for CudaTensor {
+    fn address(&self) -> u64 {
+        self.buffer.address()
+    }
+
+    fn byte_len(&self) -> usize {
+        Self::byte_len(self)
+    }
+
+    fn is_alone(&self) -> bool {
+        Arc::strong_count(&self.buffer) == 1
     }
 }
 

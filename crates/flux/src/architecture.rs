@@ -16,6 +16,7 @@ use tintype_models::{
     AutoencoderKlConfig, ClipTextConfig, ClipTextOptions, DecoderOptions, EncoderOptions,
     FluxTransformerConfig, FluxTransformerOptions, T5EncoderConfig, T5EncoderOptions,
 };
+use tintype_refit::Ranges;
 use tintype_tensor::DType;
 
 use crate::{ModelKind, Result, Sizes};
@@ -64,6 +65,7 @@ impl Architecture {
     /// [`Error::Model`](crate::Error::Model) for a configuration of which no graph can be made.
     pub fn graph(&self, kind: ModelKind, dtype: DType, sizes: &Sizes) -> Result<Graph> {
         let [latent_height, latent_width] = sizes.latent_sides();
+        let t5_tokens = up_to(&sizes.text_tokens, MAX_T5_TOKENS);
         Ok(match kind {
             ModelKind::Clip => self.clip.graph(&ClipTextOptions {
                 dtype,
@@ -73,7 +75,7 @@ impl Architecture {
             ModelKind::T5 => self.t5.graph(&T5EncoderOptions {
                 dtype,
                 batch: sizes.prompts.clone(),
-                tokens: up_to(&sizes.text_tokens, MAX_T5_TOKENS),
+                tokens: t5_tokens,
             })?,
             ModelKind::Transformer => self.transformer.graph(&FluxTransformerOptions {
                 dtype,
@@ -98,6 +100,38 @@ impl Architecture {
                 latent_width,
             })?,
         })
+    }
+}
+
+impl Architecture {
+    /// The ranges by which the graph for [`Sizes::default`] is narrowed to that for `sizes`.
+    pub fn ranges(&self, kind: ModelKind, sizes: &Sizes) -> Ranges {
+        let ranges = symbols(kind, sizes).into_iter();
+        ranges.fold(Ranges::new(), |ranges, (symbol, range)| {
+            ranges.symbol(symbol, range)
+        })
+    }
+}
+
+/// The symbols of a model's graph, as [`Architecture::graph`] declares them.
+fn symbols(kind: ModelKind, sizes: &Sizes) -> Vec<(&'static str, RangeInclusive<usize>)> {
+    let [latent_height, latent_width] = sizes.latent_sides();
+    match kind {
+        ModelKind::Clip => vec![("batch", sizes.prompts.clone())],
+        ModelKind::T5 => vec![
+            ("batch", sizes.prompts.clone()),
+            ("tokens", up_to(&sizes.text_tokens, MAX_T5_TOKENS)),
+        ],
+        ModelKind::Transformer => vec![
+            ("batch", sizes.pictures.clone()),
+            ("image_tokens", sizes.image_tokens()),
+            ("text_tokens", sizes.text_tokens.clone()),
+            ("steps", FluxTransformerOptions::default().steps),
+        ],
+        ModelKind::Decoder | ModelKind::Encoder => vec![
+            ("latent_height", latent_height),
+            ("latent_width", latent_width),
+        ],
     }
 }
 
@@ -132,6 +166,44 @@ mod tests {
                 _ => &[],
             };
             assert_eq!(symbols, expected, "{kind:?}");
+        }
+    }
+
+    /// Plans are found by what they were compiled from, so both ways must give one graph.
+    #[test]
+    fn narrowed_graphs_are_those_for_fewer_sizes() {
+        let one = Sizes {
+            pictures: 1..=1,
+            prompts: 1..=1,
+            heights: 1024..=1024,
+            widths: 768..=768,
+            text_tokens: 512..=512,
+            tiles: false,
+        };
+        let some = Sizes {
+            pictures: 1..=4,
+            heights: 512..=1024,
+            tiles: true,
+            ..one.clone()
+        };
+        let mut architecture = Architecture::flux_dev();
+        // Depth changes nothing about sizes.
+        architecture.transformer.num_layers = 2;
+        architecture.transformer.num_single_layers = 2;
+        architecture.t5.num_layers = 2;
+        architecture.clip.num_hidden_layers = 2;
+        for kind in ModelKind::ALL {
+            let graph = |sizes: &Sizes| architecture.graph(kind, DType::BF16, sizes).unwrap();
+            let all = graph(&Sizes::default());
+            for sizes in [&one, &some, &Sizes::default()] {
+                let ranges = symbols(kind, sizes).into_iter();
+                let ranges = ranges
+                    .map(|(symbol, range)| (symbol.into(), range))
+                    .collect();
+                let narrowed = all.narrowed(&ranges).unwrap();
+                assert_eq!(narrowed.hash(), graph(sizes).hash(), "{kind:?} {sizes:?}");
+                assert_eq!(narrowed, graph(sizes), "{kind:?} {sizes:?}");
+            }
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use tintype_backend::Tensors;
 use tintype_tensor::Tensor;
 
 /// Called while a request runs. Every method has a default that does nothing.
@@ -15,6 +16,12 @@ pub trait Observer {
     /// rest of the steps skipped.
     fn step(&mut self, step: &mut StepEnd) {
         let _ = step;
+    }
+
+    /// The transformer has computed what its graph gives once per request (`None`), or at a
+    /// step, from 0. With true classifier-free guidance it does so twice.
+    fn outputs(&mut self, step: Option<usize>, outputs: &Tensors) {
+        let _ = (step, outputs);
     }
 }
 

@@ -101,6 +101,12 @@ pub enum Error {
         /// What the tokenizer said.
         reason: String,
     },
+    /// A change of a pipeline could not be made: every model has the weights it had.
+    #[error("the change was refused, and all weights are those before it: {source}")]
+    Refused {
+        /// Why.
+        source: Box<Self>,
+    },
     /// No backend was chosen.
     #[error("no backend was chosen: call `FluxPipeline::backend` first")]
     NoBackend,
@@ -116,12 +122,30 @@ pub enum Error {
     /// A graph is wrong.
     #[error(transparent)]
     Ir(#[from] tintype_ir::Error),
+    /// A model cannot be quantized as asked for.
+    #[error(transparent)]
+    Quant(#[from] tintype_quant::Error),
     /// A backend failed.
     #[error(transparent)]
     Backend(#[from] tintype_backend::Error),
     /// A tensor is wrong.
     #[error(transparent)]
     Tensor(#[from] tintype_tensor::Error),
+    /// A module could not be compiled, changed or run.
+    #[error(transparent)]
+    Module(tintype_refit::Error),
+}
+
+impl From<tintype_refit::Error> for Error {
+    /// What other crates say stays theirs.
+    fn from(error: tintype_refit::Error) -> Self {
+        match error {
+            tintype_refit::Error::Backend(error) => Self::Backend(error),
+            tintype_refit::Error::Ir(error) => Self::Ir(error),
+            tintype_refit::Error::Weights(error) => Self::Weights(error),
+            other => Self::Module(other),
+        }
+    }
 }
 
 impl Error {
@@ -141,6 +165,18 @@ impl Error {
             what: what.into(),
             expected: expected.into(),
             found: found.to_string(),
+        }
+    }
+
+    /// A change that was not made. Wrong arguments are told as they are.
+    pub(crate) fn refused(self) -> Self {
+        match self {
+            Self::Argument { .. } | Self::Refused { .. } => self,
+            // Said once is enough.
+            Self::Module(tintype_refit::Error::Refused { source }) => Self::from(*source).refused(),
+            other => Self::Refused {
+                source: Box::new(other),
+            },
         }
     }
 

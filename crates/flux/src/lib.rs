@@ -8,7 +8,7 @@
 //! # fn f(cpu: impl tintype_backend::Backend + 'static) -> Result<(), tintype_flux::Error> {
 //! use tintype_flux::{FluxPipeline, Request, StepEnd};
 //!
-//! let mut pipeline = FluxPipeline::from_pretrained("flux-dev")?.backend(cpu);
+//! let pipeline = FluxPipeline::from_pretrained("flux-dev")?.backend(cpu);
 //! pipeline.load_lora("style.safetensors", "style")?;
 //! pipeline.set_adapters(&[("style", 0.8)])?;
 //! let request = Request::new("a red fox in the snow").size(512, 768).steps(20).seed(7);
@@ -40,9 +40,11 @@ pub use callback::{Observer, Part, StepEnd};
 pub use defaults::ModelDefaults;
 pub use error::Error;
 pub use output::{Output, Timings, picture_paths};
-pub use pipeline::{AdapterReport, FluxPipeline, ModelKind};
+pub use pipeline::{AdapterReport, ChangeReport, FluxPipeline, ModelKind, PromptFeed, Rewrite};
 pub use request::{ImageSource, InitialImage, Request, RequestTensors, Seed};
 pub use sizes::Sizes;
+pub use tintype_backend::KeepWeights;
+pub use tintype_lora::{AdapterScale, Blocks};
 pub use tintype_weights::{EmbeddedFile, ModelFiles};
 
 /// The result of every fallible function of this crate.

@@ -50,7 +50,7 @@ pub enum PipelineKind {
 }
 
 /// A part of a FLUX pipeline.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum Component {
     /// The noise levels.

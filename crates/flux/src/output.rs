@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tintype_tensor::Tensor;
 
@@ -41,6 +41,14 @@ pub struct Timings {
     pub steps: Vec<Duration>,
     /// The autoencoder.
     pub decode: Duration,
+}
+
+impl Timings {
+    /// The time since `start` but for what has been loaded since `load` was `loaded`.
+    pub(crate) fn since(&self, start: Instant, loaded: Duration) -> Duration {
+        let elapsed = start.elapsed();
+        elapsed.saturating_sub(self.load.saturating_sub(loaded))
+    }
 }
 
 impl Output {

@@ -1,6 +1,7 @@
 //! Overlays: fragments of IR attached to one parameter before fusion.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use crate::{Error, Graph, Node, Parameter, Result, Value};
 
@@ -11,10 +12,19 @@ use crate::{Error, Graph, Node, Parameter, Result, Value};
 /// parameter. Its parameter [`Overlay::BASE`], if it has one, is the value below:
 /// the untouched parameter, or the result of the overlay attached before. Its
 /// other parameters have names of their own and come from the caller.
-#[derive(Debug, Clone, PartialEq)]
+///
+/// Cloning is cheap, and so is comparing clones.
+#[derive(Debug, Clone)]
 pub struct Overlay {
-    parameter: String,
-    fragment: Graph,
+    parameter: Arc<str>,
+    fragment: Arc<Graph>,
+}
+
+impl PartialEq for Overlay {
+    fn eq(&self, other: &Self) -> bool {
+        self.parameter == other.parameter
+            && (Arc::ptr_eq(&self.fragment, &other.fragment) || self.fragment == other.fragment)
+    }
 }
 
 impl Overlay {
@@ -33,8 +43,8 @@ impl Overlay {
             return Err(Error::Overlay { parameter, message });
         }
         Ok(Self {
-            parameter,
-            fragment,
+            parameter: parameter.into(),
+            fragment: Arc::new(fragment),
         })
     }
 
@@ -65,10 +75,14 @@ impl Overlay {
             ..graph.clone()
         };
         let mut replaced: HashMap<Value, Value> = HashMap::new();
+        let parameters = graph.parameters.iter().enumerate();
+        let mut places: Places<'_> = parameters
+            .map(|(index, parameter)| (parameter.name.as_str(), index))
+            .collect();
         for overlay in overlays {
-            let base = overlay.base_in(graph)?;
+            let base = overlay.base_in(graph, &places)?;
             let below = replaced.get(&base).copied().unwrap_or(base);
-            let value = overlay.inline(&mut result, below)?;
+            let value = overlay.inline(&mut result, &mut places, below)?;
             replaced.insert(base, value);
         }
         let offset = result.nodes.len();
@@ -93,16 +107,17 @@ impl Overlay {
         Ok(result)
     }
 
-    fn base_in(&self, graph: &Graph) -> Result<Value> {
+    /// The parameter of `graph` that it lies on, if it is of its type.
+    fn base_in(&self, graph: &Graph, places: &Places<'_>) -> Result<Value> {
         let failed = |message: String| Error::Overlay {
-            parameter: self.parameter.clone(),
+            parameter: self.parameter.to_string(),
             message,
         };
-        let index = graph
-            .parameters
-            .iter()
-            .position(|parameter| parameter.name == self.parameter)
-            .ok_or_else(|| failed(format!("graph `{}` has no such parameter", graph.name)))?;
+        let missing = || failed(format!("graph `{}` has no such parameter", graph.name));
+        // What overlays have declared lies beyond the graph's own.
+        let index = places.get(&*self.parameter).copied();
+        let index = index.filter(|&index| index < graph.parameters.len());
+        let index = index.ok_or_else(missing)?;
         let expected = &graph.parameters[index].ty;
         let found = self.fragment.type_of(self.fragment.outputs[0].value);
         if found != expected {
@@ -120,14 +135,19 @@ impl Overlay {
     }
 
     /// Copies the fragment to the end of `graph`; gives its output's value there.
-    fn inline(&self, graph: &mut Graph, base: Value) -> Result<Value> {
+    fn inline<'a>(
+        &'a self,
+        graph: &mut Graph,
+        places: &mut Places<'a>,
+        base: Value,
+    ) -> Result<Value> {
         let mut parameters = Vec::with_capacity(self.fragment.parameters.len());
         for parameter in &self.fragment.parameters {
             let is_base = parameter.name == Self::BASE;
             parameters.push(if is_base {
                 base
             } else {
-                self.declare(graph, parameter)?
+                self.declare(graph, places, parameter)?
             });
         }
         let offset = graph.nodes.len();
@@ -151,14 +171,17 @@ impl Overlay {
     }
 
     /// The parameter of this name in `graph`, declared if it is new: overlays may share one.
-    fn declare(&self, graph: &mut Graph, parameter: &Parameter) -> Result<Value> {
-        let found = graph
-            .parameters
-            .iter()
-            .position(|other| other.name == parameter.name);
-        let Some(index) = found else {
+    fn declare<'a>(
+        &self,
+        graph: &mut Graph,
+        places: &mut Places<'a>,
+        parameter: &'a Parameter,
+    ) -> Result<Value> {
+        let Some(&index) = places.get(parameter.name.as_str()) else {
+            let index = graph.parameters.len();
             graph.parameters.push(parameter.clone());
-            return Ok(Value::Parameter(graph.parameters.len() - 1));
+            places.insert(&parameter.name, index);
+            return Ok(Value::Parameter(index));
         };
         let declared = &graph.parameters[index].ty;
         if *declared != parameter.ty {
@@ -167,10 +190,13 @@ impl Overlay {
                 parameter.name, parameter.ty
             );
             return Err(Error::Overlay {
-                parameter: self.parameter.clone(),
+                parameter: self.parameter.to_string(),
                 message,
             });
         }
         Ok(Value::Parameter(index))
     }
 }
+
+/// Where parameters stand in a graph, by name.
+type Places<'a> = HashMap<&'a str, usize>;

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use crate::passes::{canonical, dead_code};
 use crate::{
-    Error, Graph, Input, Node, Op, Output, Overlay, Parameter, Result, Stage, Value, verify,
+    Dequantized, Error, Graph, Input, Node, Op, Output, Overlay, Parameter, Result, Stage, Value,
+    verify,
 };
 
 /// The three programs of one graph. They share one binding of its symbols.
@@ -18,7 +19,9 @@ use crate::{
 ///
 /// Weights stand in `request` and `step` as parameters. A parameter that is used
 /// as it is passes through the weight program as an output without a node. A
-/// constant is no weight: each program has its own.
+/// constant is no weight: each program has its own. Nor is a weight that is dequantized
+/// (see [`Graph::dequantized`]): its codes and its scale are, and each program that reads
+/// it multiplies them (`….to_q.weight`, `….to_q.weight_scale`).
 #[derive(Debug, Clone, PartialEq)]
 pub struct StagedGraph {
     /// The graph that was split.
@@ -159,12 +162,13 @@ impl<'a> Splitter<'a> {
             *ordinal += 1;
             for (position, &operand) in node.operands.iter().enumerate() {
                 let stage = self.stage(operand);
-                if self.is_weight(operand) && !self.weight_names.contains_key(&operand) {
-                    let name = unique(
-                        &format!("{consumer}.{}", node.op.role(position)),
-                        &mut taken,
-                    );
-                    self.weight_names.insert(operand, name);
+                let name = format!("{consumer}.{}", node.op.role(position));
+                match self.unpacked(operand) {
+                    Some(Dequantized { codes, scale }) => {
+                        self.name_weight(codes, &name, &mut taken);
+                        self.name_weight(scale, &format!("{name}_scale"), &mut taken);
+                    }
+                    None => self.name_weight(operand, &name, &mut taken),
                 }
                 // An input of the request that the step reads keeps its own name.
                 let crosses = stage == Stage::Request && self.stages[index] == Stage::Step;
@@ -174,6 +178,21 @@ impl<'a> Splitter<'a> {
             }
         }
         self.name_weight_outputs(&mut taken);
+    }
+
+    fn name_weight(&mut self, value: Value, name: &str, taken: &mut HashSet<String>) {
+        if self.is_weight(value) && !self.weight_names.contains_key(&value) {
+            let name = unique(name, taken);
+            self.weight_names.insert(value, name);
+        }
+    }
+
+    /// Codes and scale of a weight that its readers dequantize: handed on as it is, it
+    /// would take the memory that quantizing it has saved.
+    fn unpacked(&self, value: Value) -> Option<Dequantized> {
+        self.is_weight(value)
+            .then(|| self.graph.dequantized(value))
+            .flatten()
     }
 
     /// Names that the caller knows, which no handed value may have.
@@ -309,14 +328,15 @@ impl<'s, 'a> Part<'s, 'a> {
             return copy;
         }
         let graph = self.splitter.graph;
-        if let Some(constant) = graph
-            .node_of(value)
-            .filter(|_| self.splitter.is_constant(value))
+        if self.splitter.is_constant(value) {
+            return self.copy_node(value);
+        }
+        let is_named = self.splitter.weight_names.contains_key(&value);
+        if self.stage != Stage::Weight
+            && !is_named
+            && let Some(unpacked) = self.splitter.unpacked(value)
         {
-            self.program.nodes.push(constant.clone());
-            let copy = Value::Node(self.program.nodes.len() - 1);
-            self.copied.insert(value, copy);
-            return copy;
+            return self.unpack(value, unpacked);
         }
         let ty = graph.type_of(value).clone();
         let copy = if self.splitter.stage(value) == Stage::Weight {
@@ -341,6 +361,38 @@ impl<'s, 'a> Part<'s, 'a> {
             });
             Value::Input(self.program.inputs.len() - 1)
         };
+        self.copied.insert(value, copy);
+        copy
+    }
+
+    /// The few nodes between codes and scale and the value that they make.
+    fn unpack(&mut self, value: Value, unpacked: Dequantized) -> Value {
+        let Dequantized { codes, scale } = unpacked;
+        if value == codes || value == scale {
+            return self.value(value);
+        }
+        if let Some(&copy) = self.copied.get(&value) {
+            return copy;
+        }
+        let node = self.splitter.graph.node_of(value);
+        let operands = &node.expect("dequantizing is made of nodes").operands;
+        for &operand in operands {
+            self.unpack(operand, unpacked);
+        }
+        self.copy_node(value)
+    }
+
+    /// Copies a node of another stage whose operands are here.
+    fn copy_node(&mut self, value: Value) -> Value {
+        let node = self.splitter.graph.node_of(value);
+        let node = node.expect("the caller has a node");
+        let operands = node.operands.iter().map(|&operand| self.value(operand));
+        let operands = operands.collect();
+        self.program.nodes.push(Node {
+            operands,
+            ..node.clone()
+        });
+        let copy = Value::Node(self.program.nodes.len() - 1);
         self.copied.insert(value, copy);
         copy
     }

@@ -14,7 +14,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::{Error, LoraFile, LoraTarget, Result};
+use crate::{LoraFile, LoraTarget};
 
 /// A file with a name and a scale, which may be negative.
 #[derive(Clone)]
@@ -74,16 +74,6 @@ impl Adapter {
     pub(crate) fn scale_of(&self, target: &LoraTarget) -> f32 {
         let own = self.scales.as_ref().map_or(1.0, |scales| scales(target));
         self.scale * own
-    }
-
-    /// The scale of one update with its factor, which must be a number.
-    pub(crate) fn checked_scale(&self, target: &LoraTarget, factor: f32) -> Result<f32> {
-        let scale = self.scale_of(target) * factor;
-        if scale.is_finite() {
-            return Ok(scale);
-        }
-        let expected = format!("a finite scale for `{}`", target.parameter);
-        Err(Error::adapter(&self.name, expected, scale.to_string()))
     }
 }
 

@@ -15,16 +15,16 @@
 //! # }
 //! ```
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 
-use tintype_ir::{Graph, Overlay, Parameter};
-use tintype_tensor::{Shape, Tensor};
+use tintype_ir::{Graph, Overlay};
+use tintype_tensor::Tensor;
 use tintype_weights::Parameters;
 
-use crate::fragment::{Bound, ScaleSlot, overlay};
-use crate::own::OwnParameters;
+use crate::fragment::scale_factor;
+use crate::mix::{Scaled, scale_of};
 use crate::{
-    Adapter, AdapterReport, Component, Error, LoraFile, LoraTarget, Report, Result, Update,
+    Adapter, BoundAdapter, Component, Error, LoraModel, LoraTarget, Mixer, Report, Result,
 };
 
 /// Overlays for one model, with the parameters that they bring.
@@ -39,7 +39,7 @@ pub struct LoraOverlays {
     /// What was applied, and what was not.
     pub report: Report,
     adapters: Vec<Adapter>,
-    slots: Vec<ScaleSlot>,
+    bound: Vec<Arc<BoundAdapter>>,
 }
 
 impl LoraOverlays {
@@ -74,10 +74,14 @@ impl LoraOverlays {
             return Err(Error::adapter(name, "one that is loaded", names.join(", ")));
         };
         let adapter = change(&self.adapters[index]);
+        let bound = &self.bound[index];
         let mut values = Vec::new();
-        for slot in self.slots.iter().filter(|slot| slot.adapter == index) {
-            let scale = adapter.checked_scale(&slot.target, slot.factor)?;
-            values.push((slot.name.clone(), scale));
+        for update in bound.updates.values().flatten() {
+            let update = bound.bound(update);
+            let scale = scale_of(bound, update.target, &|target| adapter.scale_of(target))?;
+            if let Some(scale) = scale.filter(|_| scale_factor(update.target).is_some()) {
+                values.push((update.scale_name(), scale));
+            }
         }
         // On a copy, so that a refused write leaves everything as it was.
         let mut parameters = self.parameters.clone();
@@ -96,172 +100,31 @@ impl LoraOverlays {
 /// Updates of parameters that the graph lacks are reported, not refused; those
 /// of another shape are an error, as are values that are not finite.
 pub fn overlays(component: Component, graph: &Graph, adapters: &[Adapter]) -> Result<LoraOverlays> {
-    check_names(adapters)?;
-    let mut matched: BTreeMap<usize, Vec<Bound<'_>>> = BTreeMap::new();
-    let mut reports = Vec::with_capacity(adapters.len());
-    let model = Model::new(component, graph);
-    for (index, adapter) in adapters.iter().enumerate() {
-        reports.push(model.bind((index, adapter), &mut matched)?);
-    }
-    for adapter in adapters {
-        adapter.file().check_finite()?;
-    }
-    let mut own = OwnParameters::default();
-    let mut slots = Vec::new();
-    let mut overlays = Vec::with_capacity(matched.len());
-    for (index, updates) in &matched {
-        let parameter = &graph.parameters()[*index];
-        overlays.push(overlay(parameter, updates, &mut own, &mut slots)?);
-    }
+    let model = LoraModel::new(component, graph);
+    let bind = |adapter: &Adapter| {
+        let bound = BoundAdapter::new(&model, adapter.name(), adapter.file())?;
+        Ok(Arc::new(bound))
+    };
+    let bound = adapters.iter().map(bind).collect::<Result<Vec<_>>>()?;
+    let scales: Vec<_> = adapters
+        .iter()
+        .map(|adapter| |target: &LoraTarget| adapter.scale_of(target))
+        .collect();
+    let scaled: Vec<Scaled<'_>> = bound
+        .iter()
+        .zip(&scales)
+        .map(|(bound, scale)| (&**bound, scale as &dyn Fn(&LoraTarget) -> f32))
+        .collect();
+    let mixed = Mixer::default().mix_all(&model, &scaled, false)?;
+    let reports = bound.iter().map(|bound| bound.report().clone());
     Ok(LoraOverlays {
-        overlays,
-        parameters: own.build(adapters)?,
+        overlays: mixed.overlays.to_vec(),
+        parameters: mixed.parameters,
         report: Report {
             component,
-            adapters: reports,
+            adapters: reports.collect(),
         },
         adapters: adapters.to_vec(),
-        slots,
+        bound,
     })
 }
-
-/// The parameters of a graph by name.
-struct Model<'g> {
-    component: Component,
-    parameters: HashMap<&'g str, (usize, &'g Parameter)>,
-}
-
-impl<'g> Model<'g> {
-    fn new(component: Component, graph: &'g Graph) -> Self {
-        let parameters = graph.parameters().iter().enumerate();
-        let parameters = parameters.map(|(index, one)| (one.name.as_str(), (index, one)));
-        Self {
-            component,
-            parameters: parameters.collect(),
-        }
-    }
-
-    fn bind<'a>(
-        &self,
-        adapter: (usize, &'a Adapter),
-        matched: &mut BTreeMap<usize, Vec<Bound<'a>>>,
-    ) -> Result<AdapterReport> {
-        let file = adapter.1.file();
-        let mut applied = 0;
-        let (mut used, mut unmatched) = (BTreeSet::new(), BTreeSet::new());
-        for target in file.targets() {
-            if target.component != self.component {
-                continue;
-            }
-            let Some((index, parameter)) = self.find(&target.parameter) else {
-                unmatched.extend(&target.keys);
-                continue;
-            };
-            check(file, target, parameter)?;
-            used.extend(&target.keys);
-            applied += 1;
-            let updates = matched.entry(index).or_default();
-            let before = updates.iter().filter(|other| other.adapter.0 == adapter.0);
-            let mut prefix = format!("lora.{}.{}", adapter.1.name(), parameter.name);
-            // A file may say two things about one parameter, under two names.
-            match before.count() {
-                0 => {}
-                count => prefix = format!("{prefix}.{count}"),
-            }
-            updates.push(Bound {
-                adapter,
-                target,
-                prefix,
-            });
-        }
-        let unmatched = unmatched.difference(&used).copied().cloned();
-        Ok(AdapterReport {
-            adapter: adapter.1.name().to_owned(),
-            applied,
-            unknown_keys: file.unknown_keys().to_vec(),
-            unmatched_keys: unmatched.collect(),
-        })
-    }
-
-    /// CLIP's names are seen with and without their first part.
-    fn find(&self, name: &str) -> Option<(usize, &'g Parameter)> {
-        let mut found = self.parameters.get(name).copied();
-        if found.is_none() && self.component == Component::TextEncoder {
-            found = match name.strip_prefix("text_model.") {
-                Some(short) => self.parameters.get(short).copied(),
-                None => self
-                    .parameters
-                    .get(format!("text_model.{name}").as_str())
-                    .copied(),
-            };
-        }
-        found
-    }
-}
-
-fn check_names(adapters: &[Adapter]) -> Result<()> {
-    let mut seen = BTreeSet::new();
-    for adapter in adapters {
-        if adapter.name().is_empty() {
-            return Err(Error::adapter("", "a name", "none"));
-        }
-        if !seen.insert(adapter.name()) {
-            let expected = "a name of its own";
-            return Err(Error::adapter(adapter.name(), expected, "it twice"));
-        }
-    }
-    Ok(())
-}
-
-/// Whether the update fits the parameter.
-fn check(file: &LoraFile, target: &LoraTarget, parameter: &Parameter) -> Result<()> {
-    let name = &parameter.name;
-    let refused = |stored: &crate::Stored, expected: String, found: String| {
-        Err(Error::tensor(file.origin(), &stored.key, expected, found))
-    };
-    if !parameter.ty.dtype.is_float() {
-        let expected = format!("a parameter `{name}` of floats");
-        return refused(target.row_tensor(), expected, parameter.ty.to_string());
-    }
-    let Some(wanted) = parameter.ty.static_shape() else {
-        let expected = format!("a parameter `{name}` of known shape");
-        return refused(target.row_tensor(), expected, parameter.ty.to_string());
-    };
-    let shape = target.shape();
-    if shape == wanted || is_padded(target, &shape, &wanted) {
-        return Ok(());
-    }
-    if let ([_, columns], &[rows, wanted_columns]) = (&shape[..], &wanted[..])
-        && *columns != wanted_columns
-    {
-        let stored = target.column_tensor();
-        let hint = if name == INPUT {
-            format!(": the adapter is for a model with {columns} input channels")
-        } else {
-            String::new()
-        };
-        let found = format!("{columns} in shape {}{hint}", stored.shape);
-        let expected = format!("{wanted_columns} columns for `{name}` [{rows}, {wanted_columns}]");
-        return refused(stored, expected, found);
-    }
-    let stored = target.row_tensor();
-    let expected = format!("values for `{name}` {wanted}");
-    let found = format!("{shape} from shape {}", stored.shape);
-    refused(stored, expected, found)
-}
-
-/// A LoRA of a model with fewer input channels changes the first of more, as the
-/// latents come first whatever is put behind them.
-fn is_padded(target: &LoraTarget, shape: &Shape, wanted: &Shape) -> bool {
-    let is_plain = matches!(target.update, Update::LowRank { .. }) && target.magnitude.is_none();
-    let is_narrow = match (&shape[..], &wanted[..]) {
-        ([rows, columns], [wanted_rows, wanted_columns]) => {
-            rows == wanted_rows && columns < wanted_columns
-        }
-        _ => false,
-    };
-    is_plain && is_narrow && target.parameter == INPUT
-}
-
-/// The parameter whose columns are the model's input channels.
-const INPUT: &str = "x_embedder.weight";

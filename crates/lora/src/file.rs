@@ -136,7 +136,6 @@ impl LoraFile {
     }
 
     fn check_tensor(&self, key: &str) -> Result<()> {
-        const CHUNK: usize = 1 << 16;
         let tensor = self.tensors().get(key)?;
         if !tensor.dtype().is_float() {
             // Some files keep alpha, a single number, as an integer.
@@ -146,20 +145,15 @@ impl LoraFile {
             let found = tensor.dtype().to_string();
             return Err(Error::tensor(self.origin(), key, "floats", found));
         }
-        let count = tensor.element_count();
-        let mut values = vec![0.0; CHUNK.min(count)];
-        for start in (0..count).step_by(CHUNK) {
-            let values = &mut values[..CHUNK.min(count - start)];
-            let read = tensor.read_f32(start, values);
-            read.map_err(|error| {
-                Error::tensor(self.origin(), key, "readable values", error.to_string())
-            })?;
-            if let Some(index) = values.iter().position(|value| !value.is_finite()) {
-                let found = format!("{} at position {}", values[index], start + index);
-                return Err(Error::tensor(self.origin(), key, "finite values", found));
-            }
-        }
-        Ok(())
+        // Noted with the tensor, so that no view of it is read for this again.
+        self.tensors()
+            .expect_finite(key)
+            .map_err(|error| match error {
+                tintype_weights::Error::Parameter {
+                    expected, found, ..
+                } => Error::tensor(self.origin(), key, expected, found),
+                other => Error::tensor(self.origin(), key, "readable values", other.to_string()),
+            })
     }
 
     fn read(origin: String, tensors: &Parameters, settings: &Settings) -> Result<Self> {

@@ -20,41 +20,48 @@ use tintype_ir::{
 use tintype_tensor::{DType, Shape};
 
 use crate::own::OwnParameters;
-use crate::{Adapter, Error, Factor, LoraTarget, Pair, Result, Rows, Stored, Update};
+use crate::{Error, Factor, LoraTarget, Pair, Result, Rows, Stored, Update};
 
 /// One update of the parameter at hand.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct Bound<'a> {
-    pub(crate) adapter: (usize, &'a Adapter),
     pub(crate) target: &'a LoraTarget,
     /// What the names of its own parameters begin with.
-    pub(crate) prefix: String,
+    pub(crate) prefix: &'a str,
 }
 
-/// A scale among the own parameters, and the factor that it holds besides.
-#[derive(Debug, Clone)]
-pub(crate) struct ScaleSlot {
-    pub(crate) name: String,
-    pub(crate) adapter: usize,
-    pub(crate) target: LoraTarget,
-    pub(crate) factor: f32,
+impl Bound<'_> {
+    /// The name of its scale among the own parameters.
+    pub(crate) fn scale_name(&self) -> String {
+        format!("{}.scale", self.prefix)
+    }
 }
 
-/// The overlay that applies `updates`, whose shapes fit, to `parameter`.
+/// What the scale of an update is multiplied by in its parameter; none for an update that has
+/// no scale.
+pub(crate) fn scale_factor(target: &LoraTarget) -> Option<f32> {
+    match (&target.update, &target.magnitude) {
+        (Update::Replacement { .. }, _) => None,
+        // The factor comes before the lengths are set, so it is a parameter of its own.
+        (_, Some(_)) => Some(1.0),
+        (_, None) => Some(target.factor),
+    }
+}
+
+/// The overlay that applies `updates`, whose shapes fit, to `parameter`. What it reads of the
+/// adapters' files is noted in `own`.
 pub(crate) fn overlay(
     parameter: &Parameter,
     updates: &[Bound<'_>],
     own: &mut OwnParameters,
-    slots: &mut Vec<ScaleSlot>,
 ) -> Result<Overlay> {
     let mut fragment = Fragment {
         b: GraphBuilder::new("lora"),
         parameter,
         base: None,
         own,
-        slots,
     };
-    let value = fragment.value(updates)?;
+    let value = fragment.value(updates);
     let value = fragment.b.cast(value, parameter.ty.dtype);
     fragment.b.output("value", value);
     let graph = fragment.b.finish();
@@ -71,11 +78,10 @@ struct Fragment<'a> {
     parameter: &'a Parameter,
     base: Option<Value>,
     own: &'a mut OwnParameters,
-    slots: &'a mut Vec<ScaleSlot>,
 }
 
 impl Fragment<'_> {
-    fn value(&mut self, updates: &[Bound<'_>]) -> Result<Value> {
+    fn value(&mut self, updates: &[Bound<'_>]) -> Value {
         let mut start = None;
         for bound in updates {
             if let Update::Replacement { values } = &bound.target.update {
@@ -84,10 +90,10 @@ impl Fragment<'_> {
             }
         }
         let mut value = match start {
-            Some((bound, values)) => self.rows(bound, "value", values, Some(bound.target.rows))?,
+            Some((bound, values)) => self.rows(bound, "value", values, Some(bound.target.rows)),
             None => self.base(),
         };
-        if let Some(delta) = self.low_rank(updates)? {
+        if let Some(delta) = self.low_rank(updates) {
             value = self.b.add(value, delta);
         }
         for bound in updates {
@@ -97,10 +103,10 @@ impl Fragment<'_> {
             if is_replacement || (is_low_rank && target.magnitude.is_none()) {
                 continue;
             }
-            let delta = self.delta(bound)?;
+            let delta = self.delta(bound);
             value = self.b.add(value, delta);
         }
-        Ok(value)
+        value
     }
 
     /// The parameter below, in f32.
@@ -112,7 +118,7 @@ impl Fragment<'_> {
     }
 
     /// The sum of all plain low-rank updates, scales included.
-    fn low_rank(&mut self, updates: &[Bound<'_>]) -> Result<Option<Value>> {
+    fn low_rank(&mut self, updates: &[Bound<'_>]) -> Option<Value> {
         let (mut ups, mut downs) = (Vec::new(), Vec::new());
         for bound in updates {
             let Update::LowRank { down, up } = &bound.target.update else {
@@ -121,22 +127,22 @@ impl Fragment<'_> {
             if bound.target.magnitude.is_some() {
                 continue;
             }
-            ups.push(self.rows(bound, "B", up, Some(bound.target.rows))?);
-            let down = self.down(bound, down)?;
-            let scale = self.scale(bound, bound.target.factor)?;
+            ups.push(self.rows(bound, "B", up, Some(bound.target.rows)));
+            let down = self.down(bound, down);
+            let scale = self.scale(bound);
             downs.push(self.b.mul(down, scale));
         }
         let (up, down) = match (ups.as_slice(), downs.as_slice()) {
-            ([], _) => return Ok(None),
+            ([], _) => return None,
             (&[up], &[down]) => (up, down),
             (ups, downs) => (self.b.concat(1, ups), self.b.concat(0, downs)),
         };
-        Ok(Some(self.b.matmul(up, down)))
+        Some(self.b.matmul(up, down))
     }
 
     /// The down matrix, with columns of zeros for inputs that it does not see.
-    fn down(&mut self, bound: &Bound<'_>, down: &Stored) -> Result<Value> {
-        let value = self.rows(bound, "A", down, None)?;
+    fn down(&mut self, bound: &Bound<'_>, down: &Stored) -> Value {
+        let value = self.rows(bound, "A", down, None);
         let (rank, columns) = (down.shape[0], down.shape[1]);
         let wanted = self
             .parameter
@@ -144,41 +150,36 @@ impl Fragment<'_> {
             .static_shape()
             .map_or(columns, |shape| shape[1]);
         if wanted <= columns {
-            return Ok(value);
+            return value;
         }
         let zero = self.b.scalar(DType::F32, 0.0);
         let zeros = self.b.broadcast(zero, [rank, wanted - columns]);
-        Ok(self.b.concat(1, &[value, zeros]))
+        self.b.concat(1, &[value, zeros])
     }
 
     /// Any other update, scale included.
-    fn delta(&mut self, bound: &Bound<'_>) -> Result<Value> {
+    fn delta(&mut self, bound: &Bound<'_>) -> Value {
         let target = bound.target;
-        let raw = self.raw_delta(bound)?;
+        let raw = self.raw_delta(bound);
         let Some(magnitude) = &target.magnitude else {
-            let scale = self.scale(bound, target.factor)?;
-            return Ok(self.b.mul(raw, scale));
+            let scale = self.scale(bound);
+            return self.b.mul(raw, scale);
         };
         let name = format!("{}.factor", bound.prefix);
-        self.own.scalar(bound.adapter.1, &name, target.factor)?;
+        self.own.scalar(&name, target.factor);
         let factor = self.b.parameter(&name, scalar_type());
         let raw = self.b.mul(raw, factor);
         let base = self.base();
         let sum = self.b.add(base, raw);
-        let sum = self.with_lengths(bound, sum, magnitude)?;
+        let sum = self.with_lengths(bound, sum, magnitude);
         // What the adapter changes, so that it fades with its scale and adds up with others.
         let delta = self.b.binary(BinaryOp::Sub, sum, base);
-        let scale = self.scale(bound, 1.0)?;
-        Ok(self.b.mul(delta, scale))
+        let scale = self.scale(bound);
+        self.b.mul(delta, scale)
     }
 
     /// `value` with its rows (or columns) stretched to the lengths in `magnitude`.
-    fn with_lengths(
-        &mut self,
-        bound: &Bound<'_>,
-        value: Value,
-        magnitude: &Stored,
-    ) -> Result<Value> {
+    fn with_lengths(&mut self, bound: &Bound<'_>, value: Value, magnitude: &Stored) -> Value {
         let stored_rows = bound.target.rows.stored;
         let is_of_rows = matches!(magnitude.shape[..], [n] | [n, 1] if n == stored_rows);
         let (axis, rows) = if is_of_rows {
@@ -186,7 +187,7 @@ impl Fragment<'_> {
         } else {
             (0, None)
         };
-        let mut lengths = self.rows(bound, "magnitude", magnitude, rows)?;
+        let mut lengths = self.rows(bound, "magnitude", magnitude, rows);
         if is_of_rows {
             lengths = self.b.reshape(lengths, [bound.target.rows.len(), 1]);
         }
@@ -197,26 +198,26 @@ impl Fragment<'_> {
         let least = self.b.scalar(DType::F32, f32::MIN_POSITIVE);
         let found = self.b.binary(BinaryOp::Max, found, least);
         let stretch = self.b.binary(BinaryOp::Div, lengths, found);
-        Ok(self.b.mul(value, stretch))
+        self.b.mul(value, stretch)
     }
 
     /// The update without any factor.
-    fn raw_delta(&mut self, bound: &Bound<'_>) -> Result<Value> {
+    fn raw_delta(&mut self, bound: &Bound<'_>) -> Value {
         let rows = bound.target.rows;
         match &bound.target.update {
             Update::LowRank { down, up } => {
-                let up = self.rows(bound, "B", up, Some(rows))?;
-                let down = self.rows(bound, "A", down, None)?;
-                Ok(self.b.matmul(up, down))
+                let up = self.rows(bound, "B", up, Some(rows));
+                let down = self.rows(bound, "A", down, None);
+                self.b.matmul(up, down)
             }
             Update::Hadamard { first, second } => {
-                let first = self.product(bound, "w1", first, Some(rows))?;
-                let second = self.product(bound, "w2", second, Some(rows))?;
-                Ok(self.b.mul(first, second))
+                let first = self.product(bound, "w1", first, Some(rows));
+                let second = self.product(bound, "w2", second, Some(rows));
+                self.b.mul(first, second)
             }
             Update::Kronecker { left, right } => {
-                let all = self.kronecker(bound, left, right)?;
-                Ok(self.select_rows(all, rows))
+                let all = self.kronecker(bound, left, right);
+                self.select_rows(all, rows)
             }
             Update::Difference { values } | Update::Replacement { values } => {
                 self.rows(bound, "value", values, Some(rows))
@@ -224,33 +225,27 @@ impl Fragment<'_> {
         }
     }
 
-    fn kronecker(&mut self, bound: &Bound<'_>, left: &Factor, right: &Factor) -> Result<Value> {
+    fn kronecker(&mut self, bound: &Bound<'_>, left: &Factor, right: &Factor) -> Value {
         let ([a, b], [c, d]) = (left.shape(), right.shape());
-        let left = self.factor(bound, "w1", left)?;
-        let right = self.factor(bound, "w2", right)?;
+        let left = self.factor(bound, "w1", left);
+        let right = self.factor(bound, "w2", right);
         let left = self.b.reshape(left, [a, 1, b, 1]);
         let right = self.b.reshape(right, [1, c, 1, d]);
         let product = self.b.mul(left, right);
-        Ok(self.b.reshape(product, [a * c, b * d]))
+        self.b.reshape(product, [a * c, b * d])
     }
 
-    fn factor(&mut self, bound: &Bound<'_>, name: &str, factor: &Factor) -> Result<Value> {
+    fn factor(&mut self, bound: &Bound<'_>, name: &str, factor: &Factor) -> Value {
         match factor {
             Factor::Whole(stored) => self.rows(bound, name, stored, None),
             Factor::Product(pair) => self.product(bound, name, pair, None),
         }
     }
 
-    fn product(
-        &mut self,
-        bound: &Bound<'_>,
-        name: &str,
-        pair: &Pair,
-        rows: Option<Rows>,
-    ) -> Result<Value> {
-        let up = self.rows(bound, &format!("{name}.B"), &pair.up, rows)?;
-        let down = self.rows(bound, &format!("{name}.A"), &pair.down, None)?;
-        Ok(self.b.matmul(up, down))
+    fn product(&mut self, bound: &Bound<'_>, name: &str, pair: &Pair, rows: Option<Rows>) -> Value {
+        let up = self.rows(bound, &format!("{name}.B"), &pair.up, rows);
+        let down = self.rows(bound, &format!("{name}.A"), &pair.down, None);
+        self.b.matmul(up, down)
     }
 
     /// The rows of a computed matrix that belong to the parameter.
@@ -274,24 +269,15 @@ impl Fragment<'_> {
         name: &str,
         stored: &Stored,
         rows: Option<Rows>,
-    ) -> Result<Value> {
+    ) -> Value {
         let name = format!("{}.{name}", bound.prefix);
-        let shape = self.own.rows(bound.adapter, &name, stored, rows)?;
-        Ok(self.b.parameter(&name, f32_type(&shape)))
+        let shape = self.own.rows(&name, stored, rows);
+        self.b.parameter(&name, f32_type(&shape))
     }
 
-    /// The update's scale times `factor`, as a parameter.
-    fn scale(&mut self, bound: &Bound<'_>, factor: f32) -> Result<Value> {
-        let name = format!("{}.scale", bound.prefix);
-        let scale = bound.adapter.1.checked_scale(bound.target, factor)?;
-        self.own.scalar(bound.adapter.1, &name, scale)?;
-        self.slots.push(ScaleSlot {
-            name: name.clone(),
-            adapter: bound.adapter.0,
-            target: bound.target.clone(),
-            factor,
-        });
-        Ok(self.b.parameter(&name, scalar_type()))
+    /// The update's scale with its factor, as a parameter.
+    fn scale(&mut self, bound: &Bound<'_>) -> Value {
+        self.b.parameter(&bound.scale_name(), scalar_type())
     }
 }
 

@@ -12,6 +12,9 @@
 //! in f32 from the untouched parameter, rounded once to its dtype. Scales are
 //! parameters of the fragment, so that changing one changes no graph.
 //!
+//! What changes often is bound once: a [`BoundAdapter`] for each file and model, which a
+//! [`Mixer`] puts together under any [`AdapterScale`]s.
+//!
 //! This crate computes nothing itself, and knows of models only the names of
 //! their modules.
 //!
@@ -44,27 +47,33 @@
 
 mod adapter;
 mod bind;
+mod bound;
 mod component;
 mod error;
 mod file;
 mod fragment;
 mod group;
 mod key;
+mod mix;
 mod names;
 mod own;
 mod products;
 mod report;
 mod rows;
+mod scale;
 mod settings;
 mod target;
 
 pub use adapter::Adapter;
 pub use bind::{LoraOverlays, overlays};
+pub use bound::{BoundAdapter, LoraModel};
 pub use component::{Component, Format};
 pub use error::Error;
 pub use file::LoraFile;
+pub use mix::{Mixed, Mixer};
 pub use report::{AdapterReport, Report};
 pub use rows::Rows;
+pub use scale::{AdapterScale, Blocks};
 pub use target::{Factor, LoraTarget, Pair, Stored, Update};
 
 /// The result of every fallible function of this crate.

@@ -1,4 +1,4 @@
-//! The parameters that overlays bring along: views of adapters' files, and scales.
+//! The parameters that an adapter's overlays bring along: views of its file, and constants.
 //!
 //! Nothing is copied: a view takes its rows from the mapped file when it is read.
 //!
@@ -6,38 +6,34 @@
 //! lora.style.transformer_blocks.0.attn.to_k.weight.B = rows D..2D of `…qkv.lora_up.weight`
 //! ```
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use tintype_tensor::{Shape, Tensor};
 use tintype_weights::{Parameters, View};
 
-use crate::{Adapter, Error, Result, Rows, Stored};
+use crate::{Error, LoraFile, Result, Rows, Stored};
 
-/// Collects the own parameters of all overlays of one model.
+/// Collects the own parameters of one adapter, but for its scales.
 #[derive(Debug, Default)]
 pub(crate) struct OwnParameters {
-    names: BTreeSet<String>,
-    views: Vec<Viewed>,
-    scalars: Vec<(String, f32)>,
+    all: BTreeMap<String, Own>,
+    /// A name that two updates claimed.
+    twice: Option<String>,
 }
 
 #[derive(Debug)]
-struct Viewed {
-    name: String,
-    adapter: usize,
-    key: String,
-    view: View,
+enum Own {
+    /// A view of the tensor of this key.
+    View {
+        key: String,
+        view: View,
+    },
+    Scalar(f32),
 }
 
 impl OwnParameters {
-    /// Adds rows of a stored tensor; gives their shape.
-    pub(crate) fn rows(
-        &mut self,
-        adapter: (usize, &Adapter),
-        name: &str,
-        stored: &Stored,
-        rows: Option<Rows>,
-    ) -> Result<Shape> {
+    /// Notes rows of a stored tensor; gives their shape.
+    pub(crate) fn rows(&mut self, name: &str, stored: &Stored, rows: Option<Rows>) -> Shape {
         let mut shape = stored.shape.to_vec();
         let view = match rows {
             Some(Rows { swapped: true, .. }) => View::SwapHalves,
@@ -50,51 +46,39 @@ impl OwnParameters {
                 end: shape[0],
             },
         };
-        self.take_name(adapter.1, name)?;
-        self.views.push(Viewed {
-            name: name.to_owned(),
-            adapter: adapter.0,
-            key: stored.key.clone(),
-            view,
-        });
-        Ok(Shape::from(shape))
+        let key = stored.key.clone();
+        self.take(name, Own::View { key, view });
+        Shape::from(shape)
     }
 
-    /// Adds one number.
-    pub(crate) fn scalar(&mut self, adapter: &Adapter, name: &str, value: f32) -> Result<()> {
-        self.take_name(adapter, name)?;
-        self.scalars.push((name.to_owned(), value));
-        Ok(())
+    /// Notes one number.
+    pub(crate) fn scalar(&mut self, name: &str, value: f32) {
+        self.take(name, Own::Scalar(value));
     }
 
-    /// All of them, as parameters.
-    pub(crate) fn build(self, adapters: &[Adapter]) -> Result<Parameters> {
-        // No own name begins with a digit, so names of files never meet them.
-        let in_file = |adapter: usize, key: &str| format!("{adapter}:{key}");
-        let mut builder = Parameters::builder();
-        for (index, adapter) in adapters.iter().enumerate() {
-            let tensors = adapter.file().tensors();
-            let renamed = tensors.renamed(|key| Some(in_file(index, key)))?;
-            builder = builder.parameters(&renamed);
+    /// All of them, as parameters; an error if two updates of `adapter` claim one name.
+    pub(crate) fn build(self, adapter: &str, file: &LoraFile) -> Result<Parameters> {
+        if let Some(name) = &self.twice {
+            let expected = "parameters whose names are not the beginning of others";
+            return Err(Error::adapter(adapter, expected, format!("`{name}` twice")));
         }
-        for viewed in self.views {
-            let of = in_file(viewed.adapter, &viewed.key);
-            builder = builder.view(viewed.name, of, viewed.view);
+        // No own name begins so, and names of files never meet them.
+        let in_file = |key: &str| format!(":{key}");
+        let tensors = file.tensors().renamed(|key| Some(in_file(key)))?;
+        let mut builder = Parameters::builder().parameters(&tensors);
+        for (name, own) in &self.all {
+            builder = match own {
+                Own::View { key, view } => builder.view(name, in_file(key), view.clone()),
+                Own::Scalar(value) => builder.tensor(name, Tensor::scalar(*value)),
+            };
         }
-        for (name, value) in self.scalars {
-            builder = builder.tensor(name, Tensor::scalar(value));
-        }
-        let all = builder.build()?;
-        Ok(all.renamed(|name| self.names.contains(name).then(|| name.to_owned()))?)
+        let is_own = |name: &str| self.all.contains_key(name).then(|| name.to_owned());
+        Ok(builder.build()?.renamed(is_own)?)
     }
 
-    fn take_name(&mut self, adapter: &Adapter, name: &str) -> Result<()> {
-        if self.names.insert(name.to_owned()) {
-            return Ok(());
+    fn take(&mut self, name: &str, own: Own) {
+        if self.all.insert(name.to_owned(), own).is_some() {
+            self.twice = Some(name.to_owned());
         }
-        // `a` and `a.x_embedder` could both claim `lora.a.x_embedder.…`.
-        let found = format!("`{name}` twice");
-        let expected = "a name that is not the beginning of another adapter's";
-        Err(Error::adapter(adapter.name(), expected, found))
     }
 }

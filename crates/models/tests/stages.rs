@@ -87,6 +87,7 @@ fn sizes_given_as_one_number_are_built_in() {
         steps: 4..=4,
         image_tokens: 16..=16,
         text_tokens: 8..=8,
+        ..FluxTransformerOptions::default()
     };
     let graph = tiny_flux().graph(&options).unwrap();
     assert!(graph.symbols().is_empty());
@@ -289,4 +290,46 @@ fn what_cannot_be_built_is_refused() {
         ..tiny_flux()
     };
     assert!(message(config.graph(&FluxTransformerOptions::default())).contains("heads"));
+}
+
+#[test]
+fn the_euler_step_is_of_the_step_program() {
+    let options = FluxTransformerOptions {
+        dtype: DType::BF16,
+        euler_step: true,
+        ..FluxTransformerOptions::default()
+    };
+    let graph = tiny_flux().graph(&options).unwrap();
+    let staged = StagedGraph::split(&graph).unwrap();
+    let outputs: Vec<_> = staged.step.outputs().iter().map(|o| &*o.name).collect();
+    assert_eq!(outputs, ["sample", "latents"]);
+    let latents = &staged.step.outputs()[1];
+    let hidden_states = graph.inputs().iter().find(|i| i.name == "hidden_states");
+    assert_eq!(
+        staged.step.type_of(latents.value),
+        &hidden_states.unwrap().ty
+    );
+    let lengths = graph
+        .inputs()
+        .iter()
+        .find(|i| i.name == "step_lengths")
+        .unwrap();
+    assert_eq!(
+        (lengths.stage, lengths.ty.to_string().as_str()),
+        (Stage::Request, "bf16[steps]")
+    );
+    // Nothing else is other than without it.
+    assert_eq!(
+        staged.request.nodes().len(),
+        StagedGraph::split(&flux(DType::BF16))
+            .unwrap()
+            .request
+            .nodes()
+            .len()
+    );
+    let fill = FluxTransformerConfig {
+        in_channels: 12,
+        ..tiny_flux()
+    };
+    assert!(fill.graph(&options).is_err());
 }

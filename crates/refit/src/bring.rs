@@ -10,7 +10,7 @@ use tintype_ir::Binding;
 use crate::engine::{Engine, lock, timed};
 use crate::gate::Entered;
 use crate::module::{Aim, Latest, MutableModule, Wanted};
-use crate::ranges::EngineRanges;
+use crate::ranges::{EngineRanges, holds};
 use crate::structure::Structure;
 use crate::weights::Difference;
 use crate::{Done, Error, Noticed, Report, Result, Signature};
@@ -162,6 +162,12 @@ impl MutableModule {
         sizes: &Binding,
     ) -> Result<EngineRanges> {
         if self.settings.backend.capabilities().compiles_sizes {
+            let mut known = self.settings.known_ranges.iter();
+            let known =
+                known.find(|(hash, ranges)| *hash == structure.hash && holds(ranges, sizes));
+            if let Some((_, ranges)) = known {
+                return Ok(ranges.clone());
+            }
             return self.settings.ranges.for_sizes(&structure.graph, sizes);
         }
         // What is declared is checked all the same.

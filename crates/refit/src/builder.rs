@@ -7,6 +7,8 @@ use tintype_backend::{Backend, CompileOptions};
 use tintype_weights::Parameters;
 
 use crate::module::Settings;
+use crate::ranges::EngineRanges;
+use crate::structure::Structure;
 use crate::{Define, MutableModule, Ranges, Weights};
 
 /// What a module is made of.
@@ -42,6 +44,7 @@ impl ModuleBuilder {
                 ranges: Ranges::default(),
                 most_engines: MOST_ENGINES,
                 check_finite: true,
+                known_ranges: Vec::new(),
             },
             define,
             arguments: BTreeMap::new(),
@@ -94,6 +97,16 @@ impl ModuleBuilder {
         self
     }
 
+    /// Ranges that engines of some structures had before: a new engine is for these if they hold
+    /// its sizes.
+    pub(crate) fn known_ranges(mut self, known: &[(&Structure, EngineRanges)]) -> Self {
+        let known = known
+            .iter()
+            .map(|(structure, ranges)| (structure.hash, ranges.clone()));
+        self.settings.known_ranges = known.collect();
+        self
+    }
+
     /// The module. Nothing is compiled yet.
     pub fn build(self) -> MutableModule {
         MutableModule::new(self)
@@ -101,4 +114,4 @@ impl ModuleBuilder {
 }
 
 /// Enough for two sizes in turn.
-const MOST_ENGINES: usize = 2;
+pub(crate) const MOST_ENGINES: usize = 2;

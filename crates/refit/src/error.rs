@@ -1,5 +1,8 @@
 //! What can go wrong with a module.
 
+use std::fmt;
+use std::path::{Path, PathBuf};
+
 /// Errors of this crate.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -53,6 +56,38 @@ pub enum Error {
         /// What was declared.
         found: String,
     },
+    /// A file or folder of a saved module cannot be read or written.
+    #[error("{}: {action} failed: {source}", file.display())]
+    Io {
+        /// The file or folder.
+        file: PathBuf,
+        /// What was attempted.
+        action: &'static str,
+        /// Why it failed.
+        source: std::io::Error,
+    },
+    /// A file of a saved module is not what it should be.
+    #[error("{}: expected {expected}, found {found}", file.display())]
+    Saved {
+        /// The file.
+        file: PathBuf,
+        /// What it should be.
+        expected: String,
+        /// What it is.
+        found: String,
+    },
+    /// A tensor is not what it was when a module was saved, or cannot be saved.
+    #[error("{}: tensor {tensor}: expected {expected}, found {found}", file.display())]
+    SavedTensor {
+        /// The file, or `memory`.
+        file: PathBuf,
+        /// The tensor's name there.
+        tensor: String,
+        /// What was expected.
+        expected: String,
+        /// What was found.
+        found: String,
+    },
     /// A backend failed.
     #[error(transparent)]
     Backend(#[from] tintype_backend::Error),
@@ -68,6 +103,26 @@ pub enum Error {
 }
 
 impl Error {
+    pub(crate) fn io(file: &Path, action: &'static str, source: std::io::Error) -> Self {
+        Self::Io {
+            file: file.to_owned(),
+            action,
+            source,
+        }
+    }
+
+    pub(crate) fn saved(
+        file: &Path,
+        expected: impl Into<String>,
+        found: impl fmt::Display,
+    ) -> Self {
+        Self::Saved {
+            file: file.to_owned(),
+            expected: expected.into(),
+            found: found.to_string(),
+        }
+    }
+
     pub(crate) fn refused(self) -> Self {
         match self {
             Self::Refused { .. } => self,

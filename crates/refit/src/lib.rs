@@ -13,6 +13,9 @@
 //! Nothing is guessed from outputs, and nothing is remembered by name. A change that fails leaves
 //! the weights as they were, bit for bit; a change waits for pictures under way.
 //!
+//! A module is [saved](MutableModule::save) as a folder that refers to the checkpoint, and
+//! [loaded](MutableModule::load) by another process without compiling anything again.
+//!
 //! What it is not: a format of models (`ir` and `weights` are), a LoRA reader (`lora`), or a
 //! cache of plans (each backend has its own).
 //!
@@ -55,6 +58,7 @@ mod module;
 mod picture;
 mod ranges;
 mod report;
+mod saved;
 mod signature;
 mod structure;
 mod turn;
@@ -68,6 +72,10 @@ pub use module::{MutableModule, State};
 pub use picture::{Call, Picture};
 pub use ranges::Ranges;
 pub use report::{Done, Noticed, Report};
+pub use saved::{
+    Ahead, ChangedFile, CompiledFile, LoadOptions, Loaded, SaveOptions, Saved, SavedModule,
+    Verified,
+};
 pub use signature::Signature;
 pub use weights::Weights;
 

@@ -50,7 +50,7 @@ pub struct MutableModule {
     pub(crate) bringing: Mutex<()>,
     pub(crate) gate: Gate,
     pub(crate) engines: Mutex<Vec<Arc<Engine>>>,
-    structures: Mutex<Structures>,
+    pub(crate) structures: Mutex<Structures>,
     pub(crate) latest: Mutex<Option<Latest>>,
     /// Counts uses of engines.
     pub(crate) uses: AtomicU64,
@@ -63,6 +63,8 @@ pub(crate) struct Settings {
     pub(crate) ranges: Ranges,
     pub(crate) most_engines: usize,
     pub(crate) check_finite: bool,
+    /// Ranges of engines of another process.
+    pub(crate) known_ranges: Vec<(GraphHash, EngineRanges)>,
 }
 
 /// What shall run next.
@@ -72,7 +74,7 @@ pub(crate) struct Wanted {
     pub(crate) arguments: BTreeMap<String, i64>,
     pub(crate) weights: Weights,
     /// Of the parameters among the weights; [`Wanted::retyped`] after they changed.
-    types: ParameterTypes,
+    pub(crate) types: ParameterTypes,
     /// Rises with each change, also with one that is taken back.
     pub(crate) version: u64,
 }
@@ -156,7 +158,11 @@ impl MutableModule {
     /// What the definition says; inputs of the last call that do not fit it any more.
     pub fn state(&self) -> Result<State> {
         let Some(latest) = lock(&self.latest).clone() else {
-            return Ok(State::NeedsCompile);
+            return Ok(if self.engines() == 0 {
+                State::NeedsCompile
+            } else {
+                State::NeedsRefit
+            });
         };
         let aim = self.aim(&latest.signature)?;
         let Some(engine) = self.engine(&aim) else {

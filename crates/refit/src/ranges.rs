@@ -44,6 +44,17 @@ impl Ranges {
         self
     }
 
+    /// What was declared by symbol.
+    pub(crate) fn symbols(&self) -> &EngineRanges {
+        &self.symbols
+    }
+
+    /// What was declared by input and axis.
+    pub(crate) fn axes(&self) -> impl Iterator<Item = (&str, usize, &RangeInclusive<usize>)> {
+        let axes = self.axes.iter();
+        axes.map(|(input, axis, range)| (input.as_str(), *axis, range))
+    }
+
     /// All ranges by symbol, each within the graph's own.
     pub(crate) fn resolved(&self, graph: &Graph) -> Result<EngineRanges> {
         let mut resolved = EngineRanges::new();

@@ -64,6 +64,13 @@ pub enum Done {
         /// How long that took.
         duration: Duration,
     },
+    /// An engine was made of what another process compiled and saved.
+    Loaded {
+        /// The ranges it is for, as `batch = 1..=4`.
+        ranges: String,
+        /// How long that took.
+        duration: Duration,
+    },
     /// An engine got weights: all of them, or those that a change reaches.
     Refitted(RefitReport),
     /// Another engine than that of the call before runs.
@@ -169,6 +176,13 @@ impl fmt::Display for Done {
                     f,
                     "compiled for {ranges} in {:.3} s",
                     duration.as_secs_f64()
+                )
+            }
+            Self::Loaded { ranges, duration } => {
+                let seconds = duration.as_secs_f64();
+                write!(
+                    f,
+                    "made an engine of what was saved, for {ranges}, in {seconds:.3} s"
                 )
             }
             Self::Refitted(refit) => write!(

@@ -47,6 +47,12 @@ impl Signature {
         self
     }
 
+    /// All inputs in the order of their names.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, DType, &Shape)> {
+        let types = self.0.iter();
+        types.map(|(name, (dtype, shape))| (name.as_str(), *dtype, shape))
+    }
+
     /// The dtypes by name.
     pub fn dtypes(&self) -> BTreeMap<String, DType> {
         let dtypes = self

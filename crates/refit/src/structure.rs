@@ -24,6 +24,9 @@ pub(crate) struct Structure {
 #[derive(Default)]
 pub(crate) struct Structures(Vec<(Key, Arc<Structure>)>);
 
+/// The dtypes and the arguments that a structure was made of.
+pub(crate) type Made = (BTreeMap<String, DType>, BTreeMap<String, i64>);
+
 /// What a definition was given; equal keys give equal graphs.
 #[derive(PartialEq)]
 pub(crate) struct Key {
@@ -72,12 +75,16 @@ impl Structure {
         let graph = definition.define.graph(given);
         let graph = graph.map_err(|source| Error::Define { source })?;
         tintype_ir::verify(&graph)?;
-        let hash = graph.hash();
-        Ok(Self {
+        Ok(Self::new(graph))
+    }
+
+    /// Of a graph that is verified.
+    pub(crate) fn new(graph: Graph) -> Self {
+        Self {
+            hash: graph.hash(),
             graph,
-            hash,
             weight: OnceLock::new(),
-        })
+        }
     }
 
     /// Every parameter that its weights are computed from is there, of its type, and every
@@ -110,6 +117,32 @@ impl Structures {
         let structure = Arc::clone(&found.1);
         self.0.push(found);
         Some(structure)
+    }
+
+    /// What a definition made lately of parameters of these types: the structures, each with the
+    /// dtypes and arguments that it was made of unless the definition is fixed.
+    pub(crate) fn made(
+        &self,
+        definition: &Definition,
+        parameters: &Parameters,
+        types: &ParameterTypes,
+    ) -> Vec<(Option<Made>, Arc<Structure>)> {
+        let types = types.of(parameters);
+        let mut found: Vec<(Option<Made>, Arc<Structure>)> = Vec::new();
+        for (key, structure) in &self.0 {
+            let given = key.given.as_ref();
+            if key.definition != definition.number
+                || given.is_some_and(|given| given.parameters != types)
+            {
+                continue;
+            }
+            let made = given.map(|given| (given.dtypes.clone(), given.arguments.clone()));
+            // Two threads may have made the same.
+            if !found.iter().any(|(known, _)| *known == made) {
+                found.push((made, Arc::clone(structure)));
+            }
+        }
+        found
     }
 
     /// Keeps a structure; the one that was asked for longest ago may go.

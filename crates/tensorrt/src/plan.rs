@@ -3,7 +3,8 @@
 //! A plan holds kernels and no weights, so that what it depends on is small: the request or step
 //! program ([`Graph::hash`](tintype_ir::Graph::hash), in which a weight is a name, a dtype and a
 //! shape), the library, the architecture and the options. All that is in its [`PlanKey`]; the
-//! weight program, and with it every LoRA, is not. A [`PlanCache`] keeps plans under their keys.
+//! weight program, and with it every LoRA, is not. A [`PlanCache`] keeps plans under their keys; a
+//! [`PlanFolder`] goes with a saved module.
 //!
 //! What it is not: it neither builds nor runs plans, and does not know what is in them.
 //!
@@ -33,11 +34,13 @@
 mod cache;
 mod entry;
 mod eviction;
+mod folder;
 mod kernels;
 mod key;
 mod lock;
 
 pub use cache::{DEFAULT_LIMIT, PlanCache};
 pub use entry::PlanEntry;
+pub use folder::PlanFolder;
 pub use kernels::KernelFile;
 pub use key::{PlanKey, Recipe};

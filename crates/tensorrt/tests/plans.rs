@@ -22,9 +22,10 @@ use tintype_tensorrt::{Error, Newer, Target, Tensorrt};
 
 type Test = (&'static str, fn(&Tensorrt) -> Result<(), Failed>);
 
-const TESTS: [Test; 8] = [
+const TESTS: [Test; 9] = [
     ("a plan for each program and target", for_each_target),
     ("plans that are there are found", found_again),
+    ("a folder is looked into first", folder_first),
     ("another weight program has the same plans", same_plans),
     ("a damaged plan is built anew", damaged),
     ("fewer sizes are another plan", fewer_sizes),
@@ -141,6 +142,29 @@ fn found_again(tensorrt: &Tensorrt) -> Result<(), Failed> {
     // Another form of the activation is in the request program alone.
     let other = build(tensorrt, &MODEL.replace("silu", "gelu_erf"), &options)?;
     assert_eq!([other[0].is_new, other[1].is_new], [true, false]);
+    Ok(())
+}
+
+fn folder_first(tensorrt: &Tensorrt) -> Result<(), Failed> {
+    let (first, saved, second) = (folder()?, tempfile::tempdir()?, folder()?);
+    let built = build(tensorrt, MODEL, &first.options)?;
+    for plan in &built {
+        let name = plan.path.file_name().ok_or("a plan has a name")?;
+        fs::copy(&plan.path, saved.path().join(name))?;
+    }
+    let options = second.options.with_folder(saved.path());
+    let found = build(tensorrt, MODEL, &options)?;
+    assert!(found.iter().all(|plan| !plan.is_new), "{found:?}");
+    assert!(found.iter().all(|plan| plan.path.starts_with(saved.path())));
+    assert_eq!(fs::read_dir(saved.path())?.count(), 2, "no locks");
+    // What is damaged there is built, and goes into the cache.
+    let mut bytes = fs::read(&found[1].path)?;
+    bytes.pop();
+    fs::write(&found[1].path, &bytes)?;
+    let again = build(tensorrt, MODEL, &options)?;
+    assert_eq!([again[0].is_new, again[1].is_new], [false, true]);
+    assert!(again[1].path.starts_with(second.folder.path()));
+    assert_eq!(fs::read(&found[1].path)?, bytes);
     Ok(())
 }
 

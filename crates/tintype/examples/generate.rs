@@ -6,7 +6,7 @@
 use tintype::{CpuBackend, FluxPipeline, Request, StepEnd};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let mut pipeline = match std::env::args().nth(1) {
+    let pipeline = match std::env::args().nth(1) {
         Some(folder) => FluxPipeline::from_pretrained(folder)?.backend(CpuBackend::new()),
         None => tintype::shapes()?,
     };

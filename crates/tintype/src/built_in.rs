@@ -37,7 +37,7 @@ pub fn files() -> Option<ModelFiles> {
 /// ```
 /// use tintype::Request;
 ///
-/// let mut pipeline = tintype::shapes()?;
+/// let pipeline = tintype::shapes()?;
 /// let request = Request::new("a red circle above a blue square").seed(7);
 /// let output = pipeline.generate(&request)?;
 /// assert_eq!(output.images()?[0].width(), 128);

@@ -64,6 +64,15 @@ impl ParametersBuilder {
         self.entries((*parameters.entries).clone())
     }
 
+    /// A layer of one parameter of others, which keeps its name and its generation.
+    ///
+    /// # Errors
+    /// A name that is not there.
+    pub fn parameter(self, parameters: &Parameters, name: &str) -> Result<Self> {
+        let entry = Arc::clone(parameters.entry(name)?);
+        Ok(self.entries(BTreeMap::from([(name.to_owned(), entry)])))
+    }
+
     /// A layer of one tensor in memory.
     #[must_use]
     pub fn tensor(self, name: impl Into<String>, tensor: Tensor) -> Self {
@@ -107,6 +116,10 @@ impl ParametersBuilder {
             parameters.replace_entries(entries);
         }
         Ok(parameters)
+    }
+
+    pub(crate) fn entry(self, name: String, entry: Arc<Entry>) -> Self {
+        self.entries(BTreeMap::from([(name, entry)]))
     }
 
     fn entries(mut self, entries: BTreeMap<String, Arc<Entry>>) -> Self {

@@ -135,7 +135,20 @@ impl Parameters {
     /// What differs from `other`, by generation; parameters of two openings of
     /// one file differ all: see [`Parameters::content_changes_from`].
     pub fn changes_from(&self, other: &Self) -> ChangeSet {
-        self.changes_since(&other.snapshot())
+        let mut changes = ChangeSet::default();
+        if self.is_same(other) {
+            return changes;
+        }
+        for (name, entry) in &*self.entries {
+            match other.entries.get(name) {
+                None => changes.added.insert(name.clone()),
+                Some(old) if entry.is_same(old.generation, old.source.views()) => false,
+                Some(_) => changes.changed.insert(name.clone()),
+            };
+        }
+        let gone = other.names().filter(|name| !self.contains(name));
+        changes.removed.extend(gone.map(str::to_owned));
+        changes
     }
 
     /// What differs from `other` in content; hashes on both sides only what

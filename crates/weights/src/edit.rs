@@ -106,7 +106,7 @@ impl Parameters {
         change(&mut values);
         if options.finite {
             // Before rounding: FP8 would turn an infinity into its largest value.
-            check_values(name, "the edit", &values)?;
+            check_values(name, "the edit", &values, 0)?;
         }
         let shape = tensor.shape().clone();
         let tensor = Tensor::from_f32_as(tensor.dtype(), shape, values).map_err(wrong)?;
@@ -192,20 +192,21 @@ fn check_finite(name: &str, entry: &Entry) -> Result<()> {
         let part = values.len().min(tensor.element_count() - start);
         let read = tensor.read_f32(start, &mut values[..part]);
         read.map_err(|source| entry.source.base().value_error(name, source))?;
-        check_values(name, &entry.source.base().origin(), &values[..part])?;
+        check_values(name, &entry.source.base().origin(), &values[..part], start)?;
         start += part;
     }
     Ok(())
 }
 
-fn check_values(name: &str, origin: &str, values: &[f32]) -> Result<()> {
-    match values.iter().find(|value| !value.is_finite()) {
+/// Values of a tensor from position `start` on.
+fn check_values(name: &str, origin: &str, values: &[f32], start: usize) -> Result<()> {
+    match values.iter().position(|value| !value.is_finite()) {
         None => Ok(()),
-        Some(value) => Err(Error::Parameter {
+        Some(index) => Err(Error::Parameter {
             origin: origin.to_owned(),
             tensor: shown(name),
             expected: "finite values".to_owned(),
-            found: value.to_string(),
+            found: format!("{} at position {}", values[index], start + index),
         }),
     }
 }

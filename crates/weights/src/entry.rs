@@ -26,6 +26,25 @@ pub(crate) struct Entry {
     pub(crate) finite: Arc<OnceLock<()>>,
 }
 
+/// Which version of which tensor a parameter is: equal ones have the same bytes, which nobody
+/// had to read for it. The same bytes may have several, as those of a file that is opened twice.
+///
+/// ```
+/// use tintype_tensor::Tensor;
+/// use tintype_weights::Parameters;
+/// let mut parameters = Parameters::builder().tensor("a", Tensor::scalar(1.0f32)).build()?;
+/// let before = parameters.identity_of("a")?;
+/// assert_eq!(parameters.clone().identity_of("a")?, before);
+/// parameters.set("a", Tensor::scalar(1.0f32))?;
+/// assert_ne!(parameters.identity_of("a")?, before);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct ParameterIdentity {
+    generation: u64,
+    views: Vec<View>,
+}
+
 /// blake3 of a tensor's dtype, shape and bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ContentHash([u8; 32]);
@@ -33,13 +52,9 @@ pub struct ContentHash([u8; 32]);
 impl Entry {
     /// An entry of a new generation.
     pub(crate) fn new(source: Source) -> Arc<Self> {
-        Self::with_generation(source, next_generation())
-    }
-
-    fn with_generation(source: Source, generation: u64) -> Arc<Self> {
         Arc::new(Self {
             source,
-            generation,
+            generation: next_generation(),
             hash: Arc::default(),
             finite: Arc::default(),
         })
@@ -55,6 +70,13 @@ impl Entry {
         })
     }
 
+    pub(crate) fn identity(&self) -> ParameterIdentity {
+        ParameterIdentity {
+            generation: self.generation,
+            views: self.source.views().to_vec(),
+        }
+    }
+
     /// Whether two entries have the same content for sure, without reading:
     /// views of one tensor share its generation, so they are compared too.
     pub(crate) fn is_same(&self, generation: u64, views: &[View]) -> bool {
@@ -65,7 +87,14 @@ impl Entry {
     pub(crate) fn viewed(&self, name: &str, view: View) -> Result<Arc<Self>> {
         let source = self.source.viewed(view);
         let source = source.map_err(|error| self.source.base().value_error(name, error))?;
-        Ok(Self::with_generation(source, self.generation))
+        // Parts of what is finite are.
+        let finite = self.finite.get().copied();
+        Ok(Arc::new(Self {
+            source,
+            generation: self.generation,
+            hash: Arc::default(),
+            finite: Arc::new(finite.map_or_else(OnceLock::new, OnceLock::from)),
+        }))
     }
 
     /// The content hash; reads the tensor the first time.

@@ -147,8 +147,13 @@ impl SafetensorsFile {
         }
     }
 
+    /// Whether its bytes were never on disk, so that its path is but a label.
+    pub fn is_in_memory(&self) -> bool {
+        matches!(self.bytes, Bytes::Memory(_))
+    }
+
     /// Whether `self` and `other` are handles of one opening.
-    pub(crate) fn is_same(&self, other: &Self) -> bool {
+    pub fn is_same(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.header, &other.header)
     }
 

@@ -39,6 +39,7 @@ pub mod layout;
 mod mapping;
 mod model_files;
 mod parameters;
+mod place;
 mod scaled;
 mod source;
 mod view;
@@ -47,12 +48,13 @@ pub use builder::ParametersBuilder;
 pub use change::{ChangeSet, Snapshot};
 pub use checkpoint::{Checkpoint, CheckpointIdentity};
 pub use edit::ChangeOptions;
-pub use entry::ContentHash;
+pub use entry::{ContentHash, ParameterIdentity};
 pub use error::Error;
 pub use file::{FileIdentity, SafetensorsFile};
 pub use header::{StorageDType, TensorEntry};
 pub use model_files::{EmbeddedFile, ModelFiles};
 pub use parameters::{ParameterInfo, Parameters};
+pub use place::{FileTensor, Place};
 pub use view::View;
 
 /// The result of every fallible function of this crate.

@@ -24,7 +24,8 @@ use crate::entry::Entry;
 use crate::error::shown;
 use crate::source::Base;
 use crate::{
-    Checkpoint, CheckpointIdentity, ContentHash, Error, ParametersBuilder, Result, SafetensorsFile,
+    Checkpoint, CheckpointIdentity, ContentHash, Error, ParameterIdentity, ParametersBuilder,
+    Result, SafetensorsFile,
 };
 
 /// Named tensors in files and in memory. Cloning is cheap.
@@ -172,9 +173,20 @@ impl Parameters {
         Ok(self.entry(name)?.source.shape())
     }
 
+    /// What a tensor's stored codes of 8 bits are multiplied with: f32 `[1]`, which is 1 where
+    /// the file gives no scale, or `[rows]`; `None` if it is stored in another dtype.
+    pub fn f8_scale(&self, name: &str) -> Result<Option<Tensor>> {
+        self.entry(name)?.source.f8_scale(name)
+    }
+
     /// The change that made this parameter, counted over the whole process.
     pub fn generation(&self, name: &str) -> Result<u64> {
         Ok(self.entry(name)?.generation)
+    }
+
+    /// Which version of which tensor this parameter is; reads nothing.
+    pub fn identity_of(&self, name: &str) -> Result<ParameterIdentity> {
+        Ok(self.entry(name)?.identity())
     }
 
     /// blake3 of dtype, shape and bytes, computed once for each generation.

@@ -18,7 +18,7 @@
 use tintype_tensor::{DType, Error, Shape, Tensor};
 
 /// A rearrangement of a tensor's rows or shape.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum View {
     /// Rows `start..end` of the outermost axis; shares the bytes.

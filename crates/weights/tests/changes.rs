@@ -248,3 +248,26 @@ fn views_of_one_tensor_are_told_apart() {
     assert_eq!(again.get("v").unwrap().to_f32_vec().unwrap(), [5.0, 6.0]);
     assert!(again.generation("v").unwrap() > second.generation("v").unwrap());
 }
+
+#[test]
+fn identities_are_those_of_versions_and_views() {
+    let rows = |start, end| View::Rows { start, end };
+    let mut parameters = Parameters::builder()
+        .tensor("whole", tensor(&[1.0, 1.0, 2.0, 2.0]))
+        .tensor("equal", tensor(&[1.0, 1.0, 2.0, 2.0]))
+        .view("first", "whole", rows(0, 2))
+        .view("second", "whole", rows(2, 4))
+        .view("again", "whole", rows(0, 2))
+        .build()
+        .unwrap();
+    let of = |parameters: &Parameters, name: &str| parameters.identity_of(name).unwrap();
+    assert_ne!(of(&parameters, "whole"), of(&parameters, "equal"));
+    assert_ne!(of(&parameters, "first"), of(&parameters, "second"));
+    assert_ne!(of(&parameters, "first"), of(&parameters, "whole"));
+    assert_eq!(of(&parameters, "first"), of(&parameters, "again"));
+    let before = parameters.clone();
+    parameters.set("first", tensor(&[1.0, 1.0])).unwrap();
+    assert_ne!(of(&parameters, "first"), of(&before, "first"));
+    assert_eq!(of(&parameters, "second"), of(&before, "second"));
+    assert!(parameters.identity_of("none").is_err());
+}

@@ -6,7 +6,7 @@
 pub(super) mod build;
 mod engine;
 mod inputs;
-mod memory;
+pub(super) mod memory;
 mod weights;
 
 use std::time::{Duration, Instant};

@@ -97,7 +97,7 @@ fn record(
     let backend: Arc<dyn Backend> = recorder.clone();
     let request = Request::new("a red circle").seed(3).steps(steps);
     let sizes = Sizes::of_request(&request, pipeline.defaults());
-    let mut pipeline = pipeline.shared_backend(backend).dtype(dtype).sizes(sizes);
+    let pipeline = pipeline.shared_backend(backend).dtype(dtype).sizes(sizes);
     let defaults = pipeline.generate(&request)?;
     let image = defaults.pixels.ok_or("no picture")?;
     // The encoder alone; the other models have been recorded.

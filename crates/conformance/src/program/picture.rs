@@ -70,7 +70,7 @@ fn compare(backend: &Arc<dyn Backend>, request: &Request, plans: Plans) -> Resul
         if let Plans::OfManySizes = plans {
             (sizes.heights, sizes.widths) = (64..=256, 64..=256);
         }
-        let mut pipeline = pipeline.shared_backend(backend).sizes(sizes);
+        let pipeline = pipeline.shared_backend(backend).sizes(sizes);
         Ok(pipeline.generate(request)?)
     };
     let (found, expected) = (

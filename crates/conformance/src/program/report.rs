@@ -39,6 +39,8 @@ struct Document {
     sections: Vec<Section>,
     rows: Vec<Row>,
     figures: Vec<Figure>,
+    /// Lists of a section's own.
+    tables: serde_json::Map<String, serde_json::Value>,
 }
 
 #[derive(Debug, Serialize)]
@@ -123,6 +125,7 @@ impl Report {
                 sections: Vec::new(),
                 rows: Vec::new(),
                 figures: Vec::new(),
+                tables: serde_json::Map::new(),
             },
             json,
             filter,
@@ -225,6 +228,11 @@ impl Report {
             self.check(Label::new(&name, ""), Duration::ZERO, result);
         }
         self.write()
+    }
+
+    /// A list of things measured, which is for the file alone.
+    pub(crate) fn table(&mut self, name: &str, rows: Vec<serde_json::Value>) {
+        self.document.tables.insert(name.to_owned(), rows.into());
     }
 
     /// Writes all of it and prints the sum; whether nothing failed.

@@ -6,21 +6,28 @@
 //! | no state | writes new values over the old ones, at the same addresses |
 //! | some state | makes a version with new memory for what changes |
 //! | nobody knows (a refit failed twice) | loads all |
+//!
+//! Parameters that lie in weights as they are wait there for the next refit
+//! ([`KeptParameters`]), so writing over weights goes by way of these.
 
 use std::collections::{BTreeSet, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use tintype_backend::{Error as BackendError, Result};
+use tintype_backend::{Error as BackendError, KeepWeights, Result};
+use tintype_device::{Keeping, KeptParameters, Sharing};
+use tintype_ir::StagedGraph;
 
 use super::job::Inputs;
 use crate::Error;
-use crate::run::machine::Machine;
+use crate::run::machine::{KeepingOn, KeptOn, Machine};
 use crate::run::weights::{Tensors, WeightSet};
 
 /// The weights that an executable has now.
 pub(super) struct Exchange<M: Machine> {
     machine: Arc<M>,
     graph: String,
+    /// What weights are computed from, as far as it waits for the next refit.
+    kept: Arc<KeptOn<M>>,
     current: Mutex<Current<M>>,
 }
 
@@ -43,10 +50,14 @@ pub(super) struct Sources<'a> {
 }
 
 impl<M: Machine> Exchange<M> {
-    pub(super) fn new(machine: Arc<M>, graph: &str) -> Self {
+    pub(super) fn new(machine: Arc<M>, graph: &StagedGraph, policy: KeepWeights) -> Self {
+        let kept = KeptParameters::new(policy, Sharing::Weights, &graph.weight);
+        let kept = Arc::new(kept);
+        machine.kept().add(&kept);
         Self {
             machine,
-            graph: graph.to_owned(),
+            graph: graph.source.name().to_owned(),
+            kept,
             current: Mutex::new(Current {
                 weights: Held::None,
                 older: Vec::new(),
@@ -70,47 +81,59 @@ impl<M: Machine> Exchange<M> {
         matches!(self.lock().weights, Held::Ready(_))
     }
 
-    /// Brings the weights of these names, whose parameters were checked. One refit at a time.
-    pub(super) fn bring(&self, names: &BTreeSet<String>, sources: &Sources<'_>) -> Result<()> {
+    /// Brings the weights of these names, whose parameters were checked; gives the bytes that
+    /// were copied between host and device. One refit at a time.
+    pub(super) fn bring(&self, names: &BTreeSet<String>, sources: &Sources<'_>) -> Result<usize> {
+        let moved = self.bring_all(names, sources)?;
+        self.kept.settle(sources.new.parameters);
+        Ok(moved)
+    }
+
+    fn bring_all(&self, names: &BTreeSet<String>, sources: &Sources<'_>) -> Result<usize> {
         if !self.is_ready() {
             return self.load(names, sources);
         }
         if names.is_empty() {
-            return Ok(());
+            return Ok(0);
         }
         let needed = sources.new.bytes(names);
         let room = self.room(needed)?;
         if needed > room {
             return self.change_in_groups(names, sources, room);
         }
-        let new = self.compute(&sources.new, names)?;
+        let (new, moved) = self.compute(&sources.new, names, true)?;
         // Only now, so that requests are prepared while weights are computed.
         let mut current = self.lock();
         if current.is_held() {
             current.replace(new);
-            return Ok(());
+            return Ok(moved);
         }
-        let written = current.ready().overwrite(&new);
+        let written = current.ready().overwrite(&new, self.keeping(true));
         drop(new);
         match written {
-            Ok(()) => Ok(()),
+            Ok(()) => Ok(moved),
             Err(failure) => self.go_back(&mut current, failure.into(), &[names], sources, room),
         }
     }
 
     /// The first weights, or all of them anew.
-    fn load(&self, names: &BTreeSet<String>, sources: &Sources<'_>) -> Result<()> {
+    fn load(&self, names: &BTreeSet<String>, sources: &Sources<'_>) -> Result<usize> {
         // Weights that are mixed serve nobody, and take memory.
         self.lock().weights = Held::None;
+        self.kept.reset();
         let needed = sources.new.bytes(names);
-        let free = self.machine.free_bytes(needed)?;
+        let mut free = self.machine.free_bytes(needed)?;
+        let wanted = needed.saturating_add(RESERVE);
+        if free < wanted && self.machine.kept().let_go() {
+            free = self.machine.free_bytes(wanted)?;
+        }
         if free < needed {
             return Err(self.too_little("its weights", needed, free));
         }
-        let tensors = self.compute(&sources.new, names)?;
+        let (tensors, moved) = self.compute(&sources.new, names, true)?;
         let weights = WeightSet::new(Arc::clone(&self.machine), tensors);
         self.lock().weights = Held::Ready(Arc::new(weights));
-        Ok(())
+        Ok(moved)
     }
 
     /// Computes and writes a few weights after others, while no request can be prepared.
@@ -119,7 +142,7 @@ impl<M: Machine> Exchange<M> {
         names: &BTreeSet<String>,
         sources: &Sources<'_>,
         room: usize,
-    ) -> Result<()> {
+    ) -> Result<usize> {
         let mut current = self.lock();
         if current.is_held() {
             let what = "new weights beside those that requests still hold";
@@ -131,10 +154,14 @@ impl<M: Machine> Exchange<M> {
             self.graph,
             groups.len()
         );
+        let mut moved = 0;
         for (index, group) in groups.iter().enumerate() {
-            let new = self.compute(&sources.new, group);
+            let new = self.compute(&sources.new, group, false);
             let is_written = new.is_ok();
-            let written = new.and_then(|new| Ok(current.ready().overwrite(&new)?));
+            let written = new.and_then(|(new, bytes)| {
+                moved += bytes;
+                Ok(current.ready().overwrite(&new, self.keeping(false))?)
+            });
             if let Err(failure) = written {
                 // Nothing of a group that was not computed is new.
                 let end = index + usize::from(is_written);
@@ -142,7 +169,7 @@ impl<M: Machine> Exchange<M> {
                 return self.go_back(&mut current, failure, &changed, sources, room);
             }
         }
-        Ok(())
+        Ok(moved)
     }
 
     /// Writes old weights over new ones; gives the failure, or says that both are mixed.
@@ -153,13 +180,13 @@ impl<M: Machine> Exchange<M> {
         changed: &[&BTreeSet<String>],
         sources: &Sources<'_>,
         room: usize,
-    ) -> Result<()> {
+    ) -> Result<usize> {
         let old = sources.old.as_ref().expect("weights came from somewhere");
         let restored = changed.iter().try_for_each(|names| {
             let mut groups = old.groups(names, room.max(1)).into_iter();
             groups.try_for_each(|group| {
-                let tensors = self.compute(old, &group)?;
-                Ok(current.ready().overwrite(&tensors)?)
+                let (tensors, _) = self.compute(old, &group, false)?;
+                Ok(current.ready().overwrite(&tensors, self.keeping(false))?)
             })
         });
         let Err(again) = restored else {
@@ -172,10 +199,23 @@ impl<M: Machine> Exchange<M> {
         Err(error)
     }
 
-    fn compute(&self, inputs: &Inputs<'_>, names: &BTreeSet<String>) -> Result<Tensors<M>> {
+    /// Weights, and how many bytes were copied for them.
+    fn compute(
+        &self,
+        inputs: &Inputs<'_>,
+        names: &BTreeSet<String>,
+        grows: bool,
+    ) -> Result<(Tensors<M>, usize)> {
         let wanted: HashSet<&str> = names.iter().map(String::as_str).collect();
-        let tensors = self.machine.compute(&inputs.job(&wanted))?;
-        Ok(tensors.into_iter().collect())
+        let computed = self
+            .machine
+            .compute(&inputs.job(&wanted), self.keeping(grows))?;
+        Ok((computed.weights.into_iter().collect(), computed.moved))
+    }
+
+    fn keeping(&self, grows: bool) -> KeepingOn<'_, M> {
+        let store = &self.kept;
+        Keeping { store, grows }
     }
 
     /// How many bytes of new weights may lie beside the old ones.

@@ -1,10 +1,13 @@
 //! A compiled graph: its weights, and its programs for the sizes that were met.
 
 use std::collections::{BTreeSet, HashSet};
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use tintype_backend::{Changes, Executable, RefitReport, Result, Scope, Session};
+use tintype_backend::{
+    Changes, CompileOptions, Executable, KeepWeights, RefitReport, Result, Scope, Session,
+};
 use tintype_ir::{Binding, Evaluator, Graph, Overlay, Stage, StagedGraph};
 use tintype_weights::Parameters;
 
@@ -50,10 +53,19 @@ impl<M: Machine> CudaExecutable<M> {
         machine: Arc<M>,
         graph: StagedGraph,
         evaluator: Arc<dyn Evaluator + Send + Sync>,
+        options: &CompileOptions,
     ) -> Self {
+        if let Some(folder) = &options.folder {
+            machine.look_into(folder);
+        }
+        if options.keep_weights == KeepWeights::Device
+            && let Err(error) = machine.keep_freed()
+        {
+            tracing::warn!("refits may be slower: {error}");
+        }
         Self {
             shared: Arc::new(Shared {
-                weights: Exchange::new(Arc::clone(&machine), graph.source.name()),
+                weights: Exchange::new(Arc::clone(&machine), &graph, options.keep_weights),
                 graph,
                 machine,
                 evaluator,
@@ -87,11 +99,11 @@ impl<M: Machine> Executable for CudaExecutable<M> {
             new,
             old: old.map(|(program, parameters)| shared.inputs(program, parameters)),
         };
-        shared.weights.bring(&names, &sources)?;
+        let moved = shared.weights.bring(&names, &sources)?;
         let report = RefitReport {
             weights: names.len(),
             bytes: new.bytes(&names),
-            moved: 0,
+            moved,
             duration: start.elapsed(),
         };
         *origin = Some(Origin {
@@ -104,6 +116,18 @@ impl<M: Machine> Executable for CudaExecutable<M> {
     fn session(&self) -> Result<Box<dyn Session>> {
         let lane = Lane::new(Arc::clone(&self.shared.machine))?;
         Ok(Box::new(CudaSession::new(Arc::clone(&self.shared), lane)))
+    }
+
+    /// What was chosen and compiled for the sizes that were met.
+    fn save(&self, folder: &Path) -> Result<Vec<String>> {
+        let programs = lock(&self.shared.programs);
+        let programs = programs.iter().map(|known| Arc::clone(&known.program));
+        let programs: Vec<_> = programs.collect();
+        let mut names = BTreeSet::new();
+        for program in programs {
+            names.extend(program.save(folder)?);
+        }
+        Ok(names.into_iter().collect())
     }
 }
 

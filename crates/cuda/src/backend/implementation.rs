@@ -4,12 +4,13 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use tintype_backend::{Backend, Capabilities, CompileOptions, Executable, Result};
+use tintype_backend::{Backend, Capabilities, CompileOptions, Executable, Forecast, Result};
 use tintype_device::Device;
-use tintype_ir::{Evaluator, Op, StagedGraph, verify};
+use tintype_ir::{Binding, Evaluator, Op, StagedGraph, verify};
 
 use super::NAME;
 use super::executable::CudaExecutable;
+use super::forecast::forecast_on;
 use crate::run::gpu::{Gpu, GpuOptions};
 use crate::{Error, Profile};
 
@@ -182,7 +183,19 @@ impl Backend for CudaBackend {
             Arc::clone(&self.gpu),
             graph.clone(),
             Arc::clone(&self.evaluator),
+            options,
         )))
+    }
+
+    /// Steps that are left to own kernels where a library is missing or refuses are fallbacks.
+    /// Kernels are compiled and algorithms chosen when sizes are met, so nothing is compiled ahead.
+    fn forecast(
+        &self,
+        graph: &StagedGraph,
+        options: &CompileOptions,
+        sizes: &Binding,
+    ) -> Result<Forecast> {
+        Ok(forecast_on(&*self.gpu, graph, options.keep_weights, sizes)?)
     }
 }
 

@@ -22,17 +22,17 @@
 //! - **Memory is said before loading**: a graph whose weights do not fit is an error with the need
 //!   and what is free, before any is read.
 
-mod estimate;
 mod exchange;
 mod executable;
 mod failure;
+mod forecast;
 mod implementation;
 mod job;
 mod session;
 #[cfg(test)]
 mod tests;
 
-pub use estimate::MemoryEstimate;
+pub use forecast::forecast;
 pub use implementation::{CudaBackend, CudaOptions, capabilities};
 
 /// The name by which users choose it.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use tintype_backend::{Changes, Error, Executable, RequestState, Session, Tensors};
+use tintype_backend::{Changes, CompileOptions, Error, Executable, RequestState, Session, Tensors};
 use tintype_ir::{Evaluator, Op, Overlay, StagedGraph, TensorType, parse};
 use tintype_tensor::{DType, Tensor, TorchGenerator};
 use tintype_weights::Parameters;
@@ -61,9 +61,13 @@ fn step(seed: u64, index: i64, tokens: usize) -> Tensors {
 }
 
 fn on_host(host: Host) -> (Arc<Host>, CudaExecutable<Host>) {
+    with_options(host, &CompileOptions::default())
+}
+
+fn with_options(host: Host, options: &CompileOptions) -> (Arc<Host>, CudaExecutable<Host>) {
     let host = Arc::new(host);
     let staged = StagedGraph::split(&parse(LAYERS).unwrap()).unwrap();
-    let executable = CudaExecutable::new(Arc::clone(&host), staged, Arc::new(NoEvaluator));
+    let executable = CudaExecutable::new(Arc::clone(&host), staged, Arc::new(NoEvaluator), options);
     (host, executable)
 }
 
@@ -499,6 +503,15 @@ fn no_picture_is_made_with_mixed_weights() {
         }
     });
 }
+
+#[path = "forecast_tests.rs"]
+mod forecasts;
+#[path = "keep_tests.rs"]
+mod keep;
+#[path = "output_tests.rs"]
+mod outputs;
+#[path = "save_tests.rs"]
+mod save;
 
 #[test]
 fn without_a_gpu_the_backend_is_unavailable() {

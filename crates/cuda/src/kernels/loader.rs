@@ -9,7 +9,11 @@
 //! unsafe { kernel.enqueue(&stream, &addresses) }?;
 //! ```
 
-use tintype_device::{Argument, Device, Grid, Kernel, KernelCache, Module, Nvrtc, Stream, Target};
+use std::path::Path;
+
+use tintype_device::{
+    Argument, CacheKey, Device, Grid, Kernel, KernelCache, Module, Nvrtc, Stream, Target,
+};
 
 use crate::run::kernels::{Compiler, Kernels};
 use crate::run::{Addresses, Prepared};
@@ -35,6 +39,7 @@ pub(crate) struct LoadedKernel {
     step: String,
     launches: Vec<Launch>,
     scratch_bytes: usize,
+    cache: KernelCache,
 }
 
 #[derive(Debug)]
@@ -42,6 +47,7 @@ struct Launch {
     kernel: Kernel,
     grid: Grid,
     arguments: Vec<KernelArgument>,
+    code: CacheKey,
 }
 
 impl KernelLoader {
@@ -74,10 +80,12 @@ impl KernelLoader {
     /// [`Error::Unsupported`] for more blocks or threads than a launch takes.
     pub(crate) fn load(&self, step: &str, kernels: Vec<Generated>) -> Result<LoadedKernel> {
         let scratch_bytes = scratch_bytes(&kernels);
+        let compiler = self.kernels.compiler();
         let launches = kernels.into_iter().map(|kernel| {
             let grid = grid_of(&kernel)?;
             Ok(Launch {
                 kernel: self.kernels.get(&kernel)?,
+                code: compiler.key(&kernel),
                 grid,
                 arguments: kernel.arguments,
             })
@@ -86,12 +94,19 @@ impl KernelLoader {
             step: step.to_owned(),
             launches: launches.collect::<Result<_>>()?,
             scratch_bytes,
+            cache: compiler.cache.clone(),
         })
     }
 
     /// Compiles kernels side by side that steps will want.
     pub(crate) fn expect(&self, kernels: &[Generated]) -> Result<()> {
         self.kernels.load(&kernels.iter().collect::<Vec<_>>())
+    }
+}
+
+impl GpuCompiler {
+    fn key(&self, generated: &Generated) -> CacheKey {
+        KernelCache::key(&generated.source, self.target, self.nvrtc.version())
     }
 }
 
@@ -131,6 +146,14 @@ impl Prepared for LoadedKernel {
             launched.map_err(|source| Error::kernel(&self.step, launch.kernel.name(), source))?;
         }
         Ok(())
+    }
+
+    fn save(&self, folder: &Path) -> Result<Vec<String>> {
+        let mut names = Vec::new();
+        for launch in &self.launches {
+            names.extend(self.cache.save(&launch.code, folder)?);
+        }
+        Ok(names)
     }
 }
 

@@ -3,19 +3,19 @@
 //! Weights are computed, overwritten and freed in one stream. Whoever reads them in another tells
 //! an event, for which that stream waits before it overwrites or frees.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use cudarc::driver::result;
 use tintype_backend::DeviceTensor;
 use tintype_device::{
-    CudaTensor, Device, DeviceBuffer, Event, Staging, Stream, WeightKernels, WeightProgram,
-    WeightRunner,
+    CudaTensor, Device, DeviceBuffer, Event, Keeping, KeptRegistry, PinnedTensor, SavedFolders,
+    Staging, Stream, WeightKernels, WeightProgram, WeightRunner, WriteOver,
 };
 use tintype_tensor::{DType, Shape};
 
 use super::graph::{self, Captured, driver_error};
-use super::machine::{Machine, WeightJob};
+use super::machine::{Computed, Machine, WeightJob};
 use super::makers::Makers;
 use super::offers::{kernel_cache, makers};
 use super::{Addresses, Prepared};
@@ -25,6 +25,9 @@ use crate::{Profile, Result, Step};
 pub(crate) struct Gpu {
     device: Device,
     makers: Makers<Box<dyn Prepared>>,
+    kept: KeptRegistry,
+    /// Folders of modules, which makers look into.
+    saved: SavedFolders,
     runner: Mutex<WeightRunner>,
     /// The runner's, which may be busy.
     weight_stream: Stream,
@@ -66,6 +69,7 @@ impl Gpu {
         // SAFETY: cudarc's own slices, which the events are for, are used nowhere in this context:
         // buffers of `tintype_device` tell their readers themselves.
         unsafe { device.context().disable_event_tracking() };
+        let saved = SavedFolders::default();
         let cache = kernel_cache(options.cache.as_deref());
         let kernels = WeightKernels::load(&device, &cache)?;
         let runner = WeightRunner::new(Arc::new(kernels))?;
@@ -76,7 +80,9 @@ impl Gpu {
             tracing::info!("the driver has no CUDA graphs: steps are enqueued one by one");
         }
         Ok(Self {
-            makers: makers(&device, options)?,
+            makers: makers(&device, options, &saved)?,
+            kept: KeptRegistry::default(),
+            saved,
             weight_stream: runner.stream().clone(),
             runner: Mutex::new(runner),
             has_graphs,
@@ -104,6 +110,53 @@ impl Gpu {
             .join(", ")
     }
 
+    fn run_weights(&self, job: &WeightJob<'_>, kept: Keeping<'_>) -> Result<Computed<Self>> {
+        let mut weights = Vec::with_capacity(job.wanted.len());
+        let program = WeightProgram {
+            graph: job.program,
+            parameters: job.parameters,
+            wanted: Some(job.wanted),
+            evaluator: job.evaluator,
+            kept: Some(kept),
+        };
+        let mut runner = self.runner();
+        let report = runner.run(&program, &mut |name, tensor| {
+            weights.push((name.to_owned(), tensor));
+            Ok(())
+        })?;
+        // Whatever went wrong on the device is known now, before anything is replaced.
+        runner.stream().synchronize()?;
+        let moved = report.uploaded + report.downloaded;
+        Ok(Computed {
+            weights,
+            moved: usize::try_from(moved).unwrap_or(usize::MAX),
+        })
+    }
+
+    fn write_weights(
+        &self,
+        pairs: &[[&CudaTensor; 2]],
+        after: &[Event],
+        kept: Keeping<'_>,
+    ) -> Result<()> {
+        let runner = self.runner();
+        let stream = runner.stream();
+        for event in after {
+            stream.wait(event)?;
+        }
+        // New values that stay take no more memory than they have, but take it from others.
+        let grows = kept.grows && kept.store.has_room(0, self.device.available_memory()?);
+        for pair in pairs {
+            let [old, new] = pair.map(CudaTensor::buffer);
+            let whole = 0..pair[1].byte_len();
+            kept.store.write_over(*pair, grows, |how| match how {
+                WriteOver::Copy => old.copy_from(0, new, whole, stream),
+                WriteOver::Exchange => old.exchange(new, whole, stream),
+            })?;
+        }
+        Ok(stream.synchronize()?)
+    }
+
     fn runner(&self) -> MutexGuard<'_, WeightRunner> {
         self.runner.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -114,6 +167,7 @@ impl Machine for Gpu {
     type Event = Event;
     type Memory = DeviceBuffer;
     type Tensor = CudaTensor;
+    type Pinned = PinnedTensor;
     type Prepared = Box<dyn Prepared>;
     type Graph = Captured;
 
@@ -123,6 +177,18 @@ impl Machine for Gpu {
 
     fn makers(&self) -> &Makers<Box<dyn Prepared>> {
         &self.makers
+    }
+
+    fn kept(&self) -> &KeptRegistry {
+        &self.kept
+    }
+
+    fn look_into(&self, folder: &Path) {
+        self.saved.add(folder);
+    }
+
+    fn save(prepared: &Box<dyn Prepared>, folder: &Path) -> Result<Vec<String>> {
+        prepared.save(folder)
     }
 
     fn stream(&self) -> Result<GpuStream> {
@@ -147,10 +213,6 @@ impl Machine for Gpu {
 
     fn address(memory: &DeviceBuffer) -> u64 {
         memory.address()
-    }
-
-    fn address_of(tensor: &CudaTensor) -> u64 {
-        tensor.buffer().address()
     }
 
     fn write(
@@ -182,23 +244,30 @@ impl Machine for Gpu {
     unsafe fn copy_out(
         &self,
         stream: &GpuStream,
-        dtype: DType,
-        shape: Shape,
+        (dtype, shape): (DType, Shape),
         address: u64,
+        into: Option<DeviceTensor>,
     ) -> Result<CudaTensor> {
         let (stream, bytes) = (&stream.stream, shape.byte_len(dtype)?);
-        let buffer = DeviceBuffer::allocate(stream, bytes)?;
+        let there = into.and_then(|into| CudaTensor::reclaim(into, &self.device, dtype, &shape));
+        let buffer = if let Some(buffer) = there {
+            buffer.write_in(stream)?;
+            buffer
+        } else {
+            Arc::new(DeviceBuffer::allocate(stream, bytes)?)
+        };
         if bytes > 0 {
             self.device.bind()?;
-            // SAFETY: the buffer is as large, is freed in the order of the stream, and the caller
-            // promises the same of the source.
+            // SAFETY: the buffer is as large, is written after all that read it, and is told of
+            // this stream below; the caller promises the same of the source.
             let copied = unsafe {
                 let raw = stream.as_raw().cast();
                 result::memcpy_dtod_async(buffer.address(), address, bytes, raw)
             };
             copied.map_err(|error| driver_error(&self.device, "copying an output", error))?;
         }
-        Ok(CudaTensor::new(dtype, shape, buffer.into(), stream)?)
+        buffer.read_by(stream)?;
+        Ok(CudaTensor::new(dtype, shape, buffer, stream)?)
     }
 
     fn scratch_bytes(prepared: &Box<dyn Prepared>) -> usize {
@@ -214,8 +283,10 @@ impl Machine for Gpu {
     ) -> Result<()> {
         let stream = &stream.stream;
         let start = self.profile.as_ref().map(|_| stream.record_timed());
-        // SAFETY: what the caller promises.
-        unsafe { prepared.enqueue(stream, addresses) }?;
+        for _ in 0..self.profile.as_ref().map_or(1, Profile::repeats) {
+            // SAFETY: what the caller promises.
+            unsafe { prepared.enqueue(stream, addresses) }?;
+        }
         if let (Some(profile), Some(start)) = (&self.profile, start) {
             profile.add(step, start?, stream.record_timed()?);
         }
@@ -243,45 +314,41 @@ impl Machine for Gpu {
     }
 
     fn free_bytes(&self, wanted: usize) -> Result<usize> {
-        let free = self.device.free_memory()?.free;
+        let free = self.device.available_memory()?;
         if free >= wanted {
             return Ok(free);
         }
         // What was freed a moment ago is so for the driver only now.
         self.device.synchronize()?;
         self.device.trim()?;
-        Ok(self.device.free_memory()?.free)
+        Ok(self.device.available_memory()?)
     }
 
-    fn compute(&self, job: &WeightJob<'_>) -> Result<Vec<(String, CudaTensor)>> {
-        let mut weights = Vec::with_capacity(job.wanted.len());
-        let program = WeightProgram {
-            graph: job.program,
-            parameters: job.parameters,
-            wanted: Some(job.wanted),
-            evaluator: job.evaluator,
-        };
-        let mut runner = self.runner();
-        runner.run(&program, &mut |name, tensor| {
-            weights.push((name.to_owned(), tensor));
-            Ok(())
-        })?;
-        // Whatever went wrong on the device is known now, before anything is replaced.
-        runner.stream().synchronize()?;
-        Ok(weights)
+    fn keep_freed(&self) -> Result<()> {
+        let total = self.device.free_memory()?.total;
+        let kept = total.saturating_sub(LEFT_TO_LIBRARIES);
+        Ok(self.device.keep_freed_memory(kept as u64)?)
     }
 
-    fn overwrite(&self, pairs: &[(&CudaTensor, &CudaTensor)], after: &[Event]) -> Result<()> {
-        let runner = self.runner();
-        let stream = runner.stream();
-        for event in after {
-            stream.wait(event)?;
+    fn compute(&self, job: &WeightJob<'_>, kept: Keeping<'_>) -> Result<Computed<Self>> {
+        let computed = self.run_weights(job, kept);
+        if computed.is_err() {
+            kept.store.clear();
         }
-        for (old, new) in pairs {
-            let whole = 0..new.byte_len();
-            old.buffer().copy_from(0, new.buffer(), whole, stream)?;
+        computed
+    }
+
+    fn overwrite(
+        &self,
+        pairs: &[[&CudaTensor; 2]],
+        after: &[Event],
+        kept: Keeping<'_>,
+    ) -> Result<()> {
+        let written = self.write_weights(pairs, after, kept);
+        if written.is_err() {
+            kept.store.clear();
         }
-        Ok(stream.synchronize()?)
+        written
     }
 
     fn retire(&self, events: &[Event]) -> Result<()> {
@@ -291,6 +358,9 @@ impl Machine for Gpu {
         Ok(())
     }
 }
+
+/// What no freed memory of ours takes from libraries and other processes.
+const LEFT_TO_LIBRARIES: usize = 2 << 30;
 
 /// Inputs are small; weights do not come this way.
 const STAGING_BYTES: usize = 4 << 20;

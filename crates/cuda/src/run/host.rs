@@ -5,17 +5,21 @@
 //! that it was captured with.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use tintype_backend::{DeviceMemory, DeviceTensor};
+use tintype_device::{KeptRegistry, KeptTensor, WriteOver};
 use tintype_tensor::{DType, Shape, Tensor};
 
 use super::Addresses;
-use super::machine::{Machine, WeightJob};
+use super::machine::{Computed, KeepingOn, Machine, WeightJob};
 use super::makers::{Maker, Makers, Offer};
 use crate::{ALIGNMENT, Error, Place, Result, Step, View};
 
+#[path = "host_kept.rs"]
+mod kept;
 #[path = "host_reference.rs"]
 pub(crate) mod reference;
 #[path = "host_steps.rs"]
@@ -25,6 +29,7 @@ mod steps;
 pub(crate) struct Host {
     heap: Arc<Heap>,
     makers: Makers<Step>,
+    kept: KeptRegistry<HostTensor, Tensor>,
     pub(crate) has_graphs: bool,
     /// While a stream captures: what it has captured.
     capturing: Mutex<Option<Captured>>,
@@ -103,6 +108,10 @@ impl Heap {
         self.at(address, |rest| rest[..bytes].to_vec())
     }
 
+    fn bytes_of(&self, tensor: &HostTensor) -> Vec<u8> {
+        self.read(tensor.memory.address, KeptTensor::byte_len(tensor))
+    }
+
     fn write(&self, address: u64, bytes: &[u8]) {
         self.at(address, |rest| rest[..bytes.len()].copy_from_slice(bytes));
     }
@@ -124,6 +133,7 @@ impl Host {
                 total: AtomicUsize::new(total),
             }),
             makers: Makers::new(vec![Box::new(Everything)]),
+            kept: KeptRegistry::default(),
             has_graphs: true,
             capturing: Mutex::default(),
             log: Mutex::default(),
@@ -154,6 +164,19 @@ impl Host {
         }
     }
 
+    /// A tensor of this machine and type that nobody else has.
+    fn reclaim(&self, tensor: DeviceTensor, dtype: DType, shape: &Shape) -> Option<HostTensor> {
+        let DeviceTensor::Device(memory) = tensor else {
+            return None;
+        };
+        let own = memory.as_any().downcast_ref::<HostTensor>()?.clone();
+        let is_only = Arc::strong_count(&memory) == 1;
+        drop(memory);
+        let is_here = Arc::ptr_eq(&own.memory.heap, &self.heap);
+        let fits = is_here && own.dtype == dtype && own.shape == *shape;
+        (is_only && fits && own.is_alone()).then_some(own)
+    }
+
     fn tensor(&self, tensor: &Tensor) -> Result<HostTensor> {
         let memory = self.heap.allocate(tensor.bytes().len())?;
         self.heap.write(memory.address, tensor.bytes());
@@ -173,6 +196,10 @@ impl Maker<Step> for Everything {
         "the host"
     }
 
+    fn judge(&self, _: &Step) -> Offer<()> {
+        Offer::Ready(())
+    }
+
     fn offer(&self, step: &Step) -> Result<Offer<Step>> {
         Ok(Offer::Ready(step.clone()))
     }
@@ -183,6 +210,7 @@ impl Machine for Host {
     type Event = ();
     type Memory = HostMemory;
     type Tensor = HostTensor;
+    type Pinned = Tensor;
     type Prepared = Step;
     type Graph = Captured;
 
@@ -192,6 +220,25 @@ impl Machine for Host {
 
     fn makers(&self) -> &Makers<Step> {
         &self.makers
+    }
+
+    fn kept(&self) -> &KeptRegistry<HostTensor, Tensor> {
+        &self.kept
+    }
+
+    fn look_into(&self, folder: &Path) {
+        self.note(format!("look into {}", folder.display()));
+    }
+
+    /// A file for each name of a step.
+    fn save(step: &Step, folder: &Path) -> Result<Vec<String>> {
+        let name = format!("{}.step", step.name);
+        let written = std::fs::write(folder.join(&name), []);
+        written.map_err(|source| {
+            let path = folder.join(&name);
+            Error::Device(tintype_device::Error::Cache { path, source })
+        })?;
+        Ok(vec![name])
     }
 
     fn stream(&self) -> Result<()> {
@@ -215,10 +262,6 @@ impl Machine for Host {
         memory.address
     }
 
-    fn address_of(tensor: &HostTensor) -> u64 {
-        tensor.memory.address
-    }
-
     fn write(
         &self,
         (): &mut (),
@@ -239,11 +282,16 @@ impl Machine for Host {
     unsafe fn copy_out(
         &self,
         (): &(),
-        dtype: DType,
-        shape: Shape,
+        (dtype, shape): (DType, Shape),
         address: u64,
+        into: Option<DeviceTensor>,
     ) -> Result<HostTensor> {
         let bytes = self.heap.read(address, shape.byte_len(dtype)?);
+        if let Some(tensor) = into.and_then(|into| self.reclaim(into, dtype, &shape)) {
+            self.note("reuse an output");
+            self.heap.write(tensor.memory.address, &bytes);
+            return Ok(tensor);
+        }
         self.tensor(&Tensor::from_bytes(dtype, shape, bytes)?)
     }
 
@@ -304,31 +352,41 @@ impl Machine for Host {
         Ok(self.heap.free())
     }
 
-    fn compute(&self, job: &WeightJob<'_>) -> Result<Vec<(String, HostTensor)>> {
-        let mut names: Vec<&str> = job.wanted.iter().copied().collect();
-        names.sort_unstable();
-        self.note(format!("compute {}", names.join(" ")));
-        let fails = self.fails.lock().unwrap().clone();
-        if let Some(name) = names.iter().find(|name| fails.contains(**name)) {
-            return Err(Error::unsupported(name, "it cannot be computed"));
-        }
-        let parameter = |name: &str| job.parameters.get(name).expect("it was checked");
-        let outputs = reference::run(job.program, &parameter, &|_| unreachable!("no inputs"));
-        let named = names.into_iter().map(|name| {
-            let tensor = self.tensor(&outputs[name])?;
-            Ok((name.to_owned(), tensor))
-        });
-        named.collect()
+    fn keep_freed(&self) -> Result<()> {
+        self.note("keep freed memory");
+        Ok(())
     }
 
-    fn overwrite(&self, pairs: &[(&HostTensor, &HostTensor)], _: &[()]) -> Result<()> {
+    fn compute(&self, job: &WeightJob<'_>, kept: KeepingOn<'_, Self>) -> Result<Computed<Self>> {
+        let computed = self.compute_weights(job, kept);
+        if computed.is_err() {
+            kept.store.clear();
+        }
+        computed
+    }
+
+    fn overwrite(
+        &self,
+        pairs: &[[&HostTensor; 2]],
+        _: &[()],
+        kept: KeepingOn<'_, Self>,
+    ) -> Result<()> {
         self.note(format!("overwrite {}", pairs.len()));
-        for (old, new) in pairs {
-            let bytes = self.heap.read(new.memory.address, new.byte_len());
-            self.heap.write(old.memory.address, &bytes);
+        let grows = kept.grows && kept.store.has_room(0, self.heap.free());
+        for pair in pairs {
+            let write = |how| {
+                let [old, new] = pair.map(|tensor| self.heap.bytes_of(tensor));
+                self.heap.write(pair[0].memory.address, &new);
+                if how == WriteOver::Exchange {
+                    self.heap.write(pair[1].memory.address, &old);
+                }
+                Ok::<(), Error>(())
+            };
+            kept.store.write_over(*pair, grows, write)?;
         }
         // After something was written, as it may be.
         if self.overwrites_left.load(Ordering::Relaxed) == 0 {
+            kept.store.clear();
             return Err(Error::unsupported("overwriting", "the device is gone"));
         }
         self.overwrites_left.fetch_sub(1, Ordering::Relaxed);
@@ -337,12 +395,6 @@ impl Machine for Host {
 
     fn retire(&self, _: &[()]) -> Result<()> {
         Ok(())
-    }
-}
-
-impl HostTensor {
-    fn byte_len(&self) -> usize {
-        self.shape.byte_len(self.dtype).unwrap()
     }
 }
 
@@ -360,7 +412,7 @@ impl DeviceMemory for HostTensor {
     }
 
     fn to_host(&self) -> tintype_backend::Result<Tensor> {
-        let bytes = self.memory.heap.read(self.memory.address, self.byte_len());
+        let bytes = self.memory.heap.bytes_of(self);
         Ok(Tensor::from_bytes(self.dtype, self.shape.clone(), bytes)?)
     }
 

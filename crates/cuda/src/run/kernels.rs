@@ -33,6 +33,10 @@ impl<C: Compiler> Kernels<C> {
         }
     }
 
+    pub(crate) fn compiler(&self) -> &C {
+        &self.compiler
+    }
+
     /// Compiles those that are not there yet, on as many threads as there are cores.
     pub(crate) fn load(&self, kernels: &[&Generated]) -> Result<()> {
         let mut missing: HashMap<blake3::Hash, &Generated> = HashMap::new();

@@ -9,12 +9,15 @@
 //! | `Stream` | a stream and its pinned buffers | nothing |
 //! | `Memory` | a device buffer | bytes of the host |
 //! | `Tensor` | a tensor of the device | a host tensor |
+//! | `Pinned` | a tensor in pinned memory | a host tensor |
 //! | `Prepared` | a library's call or a kernel | the step itself |
 //! | `Graph` | a captured CUDA graph | the steps and addresses seen |
 
 use std::collections::HashSet;
+use std::path::Path;
 
 use tintype_backend::DeviceTensor;
+use tintype_device::{Keeping, KeptParameters, KeptRegistry, KeptTensor};
 use tintype_ir::{Evaluator, Graph};
 use tintype_tensor::{DType, Shape};
 use tintype_weights::Parameters;
@@ -32,7 +35,9 @@ pub(crate) trait Machine: Sized + Send + Sync + 'static {
     /// Bytes that stay where they are, aligned to 256.
     type Memory: Send + Sync;
     /// A tensor in such memory. A cheap handle, which callers may keep.
-    type Tensor: Clone + Send + Sync + Into<DeviceTensor>;
+    type Tensor: Clone + Send + Sync + Into<DeviceTensor> + KeptTensor;
+    /// A parameter of which the device makes copies by itself.
+    type Pinned: Send + Sync;
     /// A step that is ready.
     type Prepared: Send + Sync;
     /// Captured work.
@@ -43,6 +48,15 @@ pub(crate) trait Machine: Sized + Send + Sync + 'static {
 
     /// Who makes steps ready.
     fn makers(&self) -> &Makers<Self::Prepared>;
+
+    /// Parameters of all graphs that wait on it.
+    fn kept(&self) -> &KeptRegistry<Self::Tensor, Self::Pinned>;
+
+    /// Looks into a folder first for what was compiled and chosen; never writes to it.
+    fn look_into(&self, folder: &Path);
+
+    /// Writes what was compiled and chosen for a step into a folder; gives the files' names.
+    fn save(prepared: &Self::Prepared, folder: &Path) -> Result<Vec<String>>;
 
     /// A new stream.
     fn stream(&self) -> Result<Self::Stream>;
@@ -59,9 +73,6 @@ pub(crate) trait Machine: Sized + Send + Sync + 'static {
     /// The first byte of memory.
     fn address(memory: &Self::Memory) -> u64;
 
-    /// The first byte of a tensor.
-    fn address_of(tensor: &Self::Tensor) -> u64;
-
     /// Copies a tensor of the host or of any device to `start` of memory.
     fn write(
         &self,
@@ -75,16 +86,17 @@ pub(crate) trait Machine: Sized + Send + Sync + 'static {
     /// device, itself.
     fn keep(&self, stream: &mut Self::Stream, tensor: &DeviceTensor) -> Result<DeviceTensor>;
 
-    /// A new tensor with a copy of what lies at an address.
+    /// A tensor with a copy of what lies at an address: in the memory of `into` where that is a
+    /// tensor of this machine and of the same type, and nobody else has it; else in new memory.
     ///
     /// # Safety
     /// So many bytes lie there, until the stream has copied them.
     unsafe fn copy_out(
         &self,
         stream: &Self::Stream,
-        dtype: DType,
-        shape: Shape,
+        ty: (DType, Shape),
         address: u64,
+        into: Option<DeviceTensor>,
     ) -> Result<Self::Tensor>;
 
     /// Scratch memory that a step needs.
@@ -122,18 +134,39 @@ pub(crate) trait Machine: Sized + Send + Sync + 'static {
     /// is given back first.
     fn free_bytes(&self, wanted: usize) -> Result<usize>;
 
-    /// Computes weights in the stream of weights; they are there when this returns.
-    fn compute(&self, job: &WeightJob<'_>) -> Result<Vec<(String, Self::Tensor)>>;
+    /// Leaves the memory of freed weights to the next ones: getting it from the system takes longer
+    /// than computing them.
+    fn keep_freed(&self) -> Result<()>;
 
-    /// Copies each second tensor over the first, once all events are over, and waits for it.
+    /// Computes weights in the stream of weights, and keeps parameters. They are there when this
+    /// returns. After an error nothing is kept.
+    fn compute(&self, job: &WeightJob<'_>, kept: KeepingOn<'_, Self>) -> Result<Computed<Self>>;
+
+    /// Writes each second tensor over the first, once all events are over, and waits for it; what
+    /// is kept in the first stays whole. After an error nothing is kept.
     fn overwrite(
         &self,
-        pairs: &[(&Self::Tensor, &Self::Tensor)],
+        pairs: &[[&Self::Tensor; 2]],
         after: &[Self::Event],
+        kept: KeepingOn<'_, Self>,
     ) -> Result<()>;
 
     /// Lets weights that are freed from now on be freed after these events.
     fn retire(&self, events: &[Self::Event]) -> Result<()>;
+}
+
+/// Parameters that wait on a machine.
+pub(crate) type KeptOn<M> = KeptParameters<<M as Machine>::Tensor, <M as Machine>::Pinned>;
+
+/// The same as a run uses them.
+pub(crate) type KeepingOn<'a, M> = Keeping<'a, <M as Machine>::Tensor, <M as Machine>::Pinned>;
+
+/// What a machine has computed.
+pub(crate) struct Computed<M: Machine> {
+    /// Weights by name.
+    pub(crate) weights: Vec<(String, M::Tensor)>,
+    /// Bytes copied between host and device for them.
+    pub(crate) moved: usize,
 }
 
 /// Weights to compute.

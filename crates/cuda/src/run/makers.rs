@@ -22,6 +22,9 @@ pub(crate) trait Maker<P>: Send + Sync {
         None
     }
 
+    /// What [`Maker::offer`] would say, as far as that is known without trying: nothing is made.
+    fn judge(&self, step: &Step) -> Offer<()>;
+
     /// Makes a step ready, or says why it cannot.
     ///
     /// # Errors
@@ -75,6 +78,39 @@ impl<P> Makers<P> {
         let mut makers = self.makers.iter();
         makers.try_for_each(|maker| maker.expect(steps))?;
         steps.iter().map(|step| self.make(step)).collect()
+    }
+
+    /// What the first makers leave to others, in a line for each kind of step and reason.
+    pub(crate) fn fallbacks(&self, steps: &[Step]) -> Vec<String> {
+        let mut found: Vec<(String, usize)> = Vec::new();
+        for step in steps {
+            let judged = self.makers.iter();
+            let judged = judged.map(|maker| (maker.name(), maker.judge(step)));
+            let mut refused: Vec<String> = Vec::new();
+            let mut by = "nobody";
+            for (name, judgement) in judged {
+                match judgement {
+                    Offer::NotMine => {}
+                    Offer::Refused(reason) => refused.push(format!("{name}: {reason}")),
+                    Offer::Ready(()) => {
+                        by = name;
+                        break;
+                    }
+                }
+            }
+            if refused.is_empty() {
+                continue;
+            }
+            let line = format!("{} by {by} ({})", step.work.kind(), refused.join("; "));
+            match found.iter_mut().find(|(other, _)| *other == line) {
+                Some((_, count)) => *count += 1,
+                None => found.push((line, 1)),
+            }
+        }
+        let lines = found.into_iter();
+        lines
+            .map(|(line, count)| format!("{count} × {line}"))
+            .collect()
     }
 
     fn make(&self, step: &Step) -> Result<P> {
@@ -142,6 +178,14 @@ mod tests {
             self.0
         }
 
+        fn judge(&self, step: &Step) -> Offer<()> {
+            match self.offer(step) {
+                Ok(Offer::NotMine) => Offer::NotMine,
+                Ok(Offer::Refused(reason)) => Offer::Refused(reason),
+                Ok(Offer::Ready(_)) | Err(_) => Offer::Ready(()),
+            }
+        }
+
         fn offer(&self, _: &Step) -> Result<Offer<&'static str>> {
             (self.1)()
         }
@@ -171,6 +215,25 @@ mod tests {
         assert_eq!(all.make(&step()).unwrap(), "d");
         let told = all.told.lock().unwrap();
         assert_eq!(*told, HashSet::from([("kernel", "b"), ("kernel", "c")]));
+    }
+
+    #[test]
+    fn fallbacks_are_told_by_kind_and_reason() {
+        let all = makers(vec![
+            Fixed("a", || Ok(Offer::NotMine)),
+            Fixed("b", || Ok(Offer::Refused("too wide".to_owned()))),
+            Fixed("d", || Ok(Offer::Ready("d"))),
+            Fixed("e", || Ok(Offer::Refused("never asked".to_owned()))),
+        ]);
+        let found = all.fallbacks(&[step(), step()]);
+        assert_eq!(found, ["2 × kernel by d (b: too wide)"]);
+        let first = makers(vec![Fixed("d", || Ok(Offer::Ready("d")))]);
+        assert!(first.fallbacks(&[step()]).is_empty());
+        let none = makers(vec![Fixed("b", || Ok(Offer::Refused("too wide".into())))]);
+        assert_eq!(
+            none.fallbacks(&[step()]),
+            ["1 × kernel by nobody (b: too wide)"]
+        );
     }
 
     #[test]

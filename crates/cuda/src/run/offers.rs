@@ -10,7 +10,7 @@
 
 use std::path::Path;
 
-use tintype_device::{Device, KernelCache};
+use tintype_device::{Device, KernelCache, SavedFolders};
 
 use super::Prepared;
 use super::gpu::GpuOptions;
@@ -35,44 +35,49 @@ struct OwnKernels(KernelLoader);
 ///
 /// # Errors
 /// [`Error::Device`] without NVRTC: nothing runs without generated kernels.
-pub(super) fn makers(device: &Device, options: &GpuOptions) -> Result<Makers<Box<dyn Prepared>>> {
+pub(super) fn makers(
+    device: &Device,
+    options: &GpuOptions,
+    saved: &SavedFolders,
+) -> Result<Makers<Box<dyn Prepared>>> {
     let folder = options.cache.as_deref();
     let mut makers: Vec<Box<dyn Maker<Box<dyn Prepared>>>> = Vec::new();
     if options.libraries {
-        makers.push(Box::new(Products(blas(device, folder))));
-        makers.push(Box::new(Networks(dnn(device, folder))));
+        makers.push(Box::new(Products(blas(device, folder, saved))));
+        makers.push(Box::new(Networks(dnn(device, folder, saved))));
     }
-    let own = KernelLoader::new(device, kernel_cache(folder))?;
+    let cache = kernel_cache(folder).with_saved(saved);
+    let own = KernelLoader::new(device, cache)?;
     makers.push(Box::new(OwnKernels(own)));
     Ok(Makers::new(makers))
 }
 
-fn blas(device: &Device, folder: Option<&Path>) -> std::result::Result<Blas, String> {
-    let blas = match folder {
-        Some(folder) => Blas::with(
-            device,
-            BlasOptions {
-                choices: Some(folder.join("products.json")),
-                ..BlasOptions::default()
-            },
-        ),
-        None => Blas::open(device),
+fn blas(
+    device: &Device,
+    folder: Option<&Path>,
+    saved: &SavedFolders,
+) -> std::result::Result<Blas, String> {
+    let options = BlasOptions {
+        choices: folder.map(|folder| folder.join("products.json")),
+        saved: saved.clone(),
+        ..BlasOptions::default()
     };
-    blas.map_err(|error| error.to_string())
+    Blas::with(device, options).map_err(|error| error.to_string())
 }
 
-fn dnn(device: &Device, folder: Option<&Path>) -> std::result::Result<Dnn, String> {
-    let dnn = match folder {
-        Some(folder) => Dnn::with(
-            device,
-            DnnOptions {
-                folder: Some(folder.join("engines")),
-                ..DnnOptions::default()
-            },
-        ),
-        None => Dnn::open(device),
+fn dnn(
+    device: &Device,
+    folder: Option<&Path>,
+    saved: &SavedFolders,
+) -> std::result::Result<Dnn, String> {
+    let mut options = DnnOptions {
+        saved: saved.clone(),
+        ..DnnOptions::default()
     };
-    dnn.map_err(|error| error.to_string())
+    if let Some(folder) = folder {
+        options.folder = Some(folder.join("engines"));
+    }
+    Dnn::with(device, options).map_err(|error| error.to_string())
 }
 
 /// Compiled kernels in a folder, or the user's.
@@ -92,6 +97,16 @@ impl Maker<Box<dyn Prepared>> for Products {
             Ok(blas) => format!("cuBLASLt {}", blas.version()),
             Err(reason) => format!("no cuBLASLt ({reason})"),
         })
+    }
+
+    fn judge(&self, step: &Step) -> Offer<()> {
+        let Work::Product(call) = &step.work else {
+            return Offer::NotMine;
+        };
+        match &self.0 {
+            Ok(_) => judgement(Blas::judge(call)),
+            Err(reason) => Offer::Refused(reason.clone()),
+        }
     }
 
     fn offer(&self, step: &Step) -> Result<Ready> {
@@ -117,6 +132,17 @@ impl Maker<Box<dyn Prepared>> for Networks {
         })
     }
 
+    fn judge(&self, step: &Step) -> Offer<()> {
+        match (&self.0, &step.work) {
+            (Ok(dnn), Work::Attention(call)) => judgement(dnn.judge_attention(call)),
+            (Ok(_), Work::Convolution(call)) => judgement(Dnn::judge_convolution(call)),
+            (Err(reason), Work::Attention(_) | Work::Convolution(_)) => {
+                Offer::Refused(reason.clone())
+            }
+            _ => Offer::NotMine,
+        }
+    }
+
     fn offer(&self, step: &Step) -> Result<Ready> {
         match (&self.0, &step.work) {
             (Ok(dnn), Work::Attention(call)) => {
@@ -140,6 +166,10 @@ impl Maker<Box<dyn Prepared>> for OwnKernels {
         "own kernels"
     }
 
+    fn judge(&self, _: &Step) -> Offer<()> {
+        Offer::Ready(())
+    }
+
     fn offer(&self, step: &Step) -> Result<Ready> {
         offer(self.0.prepare(step))
     }
@@ -150,6 +180,14 @@ impl Maker<Box<dyn Prepared>> for OwnKernels {
         let kernels = own.map(|step| own_kernels(step, &machine));
         let kernels: Vec<Vec<Generated>> = kernels.collect::<Result<_>>()?;
         self.0.expect(&kernels.concat())
+    }
+}
+
+/// What a library says of a form.
+fn judgement(judged: std::result::Result<(), String>) -> Offer<()> {
+    match judged {
+        Ok(()) => Offer::Ready(()),
+        Err(reason) => Offer::Refused(reason),
     }
 }
 

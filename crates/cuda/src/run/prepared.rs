@@ -1,6 +1,7 @@
 //! What a step becomes on a device: descriptors of a library or a loaded kernel, ready to enqueue.
 
 use std::fmt;
+use std::path::Path;
 
 use tintype_device::Stream;
 
@@ -23,6 +24,10 @@ pub(crate) trait Prepared: fmt::Debug + Send + Sync {
     /// Every place that the step names has memory on the stream's device, as large as the plan
     /// says, that stays until the stream is done with it, and so has the scratch memory.
     unsafe fn enqueue(&self, stream: &Stream, addresses: &Addresses<'_>) -> Result<()>;
+
+    /// Writes what was compiled or chosen for it into a folder, as far as the user's caches have
+    /// it; gives the files' names.
+    fn save(&self, folder: &Path) -> Result<Vec<String>>;
 }
 
 /// Where things lie on the device while a program runs.

@@ -22,6 +22,7 @@ use crate::{Result, Step};
 #[derive(Clone, Default)]
 pub struct Profile {
     timed: Arc<Mutex<Vec<Timed>>>,
+    repeats: Option<usize>,
 }
 
 /// All runs of steps of one name.
@@ -54,6 +55,21 @@ impl Profile {
         Self::default()
     }
 
+    /// The same with every step run so many times between its events, which then cost little
+    /// beside it; times are of one run. What programs compute means nothing then: steps that write
+    /// over their operands do so several times.
+    pub fn repeating(count: usize) -> Self {
+        Self {
+            repeats: Some(count.max(1)),
+            ..Self::default()
+        }
+    }
+
+    /// How often each step is enqueued.
+    pub(crate) fn repeats(&self) -> usize {
+        self.repeats.unwrap_or(1)
+    }
+
     pub(crate) fn add(&self, step: &Step, start: Event, end: Event) {
         let line = ProfileLine::new(step);
         let mut timed = self.timed.lock().unwrap_or_else(PoisonError::into_inner);
@@ -68,10 +84,11 @@ impl Profile {
     pub fn take(&self) -> Result<Vec<ProfileLine>> {
         let mut timed = self.timed.lock().unwrap_or_else(PoisonError::into_inner);
         let timed = std::mem::take(&mut *timed);
+        let repeats = self.repeats() as f64;
         let lines = timed.into_iter().map(|timed| {
             let milliseconds = timed.end.milliseconds_since(&timed.start)?;
             Ok(ProfileLine {
-                milliseconds: f64::from(milliseconds),
+                milliseconds: f64::from(milliseconds) / repeats,
                 ..timed.line
             })
         });
@@ -147,6 +164,13 @@ mod tests {
             bytes: 1_000_000_000,
             operations: 500_000_000_000,
         }
+    }
+
+    #[test]
+    fn steps_run_once_unless_more_is_asked_for() {
+        assert_eq!(Profile::new().repeats(), 1);
+        assert_eq!(Profile::repeating(10).repeats(), 10);
+        assert_eq!(Profile::repeating(0).repeats(), 1);
     }
 
     #[test]

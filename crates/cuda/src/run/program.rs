@@ -6,7 +6,8 @@
 //!      ── buffers, scratch ──▶ sizes of the workspace, which belongs to a lane
 //! ```
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::path::Path;
 use std::sync::Arc;
 
 use tintype_backend::DeviceTensor;
@@ -97,6 +98,18 @@ impl<M: Machine> Program<M> {
     /// The plan.
     pub(crate) fn plan(&self) -> &Plan {
         &self.plan
+    }
+
+    /// Writes what was compiled and chosen for its steps into a folder; gives the files' names.
+    pub(crate) fn save(&self, folder: &Path) -> Result<BTreeSet<String>> {
+        let (mut seen, mut names) = (HashSet::new(), BTreeSet::new());
+        for step in &self.steps {
+            // Steps that differ in their places alone are one.
+            if seen.insert(Arc::as_ptr(&step.prepared)) {
+                names.extend(M::save(&step.prepared, folder)?);
+            }
+        }
+        Ok(names)
     }
 
     /// The type of an input.

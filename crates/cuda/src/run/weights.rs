@@ -3,11 +3,13 @@
 //! Versions share the tensors that they have in common. What is freed with the last version that
 //! has it is freed after all work that read it; and weights are overwritten only after that too.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::machine::Machine;
+use tintype_device::KeptTensor;
+
+use super::machine::{KeepingOn, Machine};
 use crate::{Error, Result};
 
 /// Weights by name.
@@ -52,7 +54,7 @@ impl<M: Machine> WeightSet<M> {
     pub(crate) fn address(&self, name: &str) -> Result<u64> {
         let tensor = self.tensors.get(name);
         let missing = || Error::Backend(tintype_backend::Error::NoWeights(name.to_owned()));
-        tensor.map(M::address_of).ok_or_else(missing)
+        tensor.map(KeptTensor::address).ok_or_else(missing)
     }
 
     /// Notes that a lane has read them until this event.
@@ -61,16 +63,21 @@ impl<M: Machine> WeightSet<M> {
         readers.insert(lane, event);
     }
 
-    /// Writes new values where the old ones are, after all that still read them.
+    /// Writes new values where the old ones are, after all that still read them. What is kept
+    /// where old ones are stays whole.
     ///
     /// # Errors
     /// What the device says; some weights may then be new, others old.
-    pub(crate) fn overwrite(&self, new: &Tensors<M>) -> Result<()> {
-        let pairs: Vec<_> = new
+    pub(crate) fn overwrite(&self, new: &Tensors<M>, kept: KeepingOn<'_, M>) -> Result<()> {
+        let pairs = new
             .iter()
-            .filter_map(|(name, new)| self.tensors.get(name).map(|old| (old, new)))
+            .filter_map(|(name, new)| self.tensors.get(name).map(|old| [old, new]));
+        // Weights that are one value share their memory, and are written once.
+        let mut seen = HashSet::new();
+        let pairs: Vec<_> = pairs
+            .filter(|pair| seen.insert(pair.map(KeptTensor::address)))
             .collect();
-        self.machine.overwrite(&pairs, &self.take_readers())
+        self.machine.overwrite(&pairs, &self.take_readers(), kept)
     }
 
     fn take_readers(&self) -> Vec<M::Event> {

@@ -96,6 +96,7 @@ impl Case {
             parameters: &parameters,
             wanted: None,
             evaluator: &CpuEvaluator,
+            kept: None,
         };
         let mut outputs = Vec::new();
         bench.runner.run(&program, &mut |name, tensor| {

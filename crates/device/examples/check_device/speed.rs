@@ -138,6 +138,7 @@ fn merges(bench: &mut Bench) -> Result<()> {
         parameters: &parameters,
         wanted: None,
         evaluator: &CpuEvaluator,
+        kept: None,
     };
     for round in ["first", "second", "third"] {
         let start = Instant::now();

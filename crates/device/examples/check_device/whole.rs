@@ -35,6 +35,7 @@ fn run(
         parameters,
         wanted,
         evaluator: &CpuEvaluator,
+        kept: None,
     };
     let mut delivered = Vec::new();
     let report = bench.runner.run(&program, &mut |name, tensor| {

@@ -5,14 +5,26 @@
 //! next is begun, so that a model streams from its file to the device: nothing on the host holds
 //! more than a few pinned buffers, and temporary values live as long as their last reader.
 //!
+//! A program's parameters may wait on the device for its next run: [`KeptParameters`].
+//!
 //! What has no kernel is computed by an [`Evaluator`](tintype_ir::Evaluator) on the host and
 //! uploaded. The results are those of the evaluator, up to the order of sums.
 
+mod forecast;
+mod kept;
 mod launch;
+mod pinned;
 mod place;
 mod plan;
+mod reading;
 mod runner;
 mod values;
 
+pub use self::forecast::{forecast_kept, forecast_weights};
+pub use self::kept::{
+    AUTO_RESERVE, DEVICE_RESERVE, Keeping, KeptKey, KeptParameters, KeptPlace, KeptRegistry,
+    KeptTensor, KeptUsage, Sharing, Wish, WriteOver,
+};
+pub use self::pinned::PinnedTensor;
 pub use self::plan::WeightPlan;
 pub use self::runner::{Delivered, WeightProgram, WeightReport, WeightRunner};

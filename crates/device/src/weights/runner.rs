@@ -5,11 +5,14 @@ use std::error::Error as StdError;
 use std::sync::Arc;
 
 use tintype_ir::{Evaluator, Graph, Node, Op, Value};
-use tintype_tensor::Tensor;
+use tintype_tensor::{Shape, Tensor};
 use tintype_weights::Parameters;
 
+use super::kept::Keeping;
 use super::launch::{launch, merge};
+use super::place::sizes;
 use super::plan::{WeightPlan, Work};
+use super::reading::Candidates;
 use super::values::{Context, Values};
 use crate::{CudaTensor, Error, Result, Staging, Stream, WeightKernels};
 
@@ -24,6 +27,8 @@ pub struct WeightProgram<'a> {
     pub wanted: Option<&'a HashSet<&'a str>>,
     /// Computes what has no kernel.
     pub evaluator: &'a dyn Evaluator,
+    /// Where parameters wait between runs; without, each is read from where it lies.
+    pub kept: Option<Keeping<'a>>,
 }
 
 /// What a run did. The device may still be at it.
@@ -38,7 +43,7 @@ pub struct WeightReport {
     pub kernels: usize,
     /// Operations that the evaluator computed.
     pub on_host: usize,
-    /// Bytes copied to the device.
+    /// Bytes copied to the device, those of pinned parameters included.
     pub uploaded: u64,
     /// Bytes copied back for the evaluator.
     pub downloaded: u64,
@@ -58,7 +63,7 @@ pub type Delivered = std::result::Result<(), Box<dyn StdError + Send + Sync>>;
 /// let kernels = Arc::new(WeightKernels::load(&device, &KernelCache::of_user())?);
 /// let mut runner = WeightRunner::new(kernels)?;
 /// let mut weights = Vec::new();
-/// let program = WeightProgram { graph, parameters, wanted: None, evaluator };
+/// let program = WeightProgram { graph, parameters, wanted: None, evaluator, kept: None };
 /// runner.run(&program, &mut |name, tensor| {
 ///     weights.push((name.to_owned(), tensor));
 ///     Ok(())
@@ -115,6 +120,9 @@ impl WeightRunner {
             staging: &mut self.staging,
             graph: program.graph,
             parameters: program.parameters,
+            kept: program.kept,
+            candidates: Candidates::default(),
+            pending: wanted_bytes(program)?,
             downloaded: 0,
         };
         for step in &plan.steps {
@@ -123,6 +131,7 @@ impl WeightRunner {
                 let tensor = output_tensor(output.value, &mut values, &mut context)?;
                 report.weights += 1;
                 report.bytes += tensor.byte_len() as u64;
+                context.pending = context.pending.saturating_sub(tensor.byte_len());
                 deliver(&output.name, tensor).map_err(|source| Error::Delivery {
                     name: output.name.clone(),
                     source,
@@ -145,9 +154,24 @@ fn output_tensor(
     values: &mut Values,
     context: &mut Context<'_>,
 ) -> Result<CudaTensor> {
-    let result = values.device(value, context)?;
-    let stream = context.staging.stream();
-    CudaTensor::new(result.dtype, result.shape, result.buffer, stream)
+    let tensor = values.device(value, context)?.tensor(context.staging)?;
+    let parameter = context.candidates.take(&tensor);
+    if let (Some(kept), Some((name, key))) = (context.kept, parameter) {
+        kept.store.keep(&name, key, tensor.clone());
+    }
+    Ok(tensor)
+}
+
+/// The bytes of the outputs that a run gives.
+fn wanted_bytes(program: &WeightProgram<'_>) -> Result<usize> {
+    let is_wanted = |name: &str| program.wanted.is_none_or(|wanted| wanted.contains(name));
+    let outputs = program.graph.outputs().iter();
+    let wanted = outputs.filter(|output| is_wanted(&output.name));
+    let bytes = wanted.map(|output| {
+        let ty = program.graph.type_of(output.value);
+        Ok(Shape::from(sizes(ty)).byte_len(ty.dtype)?)
+    });
+    bytes.sum()
 }
 
 /// Computes the value of one step.

@@ -7,8 +7,10 @@ use tintype_ir::{Graph, Value};
 use tintype_tensor::{DType, Shape, Tensor};
 use tintype_weights::Parameters;
 
+use super::kept::Keeping;
+use super::reading::{Candidates, parameter_on_device};
 use crate::kernels::Operand;
-use crate::{DeviceBuffer, Result, Staging, WeightKernels};
+use crate::{CudaTensor, DeviceBuffer, Result, Staging, WeightKernels};
 
 /// What a run works with.
 pub(super) struct Context<'a> {
@@ -16,6 +18,12 @@ pub(super) struct Context<'a> {
     pub(super) staging: &'a mut Staging,
     pub(super) graph: &'a Graph,
     pub(super) parameters: &'a Parameters,
+    /// Parameters of earlier runs.
+    pub(super) kept: Option<Keeping<'a>>,
+    /// Parameters that are kept if they turn out to be weights.
+    pub(super) candidates: Candidates,
+    /// Bytes of weights that are still to come.
+    pub(super) pending: usize,
     /// Bytes copied back to the host, for the evaluator.
     pub(super) downloaded: u64,
 }
@@ -53,10 +61,16 @@ impl OnDevice {
     }
 
     /// A copy of a host tensor.
-    fn upload(tensor: &Tensor, staging: &mut Staging) -> Result<Self> {
+    pub(super) fn upload(tensor: &Tensor, staging: &mut Staging) -> Result<Self> {
         let value = Self::new(tensor.dtype(), tensor.shape().clone(), staging)?;
         staging.upload(tensor.bytes(), &value.buffer, 0)?;
         Ok(value)
+    }
+
+    /// As a tensor that is ready after the work so far.
+    pub(super) fn tensor(&self, staging: &Staging) -> Result<CudaTensor> {
+        let buffer = Arc::clone(&self.buffer);
+        CudaTensor::new(self.dtype, self.shape.clone(), buffer, staging.stream())
     }
 
     pub(super) fn operand(&self) -> Result<Operand<'_>> {
@@ -136,26 +150,8 @@ impl Values {
     }
 }
 
-/// A parameter in the dtype of the graph. It goes as it is stored, and the device rounds it.
-fn parameter_on_device(value: Value, context: &mut Context<'_>) -> Result<OnDevice> {
-    let (name, dtype, shape) = parameter(value, context.graph);
-    let info = context.parameters.info(name)?;
-    let can_cast = WeightKernels::computes(info.dtype) && WeightKernels::computes(dtype);
-    if info.dtype == dtype || !can_cast || info.shape != shape {
-        let tensor = context.parameters.expect(name, dtype, &shape)?;
-        return OnDevice::upload(&tensor, context.staging);
-    }
-    let stored = OnDevice::upload(&context.parameters.get(name)?, context.staging)?;
-    let result = OnDevice::new(dtype, shape, context.staging)?;
-    let stream = context.staging.stream();
-    context
-        .kernels
-        .cast(stream, stored.operand()?, result.operand()?)?;
-    Ok(result)
-}
-
 /// Name, dtype and shape of a parameter.
-fn parameter(value: Value, graph: &Graph) -> (&str, DType, Shape) {
+pub(super) fn parameter(value: Value, graph: &Graph) -> (&str, DType, Shape) {
     let Value::Parameter(index) = value else {
         unreachable!("weight programs have no inputs, and nodes are computed before their use")
     };

@@ -1,7 +1,5 @@
 //! A request checked whole, before anything is computed.
 
-use std::ops::RangeInclusive;
-
 use tintype_tensor::{DType, Tensor, TorchGenerator};
 
 use super::FluxPipeline;
@@ -9,7 +7,7 @@ use crate::defaults::MAX_SEQUENCE_LENGTH;
 use crate::latents::LatentSize;
 use crate::output::Timings;
 use crate::scheduler::{Schedule, ScheduleRequest};
-use crate::{Error, ModelDefaults, Request, Result, Seed, Sizes};
+use crate::{Error, ModelDefaults, Request, Result, Seed};
 
 /// A checked request while it runs.
 pub(super) struct Run {
@@ -44,7 +42,6 @@ impl Run {
         let defaults = &pipeline.defaults;
         let max_sequence_length = max_sequence_length(&request, defaults)?;
         let size = check_size(&mut request, defaults)?;
-        pipeline.expect_sizes(&request)?;
         let num_images = request.num_images.unwrap_or(1);
         let batch = prompts.saturating_mul(num_images);
         if !(1..=MAX_BATCH).contains(&batch) {
@@ -127,27 +124,6 @@ impl Run {
             expect_shape("latents", latents, &shape)?;
         }
         Ok(())
-    }
-}
-
-impl FluxPipeline {
-    /// What the models are not compiled for is refused before any of them is loaded.
-    fn expect_sizes(&self, request: &Request) -> Result<()> {
-        let all = Sizes::default();
-        if self.sizes == all {
-            return Ok(());
-        }
-        let asked = Sizes::of_request(request, &self.defaults);
-        // What the request leaves open, as the tokens of embeddings, is told by their shapes.
-        let told = |asked: RangeInclusive<usize>, any, here: &RangeInclusive<usize>| {
-            if asked == any { here.clone() } else { asked }
-        };
-        self.sizes.expect(&Sizes {
-            pictures: told(asked.pictures, all.pictures, &self.sizes.pictures),
-            prompts: told(asked.prompts, all.prompts, &self.sizes.prompts),
-            text_tokens: told(asked.text_tokens, all.text_tokens, &self.sizes.text_tokens),
-            ..asked
-        })
     }
 }
 

@@ -3,12 +3,13 @@
 use std::time::Instant;
 
 use tintype_backend::{RequestState, Tensors};
+use tintype_refit::{Picture, Signature};
 use tintype_tensor::{DType, Tensor};
 
-use super::FluxPipeline;
 use super::check::{Generators, Run};
+use super::drawing::Drawing;
 use super::encode::{Embeddings, Prompts};
-use super::model::{Model, ModelKind};
+use super::modules::ModelKind;
 use crate::latents::{image_ids, text_ids};
 use crate::scheduler::{euler_step, stochastic_step};
 use crate::{Error, Observer, Part, Result, StepEnd};
@@ -19,27 +20,29 @@ pub(super) struct Denoised {
     pub(super) prompt_embeds: Tensor,
 }
 
-impl FluxPipeline {
+impl Drawing<'_> {
     /// Runs the steps of the request's schedule on packed latents.
-    pub(super) fn denoise(
-        &mut self,
-        run: &mut Run,
-        prompts: &Prompts,
-        latents: Tensor,
-        observer: &mut dyn Observer,
-    ) -> Result<Denoised> {
+    pub(super) fn denoise(&mut self, prompts: &Prompts, latents: Tensor) -> Result<Denoised> {
+        let configs = &self.pipeline.configs;
         let settings = Settings {
-            dtype: self.dtype,
-            guidance_embeds: self.configs.transformer.guidance_embeds,
-            stochastic_sampling: self.configs.scheduler.stochastic_sampling,
+            dtype: self.pipeline.dtype,
+            guidance_embeds: configs.transformer.guidance_embeds,
+            stochastic_sampling: configs.scheduler.stochastic_sampling,
         };
-        let model = self.model(ModelKind::Transformer, run, observer)?;
+        let module = self.module(ModelKind::Transformer)?;
+        let inputs = settings.request_inputs(&self.run, &prompts.positive)?;
+        let signature = Signature::of(&inputs).and(&step_inputs(0, &latents));
+        let mut picture = self.begin(ModelKind::Transformer, &module, &signature)?;
+        let (run, observer) = (&mut self.run, &mut *self.observer);
         let start = Instant::now();
-        let mut positive = settings.prepare(model, run, &prompts.positive)?;
+        let mut positive = picture.prepare(&inputs)?;
         let negative = prompts.negative.as_ref();
         let negative = negative
-            .map(|negative| settings.prepare(model, run, negative))
+            .map(|negative| settings.prepare(&mut picture, run, negative))
             .transpose()?;
+        for state in [Some(&positive), negative.as_ref()].into_iter().flatten() {
+            observer.outputs(None, state.outputs());
+        }
         run.timings.prepare += start.elapsed();
         let count = run.schedule.steps();
         observer.begin(Part::Denoise, count);
@@ -50,7 +53,15 @@ impl FluxPipeline {
         for index in 0..count {
             let start = Instant::now();
             let cfg = negative.as_deref().zip(run.true_cfg_scale);
-            let velocity = predict(model, index, &state.latents, positive.as_ref(), cfg)?;
+            let seen = &mut |outputs: &Tensors| observer.outputs(Some(index), outputs);
+            let velocity = predict(
+                &mut picture,
+                index,
+                &state.latents,
+                positive.as_ref(),
+                cfg,
+                seen,
+            )?;
             let latents = settings.advance(run, index, &state.latents, &velocity)?;
             let duration = start.elapsed();
             run.timings.steps.push(duration);
@@ -73,10 +84,12 @@ impl FluxPipeline {
                     prompt: state.prompt_embeds.clone(),
                     pooled: prompts.positive.pooled.clone(),
                 };
-                positive = settings.prepare(model, run, &embeddings)?;
+                positive = settings.prepare(&mut picture, run, &embeddings)?;
             }
         }
-        self.release(|models| models.transformer = None);
+        drop((positive, negative, picture));
+        drop(module);
+        self.release(ModelKind::Transformer);
         Ok(state)
     }
 }
@@ -92,11 +105,15 @@ struct Settings {
 impl Settings {
     fn prepare(
         self,
-        model: &mut Model,
+        picture: &mut Picture<'_>,
         run: &Run,
         embeddings: &Embeddings,
     ) -> Result<Box<dyn RequestState>> {
-        model.prepare(&request_inputs(run, self.guidance_embeds, embeddings)?)
+        Ok(picture.prepare(&self.request_inputs(run, embeddings)?)?)
+    }
+
+    fn request_inputs(self, run: &Run, embeddings: &Embeddings) -> Result<Tensors> {
+        request_inputs(run, self.guidance_embeds, embeddings)
     }
 
     /// The latents after a step along `velocity`.
@@ -150,31 +167,35 @@ fn observed(
 /// The velocity at a step; with true classifier-free guidance
 /// `negative + scale · (positive − negative)`, each operation rounded as torch does.
 fn predict(
-    model: &mut Model,
+    picture: &mut Picture<'_>,
     index: usize,
     latents: &Tensor,
     positive: &dyn RequestState,
     negative: Option<(&dyn RequestState, f32)>,
+    seen: &mut dyn FnMut(&Tensors),
 ) -> Result<Vec<f32>> {
-    let inputs = Tensors::new()
-        .with("step_index", Tensor::scalar(index as i64))
-        .with("hidden_states", latents.clone());
-    let mut velocity = model
-        .step(positive, &inputs)?
-        .host("sample")?
-        .to_f32_vec()?;
+    let inputs = step_inputs(index, latents);
+    let mut velocity_at = |state: &dyn RequestState| -> Result<Vec<f32>> {
+        let outputs = picture.step(state, &inputs)?;
+        seen(&outputs);
+        Ok(outputs.host("sample")?.to_f32_vec()?)
+    };
+    let mut velocity = velocity_at(positive)?;
     if let Some((negative, scale)) = negative {
         let dtype = latents.dtype();
-        let base = model
-            .step(negative, &inputs)?
-            .host("sample")?
-            .to_f32_vec()?;
+        let base = velocity_at(negative)?;
         for (velocity, base) in velocity.iter_mut().zip(base) {
             let difference = dtype.round(*velocity - base);
             *velocity = dtype.round(base + dtype.round(scale * difference));
         }
     }
     Ok(velocity)
+}
+
+fn step_inputs(index: usize, latents: &Tensor) -> Tensors {
+    Tensors::new()
+        .with("step_index", Tensor::scalar(index as i64))
+        .with("hidden_states", latents.clone())
 }
 
 fn request_inputs(

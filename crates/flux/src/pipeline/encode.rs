@@ -4,14 +4,16 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use tintype_backend::Tensors;
+use tintype_refit::Signature;
 use tintype_tensor::Tensor;
 
 use super::FluxPipeline;
 use super::check::Run;
-use super::model::ModelKind;
+use super::drawing::Drawing;
+use super::modules::ModelKind;
 use crate::model_index::Component;
 use crate::tokenizer::Encoding;
-use crate::{Error, Observer, Part, Result};
+use crate::{Error, Part, Result};
 
 /// What the transformer is told of the prompts, a row for each picture.
 pub(super) struct Embeddings {
@@ -72,35 +74,31 @@ impl Source {
     }
 }
 
-impl FluxPipeline {
+impl Drawing<'_> {
     /// Encodes what the request gives as text: all of it by CLIP, then all of it by T5, so
     /// that one encoder can go before the other comes.
-    pub(super) fn encode_prompts(
-        &mut self,
-        run: &mut Run,
-        observer: &mut dyn Observer,
-    ) -> Result<Prompts> {
-        let sources = Source::all(run);
+    pub(super) fn encode_prompts(&mut self) -> Result<Prompts> {
+        let sources = Source::all(&self.run);
         let mut pooled = Vec::new();
         for source in &sources {
             pooled.push(match source {
                 Source::Given { pooled, .. } => pooled.clone(),
-                Source::Text { clip, .. } => self.clip(run, clip, observer)?,
+                Source::Text { clip, .. } => self.clip(clip)?,
             });
         }
-        self.release(|models| models.clip = None);
+        self.release(ModelKind::Clip);
         let mut embeddings = Vec::new();
         for (source, pooled) in sources.iter().zip(&pooled) {
             let prompt = match source {
                 Source::Given { prompt, .. } => prompt.clone(),
-                Source::Text { t5, .. } => self.t5(run, t5, observer)?,
+                Source::Text { t5, .. } => self.t5(t5)?,
             };
             embeddings.push(Embeddings {
-                prompt: self.for_pictures(run, &prompt)?,
-                pooled: self.for_pictures(run, pooled)?,
+                prompt: self.for_pictures(&prompt)?,
+                pooled: self.for_pictures(pooled)?,
             });
         }
-        self.release(|models| models.t5 = None);
+        self.release(ModelKind::T5);
         let mut embeddings = embeddings.into_iter();
         Ok(Prompts {
             positive: embeddings.next().expect("the positive source comes first"),
@@ -109,17 +107,36 @@ impl FluxPipeline {
     }
 
     /// A row for each picture, in the pipeline's dtype.
-    fn for_pictures(&self, run: &Run, tensor: &Tensor) -> Result<Tensor> {
-        let rows = repeat_rows(tensor, run.prompts, run.num_images)?;
-        Ok(rows.to_dtype(self.dtype)?)
+    fn for_pictures(&self, tensor: &Tensor) -> Result<Tensor> {
+        let rows = repeat_rows(tensor, self.run.prompts, self.run.num_images)?;
+        Ok(rows.to_dtype(self.pipeline.dtype)?)
     }
 
-    fn clip(
-        &mut self,
-        run: &mut Run,
-        prompts: &[String],
-        observer: &mut dyn Observer,
-    ) -> Result<Tensor> {
+    fn clip(&mut self, prompts: &[String]) -> Result<Tensor> {
+        let ids = self.pipeline.clip_ids(prompts)?;
+        Ok(self.encode(ModelKind::Clip, ids)?.host("pooled")?)
+    }
+
+    fn t5(&mut self, prompts: &[String]) -> Result<Tensor> {
+        let ids = self
+            .pipeline
+            .t5_ids(prompts, self.run.max_sequence_length)?;
+        Ok(self.encode(ModelKind::T5, ids)?.host("hidden_states")?)
+    }
+
+    fn encode(&mut self, kind: ModelKind, ids: Tensor) -> Result<Tensors> {
+        let inputs = Tensors::new().with("input_ids", ids);
+        self.load(kind, &Signature::of(&inputs))?;
+        self.observer.begin(Part::Encode, 0);
+        let (start, loaded) = (Instant::now(), self.run.timings.load);
+        let outputs = self.call(kind, &inputs)?;
+        self.run.timings.encode += self.run.timings.since(start, loaded);
+        Ok(outputs)
+    }
+}
+
+impl FluxPipeline {
+    fn clip_ids(&self, prompts: &[String]) -> Result<Tensor> {
         let length = self.clip_tokens();
         let encodings: Result<Vec<Encoding>> = prompts
             .iter()
@@ -131,19 +148,10 @@ impl FluxPipeline {
             config: self.config_path(Component::TextEncoder),
             rows: self.configs.clip.vocab_size,
         };
-        let ids = token_ids(&embedding, &encodings?, length)?;
-        self.run_encoder(ModelKind::Clip, run, ids, observer)?
-            .host("pooled")
-            .map_err(Into::into)
+        token_ids(&embedding, &encodings?, length)
     }
 
-    fn t5(
-        &mut self,
-        run: &mut Run,
-        prompts: &[String],
-        observer: &mut dyn Observer,
-    ) -> Result<Tensor> {
-        let length = run.max_sequence_length;
+    fn t5_ids(&self, prompts: &[String], length: usize) -> Result<Tensor> {
         let encodings: Result<Vec<Encoding>> = prompts
             .iter()
             .map(|prompt| self.tokenizers.t5.encode(prompt, length))
@@ -154,25 +162,7 @@ impl FluxPipeline {
             config: self.config_path(Component::TextEncoder2),
             rows: self.configs.t5.vocab_size,
         };
-        let ids = token_ids(&embedding, &encodings?, length)?;
-        self.run_encoder(ModelKind::T5, run, ids, observer)?
-            .host("hidden_states")
-            .map_err(Into::into)
-    }
-
-    fn run_encoder(
-        &mut self,
-        kind: ModelKind,
-        run: &mut Run,
-        ids: Tensor,
-        observer: &mut dyn Observer,
-    ) -> Result<Tensors> {
-        let model = self.model(kind, run, observer)?;
-        observer.begin(Part::Encode, 0);
-        let start = Instant::now();
-        let outputs = model.run(&Tensors::new().with("input_ids", ids))?;
-        run.timings.encode += start.elapsed();
-        Ok(outputs)
+        token_ids(&embedding, &encodings?, length)
     }
 }
 

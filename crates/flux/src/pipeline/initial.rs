@@ -3,62 +3,51 @@
 use std::time::Instant;
 
 use tintype_backend::Tensors;
-use tintype_tensor::{Shape, Tensor};
+use tintype_refit::Signature;
+use tintype_tensor::{DType, Shape, Tensor};
 
-use super::FluxPipeline;
 use super::check::{Generators, Run, expect_shape};
-use super::model::ModelKind;
+use super::drawing::Drawing;
+use super::modules::ModelKind;
 use super::tiles::{TileGrid, blended, crop};
 use crate::latents::pack;
 use crate::scheduler::scale_noise;
-use crate::{ImageSource, Observer, Part, Result};
+use crate::{ImageSource, Part, Result};
 
-impl FluxPipeline {
+impl Drawing<'_> {
     /// Packed latents `[pictures, tokens, channels]` in the pipeline's dtype.
-    pub(super) fn initial_latents(
-        &mut self,
-        run: &mut Run,
-        observer: &mut dyn Observer,
-    ) -> Result<Tensor> {
-        if let Some(latents) = &run.request.tensors.latents {
-            return Ok(latents.to_dtype(self.dtype)?);
+    pub(super) fn initial_latents(&mut self) -> Result<Tensor> {
+        let dtype = self.pipeline.dtype;
+        if let Some(latents) = &self.run.request.tensors.latents {
+            return Ok(latents.to_dtype(dtype)?);
         }
-        let channels = self.configs.vae.latent_channels;
-        let batch = run.batch();
+        let channels = self.pipeline.configs.vae.latent_channels;
+        let batch = self.run.batch();
         // The encoder's noise is drawn before that of the latents.
-        let image = self.encoded_image(run, observer)?;
+        let image = self.encoded_image()?;
+        let run = &mut self.run;
         let noise = run
             .generators
             .randn(&run.size.noise_shape(batch, channels))?;
-        let mut values = self.dtype_rounded(&noise)?;
+        let mut values = rounded(&noise, dtype)?;
         if let Some(image) = image {
             let noise = values;
             values = image.repeat(batch);
-            scale_noise(&mut values, &noise, run.schedule.sigmas[0], self.dtype)?;
+            scale_noise(&mut values, &noise, run.schedule.sigmas[0], dtype)?;
         }
         let packed = pack(&values, batch, channels, run.size)?;
-        Ok(Tensor::from_f32_as(
-            self.dtype,
-            run.size.packed_shape(batch, channels).to_vec(),
-            packed,
-        )?)
-    }
-
-    fn dtype_rounded(&self, tensor: &Tensor) -> Result<Vec<f32>> {
-        Ok(tensor.to_dtype(self.dtype)?.to_f32_vec()?)
+        let shape = run.size.packed_shape(batch, channels).to_vec();
+        Ok(Tensor::from_f32_as(dtype, shape, packed)?)
     }
 
     /// The latents of the request's picture, `[1, channels, height, width]`, scaled for
     /// the transformer: a sample of the encoder's distribution.
-    fn encoded_image(
-        &mut self,
-        run: &mut Run,
-        observer: &mut dyn Observer,
-    ) -> Result<Option<Vec<f32>>> {
-        let Some(initial) = run.request.image.clone() else {
+    fn encoded_image(&mut self) -> Result<Option<Vec<f32>>> {
+        let Some(initial) = self.run.request.image.clone() else {
             return Ok(None);
         };
-        let (height, width) = (run.size.pixel_height(), run.size.pixel_width());
+        let size = self.run.size;
+        let (height, width) = (size.pixel_height(), size.pixel_width());
         let pixels = match initial.image {
             ImageSource::Image(image) if (image.width(), image.height()) == (width, height) => {
                 image.to_nchw()
@@ -73,15 +62,11 @@ impl FluxPipeline {
                     .collect()
             }
         };
-        let (mean, log_variance) = self.encode_pixels(run, &pixels, observer)?;
-        self.release(|models| models.encoder = None);
-        let noise = run.image_noise(self.configs.vae.latent_channels)?;
-        let noise = self.dtype_rounded(&noise)?;
-        let (scale, shift) = (
-            self.configs.vae.scaling_factor,
-            self.configs.vae.shift_factor,
-        );
-        let dtype = self.dtype;
+        let (mean, log_variance) = self.encode_pixels(&pixels)?;
+        self.release(ModelKind::Encoder);
+        let (vae, dtype) = (&self.pipeline.configs.vae, self.pipeline.dtype);
+        let noise = rounded(&self.run.image_noise(vae.latent_channels)?, dtype)?;
+        let (scale, shift) = (vae.scaling_factor, vae.shift_factor);
         let sample =
             mean.iter()
                 .zip(&log_variance)
@@ -95,19 +80,17 @@ impl FluxPipeline {
     }
 
     /// Mean and log variance of the encoder, `[1, channels, height, width]` each.
-    fn encode_pixels(
-        &mut self,
-        run: &mut Run,
-        pixels: &[f32],
-        observer: &mut dyn Observer,
-    ) -> Result<(Vec<f32>, Vec<f32>)> {
-        let grid = TileGrid::new(run, self.configs.vae_sample_size);
-        let channels = self.configs.vae.latent_channels;
-        let (height, width) = (run.size.height, run.size.width);
-        let dtype = self.dtype;
-        let model = self.model(ModelKind::Encoder, run, observer)?;
-        observer.begin(Part::Encode, 0);
-        let start = Instant::now();
+    fn encode_pixels(&mut self, pixels: &[f32]) -> Result<(Vec<f32>, Vec<f32>)> {
+        let configs = &self.pipeline.configs;
+        let grid = TileGrid::new(&self.run, configs.vae_sample_size);
+        let channels = configs.vae.latent_channels;
+        let (height, width) = (self.run.size.height, self.run.size.width);
+        let dtype = self.pipeline.dtype;
+        let shape = Shape::from([1, 3, grid.first(height), 8, grid.first(width), 8]);
+        let signature = Signature::new().with("image", dtype, shape);
+        self.load(ModelKind::Encoder, &signature)?;
+        self.observer.begin(Part::Encode, 0);
+        let (start, loaded) = (Instant::now(), self.run.timings.load);
         let moments = blended(&grid, [height, width], 2 * channels, 1, |rows, columns| {
             let (tile_height, tile_width) = (rows.len(), columns.len());
             let tile = crop(
@@ -119,15 +102,20 @@ impl FluxPipeline {
             );
             let shape = [1, 3, tile_height, 8, tile_width, 8];
             let image = Tensor::from_f32_as(dtype, shape, tile)?;
-            let outputs = model.run(&Tensors::new().with("image", image))?;
+            let inputs = Tensors::new().with("image", image);
+            let outputs = self.call(ModelKind::Encoder, &inputs)?;
             let mean = outputs.host("mean")?.to_f32_vec()?;
             let log_variance = outputs.host("log_variance")?.to_f32_vec()?;
             Ok([mean, log_variance].concat())
         })?;
-        run.timings.encode += start.elapsed();
+        self.run.timings.encode += self.run.timings.since(start, loaded);
         let (mean, log_variance) = moments.split_at(moments.len() / 2);
         Ok((mean.to_vec(), log_variance.to_vec()))
     }
+}
+
+fn rounded(tensor: &Tensor, dtype: DType) -> Result<Vec<f32>> {
+    Ok(tensor.to_dtype(dtype)?.to_f32_vec()?)
 }
 
 impl Generators {

@@ -3,29 +3,42 @@
 //! A [`FluxPipeline`] is opened without reading weights. Models are compiled and
 //! given their weights when they are first needed, and stay, unless
 //! [`FluxPipeline::low_memory`] lets each go before the next one comes.
+//!
+//! Threads share a pipeline: pictures run side by side, and LoRAs and weights change between
+//! them. Each picture is made with one state of all models.
 
 mod adapters;
+mod change;
 mod check;
 mod decode;
 mod denoise;
+mod drawing;
 mod encode;
 mod initial;
-mod model;
+mod live;
+mod modules;
 mod open;
+mod quantize;
+mod rewrite;
 mod tiles;
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
-use tintype_backend::Backend;
+use tintype_backend::{Backend, CompileOptions, KeepWeights};
 use tintype_models::{AutoencoderKlConfig, ClipTextConfig, FluxTransformerConfig, T5EncoderConfig};
-use tintype_tensor::{DType, Tensor};
+use tintype_tensor::DType;
 use tintype_weights::ModelFiles;
 
 pub use adapters::AdapterReport;
-use adapters::Adapters;
-use model::Model;
-pub use model::ModelKind;
+use adapters::Binder;
+pub use change::ChangeReport;
+use drawing::Drawing;
+use live::Live;
+pub use modules::ModelKind;
+use modules::Modules;
+pub use quantize::PromptFeed;
+pub use rewrite::Rewrite;
 
 use crate::model_index::Component;
 use crate::scheduler::FlowMatchEulerConfig;
@@ -45,7 +58,6 @@ use crate::{Error, ModelDefaults, Observer, Output, Request, Result, Sizes};
 /// ```
 pub struct FluxPipeline {
     source: ModelFiles,
-    weight_files: WeightFiles,
     defaults: ModelDefaults,
     configs: Configs,
     tokenizers: Tokenizers,
@@ -53,15 +65,15 @@ pub struct FluxPipeline {
     dtype: DType,
     sizes: Sizes,
     low_memory: bool,
-    adapters: Adapters,
-    models: Models,
-}
-
-/// Where the weights of models lie, if not among the model's own files.
-#[derive(Debug, Clone, Default)]
-struct WeightFiles {
-    transformer: Option<PathBuf>,
-    vae: Option<PathBuf>,
+    /// By kind of model.
+    options: [CompileOptions; 5],
+    /// Held by each picture as a reader, and alone by a change while it is brought.
+    live: RwLock<Live>,
+    /// Held by a change from its beginning to its end, so that none is lost. A picture under way
+    /// never asks for it.
+    changing: Mutex<Binder>,
+    modules: Modules,
+    rewrite: Option<Rewrite>,
 }
 
 /// What the models compute.
@@ -81,16 +93,6 @@ struct Tokenizers {
     t5: T5Tokenizer,
 }
 
-/// The models that are loaded now.
-#[derive(Default)]
-struct Models {
-    clip: Option<Model>,
-    t5: Option<Model>,
-    transformer: Option<Model>,
-    decoder: Option<Model>,
-    encoder: Option<Model>,
-}
-
 impl FluxPipeline {
     /// Runs on this backend.
     #[must_use]
@@ -101,7 +103,7 @@ impl FluxPipeline {
     /// Runs on this backend, chosen at run time.
     #[must_use]
     pub fn shared_backend(mut self, backend: Arc<dyn Backend>) -> Self {
-        self.models = Models::default();
+        self.modules = Modules::default();
         self.backend = Some(backend);
         self
     }
@@ -109,24 +111,48 @@ impl FluxPipeline {
     /// Computes in f32 (the default), bf16 or f16.
     #[must_use]
     pub fn dtype(mut self, dtype: DType) -> Self {
-        self.models = Models::default();
+        self.modules = Modules::default();
+        // LoRAs are bound to parameters of a dtype.
+        self.changing = Mutex::default();
+        self.live_mut().mixes.take();
         self.dtype = dtype;
         self
     }
 
-    /// Compiles models for these requests only; others are refused. A backend that plans ahead
-    /// makes better plans for few sizes. Without this, every use of FLUX is compiled for.
+    /// Compiles models for these requests. A backend that plans ahead makes better plans for few
+    /// sizes; for a request of others it compiles once more. Without this, every use of FLUX is
+    /// compiled for.
     #[must_use]
     pub fn sizes(mut self, sizes: Sizes) -> Self {
-        self.models = Models::default();
+        self.modules = Modules::default();
         self.sizes = sizes;
         self
     }
 
+    /// Where parameters wait for the next change of a LoRA or of weights.
+    #[must_use]
+    pub fn keep_weights(mut self, keep_weights: KeepWeights) -> Self {
+        self.modules = Modules::default();
+        for options in &mut self.options {
+            options.keep_weights = keep_weights;
+        }
+        self
+    }
+
+    /// What the backend is told when it compiles a model, such as a folder of compiled forms.
+    #[must_use]
+    pub fn compile_options(mut self, kind: ModelKind, options: CompileOptions) -> Self {
+        self.modules.forget(kind);
+        self.options[kind as usize] = options;
+        self
+    }
+
     /// Lets each model go before the next one loads: least memory, but every
-    /// request loads all of them again.
+    /// request loads all of them again. Requests that run side by side share a model that
+    /// both need at that time; it goes with the last of them.
     #[must_use]
     pub fn low_memory(mut self, low_memory: bool) -> Self {
+        self.modules = Modules::default();
         self.low_memory = low_memory;
         self
     }
@@ -157,51 +183,28 @@ impl FluxPipeline {
     }
 
     /// Makes the pictures of a request.
-    pub fn generate(&mut self, request: &Request) -> Result<Output> {
+    ///
+    /// # Errors
+    /// As [`FluxPipeline::generate_with`].
+    pub fn generate(&self, request: &Request) -> Result<Output> {
         self.generate_with(request, &mut ())
     }
 
     /// Makes the pictures of a request; `observer` follows, and may change latents
     /// and embeddings or stop.
     ///
+    /// Threads may do so side by side. A change of LoRAs or weights waits until this is done, so
+    /// an observer must not change its own pipeline, nor begin another picture with it.
+    ///
     /// # Errors
     /// [`Error::NoBackend`]; [`Error::Argument`] for a request that does not fit the model
     /// or contradicts itself, before anything is loaded, and for a replacement by
     /// `observer` of another shape; what reading, compiling and running models may give.
     /// The pipeline can be used again after any of them.
-    pub fn generate_with(
-        &mut self,
-        request: &Request,
-        observer: &mut dyn Observer,
-    ) -> Result<Output> {
+    pub fn generate_with(&self, request: &Request, observer: &mut dyn Observer) -> Result<Output> {
         let run = check::Run::new(self, request)?;
-        let output = self.run(run, observer);
-        if output.is_err() {
-            // What a failed request leaves loaded would lie beside the next one's models.
-            self.release(|models| *models = Models::default());
-        }
-        output
-    }
-
-    fn run(&mut self, mut run: check::Run, observer: &mut dyn Observer) -> Result<Output> {
-        self.apply_lora_scale(run.lora_scale)?;
-        let prompts = self.encode_prompts(&mut run, observer)?;
-        let latents = self.initial_latents(&mut run, observer)?;
-        let denoised = self.denoise(&mut run, &prompts, latents, observer)?;
-        warn_of_overflow(&denoised.latents)?;
-        let pixels = if run.request.latents_only {
-            None
-        } else {
-            Some(self.decode(&mut run, &denoised.latents, observer)?)
-        };
-        Ok(Output {
-            request: run.request,
-            latents: denoised.latents.to_dtype(DType::F32)?,
-            pixels,
-            prompt_embeds: denoised.prompt_embeds.to_dtype(DType::F32)?,
-            pooled_prompt_embeds: prompts.positive.pooled.to_dtype(DType::F32)?,
-            timings: run.timings,
-        })
+        let live = self.live_with(run.lora_scale)?;
+        Drawing::new(self, &live, run, observer).run()
     }
 
     /// The configuration of a component, for messages.
@@ -213,21 +216,9 @@ impl FluxPipeline {
         self.backend.as_ref().ok_or(Error::NoBackend)
     }
 
-    /// Lets go of the models that `low_memory` says are done.
-    fn release(&mut self, done: impl FnOnce(&mut Models)) {
-        if self.low_memory {
-            done(&mut self.models);
-        }
+    /// The state, while nobody shares the pipeline.
+    fn live_mut(&mut self) -> &mut Live {
+        let live = self.live.get_mut();
+        live.unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// Such a picture is black; f16 overflows in places where f32 and bf16 do not.
-fn warn_of_overflow(latents: &Tensor) -> Result<()> {
-    if !latents.to_f32_vec()?.iter().all(|value| value.is_finite()) {
-        tracing::warn!(
-            "the latents are not finite in {}: the weights, or the dtype, do not suit",
-            latents.dtype()
-        );
-    }
-    Ok(())
 }

@@ -1,12 +1,13 @@
 //! Opening a pipeline: configurations and tokenizers are read and checked, weights are not.
 
 use std::path::PathBuf;
+use std::sync::{Mutex, RwLock};
 
 use tintype_models::{AutoencoderKlConfig, ClipTextConfig, FluxTransformerConfig, T5EncoderConfig};
 use tintype_tensor::DType;
 use tintype_weights::ModelFiles;
 
-use super::{Adapters, Configs, FluxPipeline, Models, Tokenizers, WeightFiles};
+use super::{Binder, Configs, FluxPipeline, Live, ModelKind, Modules, Tokenizers};
 use crate::files::{self, CONFIG_LIMIT};
 use crate::model_index::{Component, ModelIndex};
 use crate::scheduler::FlowMatchEulerConfig;
@@ -41,15 +42,17 @@ impl FluxPipeline {
         Ok(Self {
             defaults: ModelDefaults::from_files(&source)?,
             source,
-            weight_files: WeightFiles::default(),
             configs,
             tokenizers,
             backend: None,
             dtype: DType::F32,
             sizes: Sizes::default(),
             low_memory: false,
-            adapters: Adapters::default(),
-            models: Models::default(),
+            options: Default::default(),
+            live: RwLock::new(Live::default()),
+            changing: Mutex::new(Binder::default()),
+            modules: Modules::default(),
+            rewrite: None,
         })
     }
 
@@ -57,8 +60,8 @@ impl FluxPipeline {
     /// the original layout (`flux1-dev.safetensors`).
     #[must_use]
     pub fn transformer_file(mut self, path: impl Into<PathBuf>) -> Self {
-        self.weight_files.transformer = Some(path.into());
-        self.models.transformer = None;
+        self.modules.forget(ModelKind::Transformer);
+        self.set_weight_file(Component::Transformer, path.into());
         self
     }
 
@@ -66,10 +69,16 @@ impl FluxPipeline {
     /// the original layout (`ae.safetensors`).
     #[must_use]
     pub fn vae_file(mut self, path: impl Into<PathBuf>) -> Self {
-        self.weight_files.vae = Some(path.into());
-        self.models.decoder = None;
-        self.models.encoder = None;
+        self.modules.forget(ModelKind::Decoder);
+        self.modules.forget(ModelKind::Encoder);
+        self.set_weight_file(Component::Vae, path.into());
         self
+    }
+
+    fn set_weight_file(&mut self, component: Component, path: PathBuf) {
+        let live = self.live_mut();
+        live.parameters.remove(&component);
+        live.weight_files.insert(component, path);
     }
 }
 

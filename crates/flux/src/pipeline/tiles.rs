@@ -25,6 +25,11 @@ impl TileGrid {
         }
     }
 
+    /// The length of the first tile along a side of `size` latents.
+    pub(super) fn first(&self, size: usize) -> usize {
+        self.tile.map_or(size, |tile| tile.min(size))
+    }
+
     /// Tiles along a side of `size` latents; the last ones may be cut short.
     fn ranges(&self, size: usize) -> Vec<Range<usize>> {
         match self.tile {

@@ -4,12 +4,18 @@
 //! attention become one linear followed by slices. Its weight is the concatenation of
 //! theirs along axis 0: an ordinary operation that lands in the weight program, so
 //! that a change to one of them is a change to that weight and nothing else.
+//!
+//! Weights that are quantized are joined before that, so that the fused weight has one
+//! scale, the greatest of theirs, or where rows have their own the rows of all. Linears
+//! stay apart of which only some are quantized, or whose scales are parameters of their own.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
+use tintype_tensor::DType;
+
 use super::{Pass, Rewriter, dead_code};
-use crate::{Dim, Graph, Node, Op, Result, Stage, Value};
+use crate::{BinaryOp, Dequantized, Dim, Graph, Node, Op, Quantized, Result, Stage, Value};
 
 /// [`fuse_qkv`] as a pass.
 #[derive(Debug, Clone, Copy)]
@@ -91,7 +97,7 @@ fn groups(graph: &Graph) -> Vec<Vec<usize>> {
         while let Some(&first) = linears.first() {
             let (group, rest) = linears
                 .into_iter()
-                .partition(|&other| fits(&graph.nodes[first], &graph.nodes[other]));
+                .partition(|&other| fits(graph, &graph.nodes[first], &graph.nodes[other]));
             linears = rest;
             let group: Vec<usize> = group;
             if group.len() > 1 {
@@ -123,10 +129,21 @@ fn sources(graph: &Graph, value: Value, linears: &mut Vec<usize>) {
             | Op::Slice { .. }
             | Op::RmsNorm { .. }
             | Op::Rotary => waiting.push(node.operands[0]),
+            // What attention reads may be quantized: divided by a number and multiplied by it.
+            Op::Binary(BinaryOp::Div | BinaryOp::Mul) if is_number(graph, node.operands[1]) => {
+                waiting.push(node.operands[0]);
+            }
             Op::Concat { .. } => waiting.extend(node.operands.iter().rev()),
             _ => {}
         }
     }
+}
+
+fn is_number(graph: &Graph, value: Value) -> bool {
+    let node = graph.node_of(value);
+    node.is_some_and(
+        |node| matches!(&node.op, Op::Constant(constant) if constant.as_splat().is_some()),
+    )
 }
 
 /// Whether a slice takes some of the features of a linear: then that is fused already, or made
@@ -147,10 +164,63 @@ fn has_weights(graph: &Graph, stages: &[Stage], index: usize) -> bool {
             .all(|&weight| graph.stage_of(weight, stages) == Stage::Weight)
 }
 
-fn fits(a: &Node, b: &Node) -> bool {
+fn fits(graph: &Graph, a: &Node, b: &Node) -> bool {
     a.operands[0] == b.operands[0]
         && a.ty.dtype == b.ty.dtype
         && a.operands.len() == b.operands.len()
+        && packing(graph, a.operands[1]) == packing(graph, b.operands[1])
+}
+
+/// How a weight is quantized.
+#[derive(Debug, PartialEq)]
+struct Packing {
+    dtype: DType,
+    has_row_scales: bool,
+    /// Whether the codes are computed here: then the parameters that its scale reads beside the
+    /// weight itself. Parts with scales of their own stay apart, as the joint scale is none of
+    /// theirs; rows keep theirs.
+    computed_by: Option<BTreeSet<usize>>,
+}
+
+/// How a weight is quantized; `None` where it is not.
+fn packing(graph: &Graph, weight: Value) -> Option<Packing> {
+    let Dequantized { codes, scale } = graph.dequantized(weight)?;
+    let has_row_scales = graph.type_of(scale).rank() > 0;
+    let computed_by = quantizing(graph, weight).map(|quantized| {
+        if has_row_scales {
+            return BTreeSet::new();
+        }
+        let own = parameters_of(graph, quantized.value);
+        let all = parameters_of(graph, scale);
+        all.difference(&own).copied().collect()
+    });
+    Some(Packing {
+        dtype: graph.type_of(codes).dtype,
+        has_row_scales,
+        computed_by,
+    })
+}
+
+/// The parameters that a value is computed from.
+fn parameters_of(graph: &Graph, value: Value) -> BTreeSet<usize> {
+    let (mut waiting, mut parameters) = (vec![value], BTreeSet::new());
+    while let Some(value) = waiting.pop() {
+        match value {
+            Value::Parameter(index) => {
+                parameters.insert(index);
+            }
+            Value::Node(index) => waiting.extend(&graph.nodes[index].operands),
+            Value::Input(_) => {}
+        }
+    }
+    parameters
+}
+
+/// What a weight was quantized from, and by the scale that it is multiplied with again.
+fn quantizing(graph: &Graph, weight: Value) -> Option<Quantized> {
+    let Dequantized { codes, scale } = graph.dequantized(weight)?;
+    let quantized = graph.quantized(codes)?;
+    (quantized.scale == scale).then_some(quantized)
 }
 
 /// Adds the fused linear; gives the part of its result for each linear of the group.
@@ -159,11 +229,8 @@ fn emit(rewriter: &mut Rewriter, graph: &Graph, group: &[usize]) -> Result<Vec<V
     rewriter.set_label(joined_label(&nodes));
     let mut operands = vec![rewriter.map(nodes[0].operands[0])];
     for position in 1..nodes[0].operands.len() {
-        let parts: Vec<Value> = nodes
-            .iter()
-            .map(|node| rewriter.map(node.operands[position]))
-            .collect();
-        operands.push(rewriter.op(Op::Concat { axis: 0 }, &parts)?);
+        let parts: Vec<Value> = nodes.iter().map(|node| node.operands[position]).collect();
+        operands.push(joined(rewriter, graph, &parts)?);
     }
     let whole = rewriter.op(Op::Linear, &operands)?;
     let axis = nodes[0].ty.rank() - 1;
@@ -184,6 +251,39 @@ fn emit(rewriter: &mut Rewriter, graph: &Graph, group: &[usize]) -> Result<Vec<V
         start = end;
     }
     Ok(parts)
+}
+
+/// The rows of all `parts`, values of `graph`: quantized together if each of them is.
+fn joined(rewriter: &mut Rewriter, graph: &Graph, parts: &[Value]) -> Result<Value> {
+    let quantized: Option<Vec<Quantized>> =
+        parts.iter().map(|&part| quantizing(graph, part)).collect();
+    let Some(quantized) = quantized else {
+        return concatenated(rewriter, parts.iter().copied());
+    };
+    let whole = concatenated(rewriter, quantized.iter().map(|part| part.value))?;
+    let whole = rewriter.cast(whole, DType::F32)?;
+    let scales = quantized.iter().map(|part| part.scale);
+    let scale = if graph.type_of(quantized[0].scale).rank() > 0 {
+        concatenated(rewriter, scales)?
+    } else {
+        let mut scales: Vec<Value> = scales.map(|scale| rewriter.map(scale)).collect();
+        scales.dedup();
+        let rest = scales.split_off(1);
+        rest.into_iter().try_fold(scales[0], |greatest, scale| {
+            rewriter.op(Op::Binary(BinaryOp::Max), &[greatest, scale])
+        })?
+    };
+    let codes = graph.dequantized(parts[0]).expect("quantized").codes;
+    let quotient = rewriter.op(Op::Binary(BinaryOp::Div), &[whole, scale])?;
+    let codes = rewriter.cast(quotient, graph.type_of(codes).dtype)?;
+    let wide = rewriter.cast(codes, DType::F32)?;
+    let product = rewriter.op(Op::Binary(BinaryOp::Mul), &[wide, scale])?;
+    rewriter.cast(product, graph.type_of(parts[0]).dtype)
+}
+
+fn concatenated(rewriter: &mut Rewriter, parts: impl Iterator<Item = Value>) -> Result<Value> {
+    let parts: Vec<Value> = parts.map(|part| rewriter.map(part)).collect();
+    rewriter.op(Op::Concat { axis: 0 }, &parts)
 }
 
 /// The module that all labels lie in, and their last names joined.

@@ -50,6 +50,9 @@ pub struct FluxTransformerOptions {
     pub image_tokens: RangeInclusive<usize>,
     /// Text tokens.
     pub text_tokens: RangeInclusive<usize>,
+    /// Whether the step of the Euler method belongs to the graph, so that latents need not leave
+    /// a device between steps.
+    pub euler_step: bool,
 }
 
 impl Default for FluxTransformerOptions {
@@ -61,6 +64,7 @@ impl Default for FluxTransformerOptions {
             steps: 1..=1024,
             image_tokens: 1..=1 << 16,
             text_tokens: 1..=4096,
+            euler_step: false,
         }
     }
 }
@@ -79,6 +83,14 @@ impl FluxTransformerConfig {
     /// Step inputs: `step_index: i64[]` and `hidden_states: [batch, image_tokens, in_channels]`.
     /// Output: `sample: [batch, image_tokens, out_channels]`. Types without a dtype have that
     /// of the options.
+    ///
+    /// With `euler_step` there is also the request input `step_lengths: [steps]`, differences of
+    /// noise levels `sigma_next − sigma`, and the output `latents: [batch, image_tokens,
+    /// in_channels]`, which is `hidden_states + step_length · sample`.
+    ///
+    /// # Errors
+    /// A configuration of which no graph can be made; `euler_step` where the model gives other
+    /// channels than it takes.
     pub fn graph(&self, options: &FluxTransformerOptions) -> Result<Graph> {
         self.validate(crate::fields::IN_MEMORY)?;
         check_dtype(MODEL, options.dtype)?;
@@ -114,6 +126,14 @@ impl FluxTransformerConfig {
         let image = self.single_blocks(b, streams, &conditioning);
         let sample = final_layer(b, self, image, &conditioning);
         b.output("sample", sample);
+        if let Some(step_lengths) = inputs.step_lengths {
+            let latents = b.labelled("euler_step", |b| {
+                let length = b.gather(step_lengths, inputs.step_index, 0);
+                let change = b.mul(sample, length);
+                b.add(inputs.hidden_states, change)
+            });
+            b.output("latents", latents);
+        }
     }
 
     /// All single blocks on the joined streams; gives the image tokens.
@@ -165,6 +185,8 @@ struct Inputs {
     image_ids: Value,
     step_index: Value,
     hidden_states: Value,
+    /// Only with `euler_step`.
+    step_lengths: Option<Value>,
 }
 
 impl Inputs {
@@ -187,7 +209,7 @@ impl Inputs {
             )
         };
         let time_text = TimeTextInputs {
-            timesteps: request("timesteps", DType::F32, &[steps]),
+            timesteps: request("timesteps", DType::F32, std::slice::from_ref(&steps)),
             guidance: config
                 .guidance_embeds
                 .then(|| request("guidance", DType::F32, std::slice::from_ref(&batch))),
@@ -205,6 +227,9 @@ impl Inputs {
         let prompt_embeds = request("prompt_embeds", dtype, &prompt_dims);
         let text_ids = request("text_ids", DType::F32, &[text_tokens, axes.clone()]);
         let image_ids = request("image_ids", DType::F32, &[image_tokens.clone(), axes]);
+        let step_lengths = options
+            .euler_step
+            .then(|| request("step_lengths", dtype, &[steps]));
         let hidden_dims = [batch, image_tokens, config.in_channels.into()];
         let step_type = TensorType::new(DType::I64, [0usize; 0]);
         Ok(Self {
@@ -219,6 +244,7 @@ impl Inputs {
                 Stage::Step,
                 TensorType::new(dtype, hidden_dims),
             ),
+            step_lengths,
         })
     }
 }

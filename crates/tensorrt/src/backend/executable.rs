@@ -1,12 +1,15 @@
 //! A compiled graph: its plans, its engines, and the refit that changes them.
 
 use std::collections::{BTreeSet, HashSet};
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
-use tintype_backend::{Changes, Executable, RefitReport, Result, Scope, Session};
-use tintype_device::WeightRunner;
+use tintype_backend::{Changes, CompileOptions, Executable, RefitReport, Result, Scope, Session};
+use tintype_device::{
+    DeviceBuffer, Error as DeviceError, KeptParameters, KeptRegistry, Sharing, Stream, WeightRunner,
+};
 use tintype_ir::{Evaluator, Graph, Overlay, Stage, StagedGraph};
 use tintype_weights::Parameters;
 
@@ -16,6 +19,7 @@ use super::plans::BuildOptions;
 use super::session::TensorrtSession;
 use super::weights::{Inputs, total_bytes};
 use crate::engine::Runtime;
+use crate::plan::PlanFolder;
 
 /// A compiled graph.
 pub(super) struct TensorrtExecutable {
@@ -26,17 +30,26 @@ pub(super) struct TensorrtExecutable {
 pub(super) struct Shared {
     /// In its canonical form, as the plans are.
     pub(super) graph: StagedGraph,
-    pub(super) runtime: Runtime,
-    pub(super) build: BuildOptions,
+    pub(super) common: Common,
     /// Of the request and of the step program; none for programs without outputs.
     sources: [Option<Source>; 2],
-    evaluator: Arc<dyn Evaluator + Send + Sync>,
     engines: Exchange<Instance>,
-    /// Runs the weight programs of all graphs of a backend, one after another.
-    runner: Arc<Mutex<WeightRunner>>,
+    /// What weights are computed from, as far as it waits for the next refit.
+    kept: Arc<KeptParameters>,
     /// Held by a refit: what a second one starts from is what the first one leaves.
     origin: Mutex<Option<Origin>>,
     sessions: AtomicU64,
+}
+
+/// What the graphs of a backend have in common, and how the plans of one were built.
+pub(super) struct Common {
+    pub(super) runtime: Runtime,
+    /// Runs the weight programs of all graphs, one after another.
+    pub(super) runner: Arc<Mutex<WeightRunner>>,
+    /// What all graphs keep.
+    pub(super) registry: Arc<KeptRegistry>,
+    pub(super) evaluator: Arc<dyn Evaluator + Send + Sync>,
+    pub(super) build: BuildOptions,
 }
 
 /// What the engines' weights were computed from.
@@ -49,34 +62,61 @@ impl TensorrtExecutable {
     /// Loads both plans, so that one that does not run here is found out now.
     pub(super) fn new(
         graph: StagedGraph,
-        runtime: Runtime,
         sources: [Option<Source>; 2],
-        runner: Arc<Mutex<WeightRunner>>,
-        evaluator: Arc<dyn Evaluator + Send + Sync>,
-        build: BuildOptions,
+        common: Common,
+        options: &CompileOptions,
     ) -> Result<Self> {
+        let weights = graph.weight.outputs().iter();
+        let weights = weights.map(|output| output.name.as_str());
+        common.make_room(total_bytes(&graph.weight, weights))?;
         let load = |source: &Option<Source>| -> crate::Result<Option<Arc<Instance>>> {
             let Some(source) = source else {
                 return Ok(None);
             };
-            let instance = source.load(&runtime)?;
+            let instance = source.load(&common.runtime)?;
             instance.check(&graph.weight)?;
             Ok(Some(Arc::new(instance)))
         };
         let engines = [load(&sources[0])?, load(&sources[1])?];
+        // Engines have weights in memory of their own.
+        let kept = KeptParameters::new(options.keep_weights, Sharing::Nothing, &graph.weight);
+        let kept = Arc::new(kept);
+        common.registry.add(&kept);
         Ok(Self {
             shared: Arc::new(Shared {
                 engines: Exchange::new(graph.source.name(), engines),
+                kept,
                 graph,
-                runtime,
-                build,
+                common,
                 sources,
-                evaluator,
-                runner,
                 origin: Mutex::new(None),
                 sessions: AtomicU64::new(0),
             }),
         })
+    }
+}
+
+impl Common {
+    /// Lets kept parameters go that are in the way of so many bytes.
+    fn make_room(&self, bytes: usize) -> crate::Result<()> {
+        let device = self.runtime.device();
+        if device.free_memory()?.free < bytes.saturating_add(RESERVE) && self.registry.let_go() {
+            // What was freed a moment ago is so for the driver only then.
+            device.synchronize()?;
+            device.trim()?;
+        }
+        Ok(())
+    }
+
+    /// Memory of a stream, if need be in place of parameters that need not be kept.
+    pub(super) fn allocate(&self, stream: &Stream, bytes: usize) -> crate::Result<DeviceBuffer> {
+        match DeviceBuffer::allocate(stream, bytes) {
+            Err(DeviceError::OutOfMemory { .. }) => {
+                self.make_room(bytes)?;
+                Ok(DeviceBuffer::allocate(stream, bytes)?)
+            }
+            other => Ok(other?),
+        }
     }
 }
 
@@ -104,13 +144,16 @@ impl Executable for TensorrtExecutable {
             old: old
                 .as_ref()
                 .map(|(program, parameters)| shared.inputs(program, parameters)),
-            runner: &mut lock(&shared.runner),
+            runner: &mut lock(&shared.common.runner),
+            moved: 0,
         };
         let brought = shared.engines.bring(&names, &mut work)?;
+        let moved = work.moved;
+        shared.kept.settle(changes.parameters);
         let report = RefitReport {
             weights: brought.len(),
             bytes: total_bytes(&program, brought.iter().map(String::as_str)),
-            moved: 0,
+            moved,
             duration: start.elapsed(),
         };
         *origin = Some(Origin {
@@ -125,6 +168,26 @@ impl Executable for TensorrtExecutable {
         let number = shared.sessions.fetch_add(1, Ordering::Relaxed);
         Ok(Box::new(TensorrtSession::new(shared, number)?))
     }
+
+    fn save(&self, folder: &Path) -> Result<Vec<String>> {
+        // What was compiled since is in memory still.
+        for instance in self
+            .shared
+            .engines
+            .engines()
+            .into_iter()
+            .flatten()
+            .flatten()
+        {
+            instance.save_kernels();
+        }
+        let folder = PlanFolder::new(folder);
+        let mut names = BTreeSet::new();
+        for source in self.shared.sources.iter().flatten() {
+            names.extend(source.save(&folder)?);
+        }
+        Ok(names.into_iter().collect())
+    }
 }
 
 impl Shared {
@@ -137,7 +200,8 @@ impl Shared {
         Inputs {
             program,
             parameters,
-            evaluator: &*self.evaluator,
+            evaluator: &*self.common.evaluator,
+            kept: &self.kept,
         }
     }
 
@@ -163,6 +227,8 @@ struct Work<'a> {
     new: Inputs<'a>,
     old: Option<Inputs<'a>>,
     runner: &'a mut WeightRunner,
+    /// Bytes copied between host and device.
+    moved: usize,
 }
 
 impl Workshop for Work<'_> {
@@ -183,7 +249,7 @@ impl Workshop for Work<'_> {
     fn load(&mut self, program: usize) -> Result<Instance> {
         let source = self.shared.sources[program].as_ref();
         let source = source.expect("only programs with a plan need weights");
-        Ok(source.load(&self.shared.runtime)?)
+        Ok(source.load(&self.shared.common.runtime)?)
     }
 
     fn compute(
@@ -199,12 +265,18 @@ impl Workshop for Work<'_> {
         // What this refit needs was looked at; another engine may need all.
         inputs.check(names)?;
         let room = self.room(empty)?;
-        inputs.compute(names, room, self.runner)
+        let (weights, moved) = inputs.compute(names, room, self.runner)?;
+        self.moved += moved;
+        Ok(weights)
     }
 
     fn write(&mut self, engine: &Instance, weights: &NewWeights) -> Result<Vec<String>> {
         let graph = self.shared.graph.source.name();
-        Ok(engine.write(graph, weights, self.runner.stream())?)
+        let lacking = engine.write(graph, weights, self.runner.stream())?;
+        if lacking.is_empty() {
+            self.moved += engine.host_bytes(weights);
+        }
+        Ok(lacking)
     }
 }
 
@@ -212,7 +284,7 @@ impl Work<'_> {
     /// How many bytes of weights may lie beside the engines, of which some have still to take
     /// memory for theirs.
     fn room(&self, empty: [bool; 2]) -> Result<usize> {
-        let free = self.shared.runtime.device().free_memory();
+        let free = self.shared.common.runtime.device().free_memory();
         let free = free.map_err(crate::Error::from)?.free;
         let empty = (0..2).filter(|&program| empty[program]);
         let engines: usize = empty

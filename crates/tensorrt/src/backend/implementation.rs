@@ -4,13 +4,15 @@ use std::fmt;
 use std::sync::{Arc, Mutex};
 
 use tintype_backend::{
-    Backend, Capabilities, CompileOptions, Error as BackendError, Executable, Result,
+    Backend, Capabilities, CompileOptions, Error as BackendError, Executable, Forecast, Result,
 };
-use tintype_device::{Device, KernelCache, WeightKernels, WeightRunner};
-use tintype_ir::{Evaluator, Op, Stage, StagedGraph, verify};
+use tintype_device::{
+    Device, KeptRegistry, KernelCache, WeightKernels, WeightRunner, forecast_kept, forecast_weights,
+};
+use tintype_ir::{Binding, Evaluator, Op, Stage, StagedGraph, verify};
 
 use super::NAME;
-use super::executable::TensorrtExecutable;
+use super::executable::{Common, TensorrtExecutable};
 use super::instance::Source;
 use super::plans::{BuildOptions, PlanTarget, plan};
 use crate::engine::Runtime;
@@ -90,6 +92,8 @@ impl fmt::Debug for TensorrtOptions {
 pub struct TensorrtBackend {
     runtime: Runtime,
     runner: Arc<Mutex<WeightRunner>>,
+    /// Parameters of all graphs that wait on the device.
+    registry: Arc<KeptRegistry>,
     target: PlanTarget,
     options: TensorrtOptions,
 }
@@ -111,6 +115,7 @@ impl TensorrtBackend {
         Ok(Self {
             runtime,
             runner: Arc::new(Mutex::new(runner)),
+            registry: Arc::default(),
             target,
             options,
         })
@@ -133,10 +138,23 @@ impl TensorrtBackend {
         self.runtime.device()
     }
 
-    fn source(&self, staged: &StagedGraph, stage: Stage) -> crate::Result<Option<Source>> {
-        let build = &self.options.build;
+    fn source(
+        &self,
+        staged: &StagedGraph,
+        stage: Stage,
+        build: &BuildOptions,
+    ) -> crate::Result<Option<Source>> {
         let plan = plan(self.tensorrt(), staged, stage, &self.target, build)?;
-        Ok(plan.map(|plan| Source::new(plan, build.cache(), &self.runtime)))
+        Ok(plan.map(|plan| Source::new(plan, build, &self.target, &self.runtime)))
+    }
+
+    /// How plans are built, with a folder to look into first.
+    fn build_options(&self, options: &CompileOptions) -> BuildOptions {
+        let build = self.options.build.clone();
+        match &options.folder {
+            Some(folder) => build.with_folder(folder),
+            None => build,
+        }
     }
 }
 
@@ -167,18 +185,46 @@ impl Backend for TensorrtBackend {
             verify(&graph.source)?;
         }
         let staged = graph.canonical()?;
+        let build = self.build_options(options);
         let sources = [
-            self.source(&staged, Stage::Request)?,
-            self.source(&staged, Stage::Step)?,
+            self.source(&staged, Stage::Request, &build)?,
+            self.source(&staged, Stage::Step, &build)?,
         ];
-        Ok(Box::new(TensorrtExecutable::new(
-            staged,
-            self.runtime.clone(),
-            sources,
-            Arc::clone(&self.runner),
-            Arc::clone(&self.options.evaluator),
-            self.options.build.clone(),
-        )?))
+        let common = Common {
+            runtime: self.runtime.clone(),
+            runner: Arc::clone(&self.runner),
+            registry: Arc::clone(&self.registry),
+            evaluator: Arc::clone(&self.options.evaluator),
+            build,
+        };
+        let executable = TensorrtExecutable::new(staged, sources, common, options)?;
+        Ok(Box::new(executable))
+    }
+
+    /// Which plans are in the folder or the cache; what the plans' engines need to work with is
+    /// known to the library only when it runs them.
+    fn forecast(
+        &self,
+        graph: &StagedGraph,
+        options: &CompileOptions,
+        sizes: &Binding,
+    ) -> Result<Forecast> {
+        let staged = graph.canonical()?;
+        let mut forecast = Forecast::of_graph(&staged, sizes)?;
+        let build = self.build_options(options);
+        for program in &mut forecast.programs {
+            let graph = staged.program(program.stage);
+            let is_there = build.has_plan(self.tensorrt(), graph, &self.target);
+            program.is_compiled = Some(is_there);
+        }
+        let device = |error: tintype_device::Error| error.for_backend(NAME);
+        let weights = forecast_weights(&staged).map_err(device)?;
+        forecast.programs.splice(0..0, weights);
+        let free = self.device().free_memory().map_err(device)?.free;
+        let room = free.saturating_sub(forecast.memory.total());
+        let kept = forecast_kept(&staged.weight, options.keep_weights, room);
+        forecast.memory.kept = kept.map_err(device)?;
+        Ok(forecast)
     }
 }
 

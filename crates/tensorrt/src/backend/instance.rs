@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::{Seek, SeekFrom};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tintype_device::{CudaTensor, DeviceBuffer, Stream};
@@ -9,20 +10,31 @@ use tintype_tensor::{Shape, Tensor};
 
 use super::Manifest;
 use super::exchange::Weights;
-use super::plans::Plan;
+use super::plans::{BuildOptions, Plan, PlanTarget};
 use super::required::Required;
 use crate::Result;
 use crate::engine::{
     Allocation, Context, ContextOptions, Engine, Refitter, Runtime, RuntimeCache, Specialization,
 };
-use crate::plan::{KernelFile, PlanCache};
+use crate::plan::{KernelFile, PlanFolder};
 
 /// A plan that engines are made of.
 #[derive(Debug)]
 pub(super) struct Source {
     plan: Mutex<Plan>,
     /// Kernels that the library compiled for this GPU when the plan ran.
-    kernels: Option<KernelFile>,
+    kernels: Option<KernelFiles>,
+    /// The library's times of kernels, if it keeps any.
+    timing_cache: PathBuf,
+}
+
+/// Where compiled kernels are kept.
+#[derive(Debug)]
+struct KernelFiles {
+    /// The user's own, which is added to.
+    own: KernelFile,
+    /// What went with the module, which is not.
+    saved: Option<KernelFile>,
 }
 
 /// An engine. Those who hold it keep its weights as they are.
@@ -75,18 +87,38 @@ pub(super) enum NewWeight {
 }
 
 impl Source {
-    pub(super) fn new(plan: Plan, cache: &PlanCache, runtime: &Runtime) -> Self {
+    pub(super) fn new(
+        plan: Plan,
+        build: &BuildOptions,
+        target: &PlanTarget,
+        runtime: &Runtime,
+    ) -> Self {
         let tensorrt = runtime.tensorrt();
         let kernels = tensorrt.has_runtime_cache().then(|| {
             let device = runtime.device();
             let driver = device.driver().version();
             let gpu = format!("{} driver {driver}", device.info().name);
-            cache.kernels(&plan.key, &gpu)
+            KernelFiles {
+                own: build.cache().kernels(&plan.key, &gpu),
+                saved: build.folder().map(|folder| folder.kernels(&plan.key, &gpu)),
+            }
         });
         Self {
             plan: Mutex::new(plan),
             kernels,
+            timing_cache: build.timing_cache(tensorrt, target),
         }
+    }
+
+    /// Writes the plan and what the library keeps beside it; gives the files' names.
+    pub(super) fn save(&self, folder: &PlanFolder) -> Result<Vec<String>> {
+        let plan = lock(&self.plan);
+        let mut names = vec![folder.put(&plan.key, &plan.entry)?];
+        if let Some(kernels) = &self.kernels {
+            names.extend(folder.put_kernels(kernels.fuller())?);
+        }
+        names.extend(folder.put_file(&self.timing_cache)?);
+        Ok(names)
     }
 
     /// An engine without weights.
@@ -105,7 +137,7 @@ impl Source {
         let kernels = self
             .kernels
             .as_ref()
-            .map(|file| Kernels::load(&engine, file));
+            .map(|files| Kernels::load(&engine, files));
         Ok(Instance {
             contexts: Mutex::default(),
             refit,
@@ -116,9 +148,21 @@ impl Source {
     }
 }
 
+impl KernelFiles {
+    /// The file that has more: the user's own begins as what went with the module, and grows.
+    fn fuller(&self) -> &KernelFile {
+        let len = |file: &KernelFile| file.read().map(|bytes| bytes.len());
+        match &self.saved {
+            Some(saved) if len(saved) > len(&self.own) => saved,
+            _ => &self.own,
+        }
+    }
+}
+
 impl Kernels {
-    fn load(engine: &Engine, file: &KernelFile) -> Result<Self> {
+    fn load(engine: &Engine, files: &KernelFiles) -> Result<Self> {
         let cache = engine.runtime_cache()?;
+        let file = files.fuller();
         let bytes = file.read().unwrap_or_default();
         if !bytes.is_empty()
             && let Err(error) = cache.read(&bytes)
@@ -127,7 +171,7 @@ impl Kernels {
         }
         Ok(Self {
             cache,
-            file: file.clone(),
+            file: files.own.clone(),
             len: Mutex::new(bytes.len()),
         })
     }
@@ -185,6 +229,20 @@ impl Instance {
         written
     }
 
+    /// The bytes of those of `weights` that go to it from the host.
+    pub(super) fn host_bytes(&self, weights: &NewWeights) -> usize {
+        let Some(refit) = &self.refit else { return 0 };
+        let refit = lock(refit);
+        let needed = weights
+            .iter()
+            .filter(|(name, _)| refit.required.needs(name));
+        let bytes = needed.map(|(_, weight)| match weight {
+            NewWeight::Device(_) => 0,
+            NewWeight::Host(tensor) => tensor.bytes().len(),
+        });
+        bytes.sum()
+    }
+
     /// Lets a session use its context of this engine, made when it is first wanted. The engine
     /// owns it, so that idle sessions keep no engine alive.
     pub(super) fn with_context<T>(
@@ -226,7 +284,7 @@ impl Instance {
     }
 
     /// Keeps compiled kernels for the next run of the program. Not having them costs time only.
-    fn save_kernels(&self) {
+    pub(super) fn save_kernels(&self) {
         if let Some(Err(error)) = self.kernels.as_ref().map(Kernels::save) {
             tracing::warn!("{error}");
         }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::io::Write;
 use std::ops::ControlFlow;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,7 +13,7 @@ use tintype_ir::{Graph, Stage, StagedGraph};
 use super::Manifest;
 use crate::build::{Config, Flag, Progress};
 use crate::lower::{self, LowerOptions, SizeRange, lower};
-use crate::plan::{PlanCache, PlanEntry, PlanKey, Recipe};
+use crate::plan::{PlanCache, PlanEntry, PlanFolder, PlanKey, Recipe};
 use crate::{Error, Result, Target, Tensorrt};
 
 /// Is told how far a build is, and which program is built; may say `Break`.
@@ -33,6 +33,7 @@ pub type Follow = Arc<dyn Fn(Stage, Progress<'_>) -> ControlFlow<()> + Send + Sy
 #[derive(Clone)]
 pub struct BuildOptions {
     cache: PlanCache,
+    folder: Option<PlanFolder>,
     ranges: BTreeMap<String, SizeRange>,
     optimization_level: Option<u8>,
     follow: Option<Follow>,
@@ -53,6 +54,8 @@ pub(super) struct Plan {
     pub(super) key: PlanKey,
     pub(super) entry: PlanEntry,
     pub(super) manifest: Manifest,
+    /// The file that it is in, if the cache can be written.
+    pub(super) path: PathBuf,
 }
 
 /// A plan that [`build_plans`] found or built.
@@ -129,7 +132,7 @@ pub fn build_plans(
                 options,
             )?;
             let Some(built) = built else { continue };
-            let path = options.cache.path(&built.key);
+            let path = built.path;
             // A cache that cannot be written still gives a plan, but here the file is wanted.
             let bytes = match std::fs::metadata(&path) {
                 Ok(metadata) => metadata.len(),
@@ -164,10 +167,17 @@ pub(super) fn plan(
         return Ok(None);
     }
     let key = PlanKey::new(program, &options.recipe(tensorrt, target));
-    let entry = options.cache.get_or_build(&key, |writer| {
-        tracing::info!("building a plan of `{}` for {target}", program.name());
-        build(tensorrt, program, stage, target, options, writer)
-    })?;
+    let found = options.folder.as_ref();
+    let found = found.and_then(|folder| Some((folder.get(&key)?, folder.path(&key))));
+    let (entry, path) = if let Some(found) = found {
+        found
+    } else {
+        let entry = options.cache.get_or_build(&key, |writer| {
+            tracing::info!("building a plan of `{}` for {target}", program.name());
+            build(tensorrt, program, stage, target, options, writer)
+        })?;
+        (entry, options.cache.path(&key))
+    };
     let manifest = Manifest::read(entry.manifest(), program).map_err(|reason| Error::Read {
         action: format!(
             "reading what stands beside the plan of `{}`",
@@ -179,6 +189,7 @@ pub(super) fn plan(
         key,
         entry,
         manifest,
+        path,
     }))
 }
 
@@ -217,10 +228,8 @@ fn build(
         lowered.set_profile(&mut profile)?;
         config.add_profile(&profile)?;
     }
-    let times = options
-        .cache
-        .timing_cache(&tensorrt.tag(), &target.to_string());
-    config.load_timing_cache(&times)?;
+    let times = options.timing_cache(tensorrt, target);
+    config.load_timing_cache(&options.known_times(&times))?;
     builder.build(&network, &config, writer)?;
     if let Err(error) = config.save_timing_cache(&times) {
         tracing::warn!("{error}");
@@ -255,6 +264,7 @@ impl BuildOptions {
     pub fn new(cache: PlanCache) -> Self {
         Self {
             cache,
+            folder: None,
             ranges: BTreeMap::new(),
             optimization_level: None,
             follow: None,
@@ -276,6 +286,13 @@ impl BuildOptions {
         self
     }
 
+    /// The same with a folder that is looked into first and never written to.
+    #[must_use]
+    pub fn with_folder(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.folder = Some(PlanFolder::new(folder));
+        self
+    }
+
     /// The same with someone who is told how far a build is.
     #[must_use]
     pub fn with_follow(mut self, follow: Follow) -> Self {
@@ -288,9 +305,40 @@ impl BuildOptions {
         &self.cache
     }
 
+    /// Whether the plan of a program of a canonical graph is in the folder or the cache, whole.
+    pub(super) fn has_plan(
+        &self,
+        tensorrt: &Tensorrt,
+        program: &Graph,
+        target: &PlanTarget,
+    ) -> bool {
+        let key = PlanKey::new(program, &self.recipe(tensorrt, target));
+        let saved = self.folder.as_ref().and_then(|folder| folder.get(&key));
+        saved.is_some() || self.cache.get(&key).is_some()
+    }
+
+    /// What is looked into first.
+    pub(super) fn folder(&self) -> Option<&PlanFolder> {
+        self.folder.as_ref()
+    }
+
     /// The ranges that are narrower than the graph's.
     pub(super) fn ranges(&self) -> &BTreeMap<String, SizeRange> {
         &self.ranges
+    }
+
+    /// Where the library's times are kept.
+    pub(super) fn timing_cache(&self, tensorrt: &Tensorrt, target: &PlanTarget) -> PathBuf {
+        let target = target.to_string();
+        self.cache.timing_cache(&tensorrt.tag(), &target)
+    }
+
+    /// The times to begin with: the folder's, until there are own ones.
+    fn known_times(&self, own: &Path) -> PathBuf {
+        let name = own.file_name().unwrap_or_default().to_string_lossy();
+        let saved = self.folder.as_ref().map(|folder| folder.file(&name));
+        let saved = saved.filter(|saved| !own.exists() && saved.exists());
+        saved.unwrap_or_else(|| own.to_owned())
     }
 
     fn lowering(&self) -> LowerOptions {
@@ -326,6 +374,7 @@ impl fmt::Debug for BuildOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("BuildOptions")
             .field("cache", &self.cache)
+            .field("folder", &self.folder)
             .field("ranges", &self.ranges)
             .field("optimization_level", &self.optimization_level)
             .finish_non_exhaustive()

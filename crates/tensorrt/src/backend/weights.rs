@@ -3,7 +3,9 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use tintype_backend::Result;
-use tintype_device::{CudaTensor, WeightProgram, WeightRunner};
+use tintype_device::{
+    CudaTensor, Keeping, KeptKey, KeptParameters, KeptPlace, WeightProgram, WeightRunner,
+};
 use tintype_ir::{Evaluator, Graph, Value};
 use tintype_weights::Parameters;
 
@@ -17,6 +19,8 @@ pub(super) struct Inputs<'a> {
     pub(super) parameters: &'a Parameters,
     /// Computes what has no kernel.
     pub(super) evaluator: &'a dyn Evaluator,
+    /// Parameters that wait for refits.
+    pub(super) kept: &'a KeptParameters,
 }
 
 impl Inputs<'_> {
@@ -37,48 +41,85 @@ impl Inputs<'_> {
 
     /// Computes weights. They lie on the device, all of them, as long as `budget` bytes suffice;
     /// of what does not fit, parameters that are used as they are stay in their mapped file, and
-    /// other weights are copied back to the host.
+    /// other weights are copied back to the host. Gives also the bytes that were copied between
+    /// host and device.
     pub(super) fn compute(
         &self,
         names: &BTreeSet<String>,
         budget: usize,
         runner: &mut WeightRunner,
-    ) -> Result<NewWeights> {
-        let mut weights = self.left_in_files(names, budget)?;
+    ) -> Result<(NewWeights, usize)> {
+        let there = self.on_device(names)?;
+        let mut weights = self.left_in_files(names, &there, budget)?;
         let wanted: HashSet<&str> = names
             .iter()
             .map(String::as_str)
             .filter(|name| !weights.contains_key(*name))
             .collect();
         let stream = runner.stream().clone();
-        let mut on_device = 0;
+        let (mut on_device, mut moved) = (0, 0);
         let program = WeightProgram {
             graph: self.program,
             parameters: self.parameters,
             wanted: Some(&wanted),
             evaluator: self.evaluator,
+            kept: Some(Keeping {
+                store: self.kept,
+                grows: weights.is_empty(),
+            }),
         };
         let mut deliver = |name: &str, tensor: CudaTensor| {
             let bytes = tensor.byte_len();
-            let weight = if on_device + bytes <= budget {
+            let weight = if there.contains(name) {
+                NewWeight::Device(tensor)
+            } else if on_device + bytes <= budget {
                 on_device += bytes;
                 NewWeight::Device(tensor)
             } else {
+                moved += bytes;
                 NewWeight::Host(tensor.download(&stream)?)
             };
             weights.insert(name.to_owned(), weight);
             Ok(())
         };
         let run = runner.run(&program, &mut deliver);
-        run.map_err(|error| error.for_backend(NAME))?;
-        Ok(weights)
+        let run = run.and_then(|report| runner.stream().synchronize().map(|()| report));
+        let report = run.map_err(|error| {
+            self.kept.clear();
+            error.for_backend(NAME)
+        })?;
+        moved += usize::try_from(report.uploaded + report.downloaded).unwrap_or(usize::MAX);
+        Ok((weights, moved))
+    }
+
+    /// Weights that are parameters as they are, and wait on the device: they need no more memory.
+    fn on_device(&self, names: &BTreeSet<String>) -> Result<HashSet<&str>> {
+        let mut there = HashSet::new();
+        let outputs = self.program.outputs().iter();
+        for output in outputs.filter(|output| names.contains(&output.name)) {
+            let Value::Parameter(index) = output.value else {
+                continue;
+            };
+            let parameter = &self.program.parameters()[index];
+            let key = KeptKey::new(self.parameters, &parameter.name, parameter.ty.dtype)?;
+            if let Some(KeptPlace::Device(_)) = self.kept.find(&parameter.name, &key) {
+                there.insert(output.name.as_str());
+            }
+        }
+        Ok(there)
     }
 
     /// Weights that are parameters as they are stored, as many as do not fit on the device.
-    fn left_in_files(&self, names: &BTreeSet<String>, budget: usize) -> Result<NewWeights> {
+    fn left_in_files(
+        &self,
+        names: &BTreeSet<String>,
+        there: &HashSet<&str>,
+        budget: usize,
+    ) -> Result<NewWeights> {
         let outputs = || {
             let outputs = self.program.outputs().iter();
-            outputs.filter(|output| names.contains(&output.name))
+            let wanted = outputs.filter(|output| names.contains(&output.name));
+            wanted.filter(|output| !there.contains(output.name.as_str()))
         };
         let total: usize = outputs()
             .map(|output| bytes(self.program, output.value))

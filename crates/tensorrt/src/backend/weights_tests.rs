@@ -1,5 +1,7 @@
 //! What a weight program reads, and what of it stays in its files.
 
+use tintype_backend::KeepWeights;
+use tintype_device::Sharing;
 use tintype_ir::TensorType;
 use tintype_tensor::{DType, Tensor};
 
@@ -50,10 +52,12 @@ impl Evaluator for NoEvaluator {
 }
 
 fn with<T>(parameters: &Parameters, test: impl FnOnce(Inputs<'_>) -> T) -> T {
+    let program = tintype_ir::parse(PROGRAM).unwrap();
     test(Inputs {
-        program: &tintype_ir::parse(PROGRAM).unwrap(),
+        program: &program,
         parameters,
         evaluator: &NoEvaluator,
+        kept: &KeptParameters::new(KeepWeights::Auto, Sharing::Nothing, &program),
     })
 }
 
@@ -81,19 +85,24 @@ fn parameters_are_checked_where_they_are_reached() {
 
 #[test]
 fn what_does_not_fit_stays_in_its_file_if_it_can() {
-    let left = |budget| {
+    let left_beside = |there: &[&'static str], budget| {
+        let there = there.iter().copied().collect();
         let all = names(&["sum", "b", "c"]);
         let left = with(&parameters(), |inputs| {
-            inputs.left_in_files(&all, budget).unwrap()
+            inputs.left_in_files(&all, &there, budget).unwrap()
         });
         let mut left: Vec<String> = left.into_keys().collect();
         left.sort();
         left
     };
+    let left = |budget| left_beside(&[], budget);
     // 16 bytes of `sum`, 32 of `b`, 8 of `c`, which is stored as f32 and must be converted.
     assert_eq!(left(56), [""; 0]);
     assert_eq!(left(55), ["b"]);
     assert_eq!(left(0), ["b"]);
+    // What waits on the device needs no room.
+    assert_eq!(left_beside(&["b"], 24), [""; 0]);
+    assert_eq!(left_beside(&["b"], 0), [""; 0]);
 }
 
 #[test]

@@ -49,6 +49,11 @@ impl PlanEntry {
     }
 
     /// The plan.
+    pub(super) fn bytes(&self) -> &[u8] {
+        self.plan.get_ref()
+    }
+
+    /// The plan.
     pub(super) fn into_bytes(self) -> Vec<u8> {
         self.plan.into_inner()
     }

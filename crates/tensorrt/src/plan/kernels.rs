@@ -52,6 +52,10 @@ impl KernelFile {
         &self.path
     }
 
+    pub(super) fn key(&self) -> &PlanKey {
+        &self.key
+    }
+
     /// The bytes that were written last; `None` if there are none or they are damaged.
     pub fn read(&self) -> Option<Vec<u8>> {
         let mut file = File::open(&self.path).ok()?;

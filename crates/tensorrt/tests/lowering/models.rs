@@ -138,6 +138,7 @@ fn whole_flux() -> Result<Graph, Failed> {
         steps: 1..=64,
         image_tokens: 4096..=4096,
         text_tokens: 512..=512,
+        ..FluxTransformerOptions::default()
     };
     Ok(FluxTransformerConfig::dev().graph(&options)?)
 }

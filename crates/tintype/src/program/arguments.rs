@@ -17,6 +17,8 @@ pub(crate) struct Arguments {
 pub(crate) enum Command {
     /// Make pictures of a prompt.
     Generate(Box<Generate>),
+    /// Make pictures one after the other, changing prompt, LoRAs, scales and settings in between.
+    Repl(Box<Repl>),
     /// Build plans ahead of time: no weights are read, and no GPU is needed where the library can.
     #[cfg(feature = "tensorrt")]
     Compile(Compile),
@@ -24,6 +26,8 @@ pub(crate) enum Command {
     Inspect(Inspect),
     /// Time the steps of a model.
     Bench(Bench),
+    /// Measure the scales with which a model computes in fp8, and what that costs.
+    Quantize(Box<Quantize>),
     /// List backends, libraries and devices, and why one is not available.
     Doctor,
 }
@@ -32,8 +36,10 @@ impl Command {
     pub(crate) fn is_quiet(&self) -> bool {
         match self {
             Self::Generate(generate) => generate.quiet,
+            Self::Repl(repl) => repl.quiet,
             #[cfg(feature = "tensorrt")]
             Self::Compile(compile) => compile.quiet,
+            Self::Quantize(quantize) => quantize.quiet,
             _ => false,
         }
     }
@@ -58,6 +64,10 @@ pub(crate) struct ModelArguments {
     /// The dtype in which the model is computed.
     #[arg(long, default_value = "f32", value_parser = ["f32", "bf16", "f16", "fp8"])]
     pub(crate) dtype: String,
+    /// Scales for --dtype fp8, as `tintype quantize` writes them [default: scales.json of the
+    /// model; without any, those that an fp8 checkpoint brings].
+    #[arg(long, value_name = "FILE")]
+    pub(crate) scales: Option<PathBuf>,
     /// A folder that `tintype compile` has filled: the backend tensorrt takes its plans from there
     /// [default: the one that TINTYPE_PLANS names; without any, plans are built for the size of
     /// the picture and kept in the user's cache].
@@ -66,6 +76,12 @@ pub(crate) struct ModelArguments {
     /// Let each model go before the next one loads.
     #[arg(long)]
     pub(crate) low_memory: bool,
+    /// Where the weights of the files wait for the next change of a LoRA, which is merged into
+    /// them: in device memory (fastest), in host memory, or in the files alone; auto takes the
+    /// device where they fit. The CPU always reads the mapped files.
+    #[arg(long, value_name = "WHERE", default_value = "auto",
+        value_parser = ["auto", "device", "host", "disk"])]
+    pub(crate) keep_weights: String,
     /// A LoRA and its scale (default 1): a file, or one of the model's own by its name, see
     /// `tintype inspect`; may be given several times.
     #[arg(long, value_name = "FILE|NAME[=SCALE]", value_parser = lora)]
@@ -136,6 +152,40 @@ pub(crate) struct Generate {
     /// Print one line of JSON with timings.
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// Reads lines, from a terminal or a pipe. A line is a prompt, which is drawn, or a command, which
+/// begins with a slash: `/help` lists them. An empty line draws the prompt before again. Pictures
+/// are numbered. After an error the session goes on; where the lines come from a pipe, the exit
+/// status is 1 in the end.
+#[derive(Debug, Args)]
+pub(crate) struct Repl {
+    #[command(flatten)]
+    pub(crate) model: ModelArguments,
+    /// Height in pixels, floored to a multiple of 16 [default: the model's; FLUX's is 1024].
+    #[arg(long, value_name = "PIXELS")]
+    pub(crate) height: Option<usize>,
+    /// Width in pixels, floored to a multiple of 16 [default: the model's; FLUX's is 1024].
+    #[arg(long, value_name = "PIXELS")]
+    pub(crate) width: Option<usize>,
+    /// Number of steps [default: the model's; FLUX's is 28].
+    #[arg(long)]
+    pub(crate) steps: Option<usize>,
+    /// Guidance that the model was distilled with [default: the model's; FLUX's is 3.5].
+    #[arg(long, value_name = "SCALE", allow_negative_numbers = true)]
+    pub(crate) guidance: Option<f32>,
+    /// Seed of the noise, 64 bits [default: random, another for each picture].
+    #[arg(long)]
+    pub(crate) seed: Option<u64>,
+    /// Number of tokens that T5 sees, at most 512 [default: the model's; FLUX's is 512].
+    #[arg(long, value_name = "TOKENS")]
+    pub(crate) max_sequence_length: Option<usize>,
+    /// Where pictures go: out.png means out-0001.png, out-0002.png, …; none is overwritten.
+    #[arg(long, short, value_name = "FILE", default_value = "out.png")]
+    pub(crate) output: PathBuf,
+    /// No progress bars, no warnings.
+    #[arg(long, short)]
+    pub(crate) quiet: bool,
 }
 
 /// Plans of all models of a pipeline. A plan holds kernels and no weights, so LoRAs and other
@@ -285,15 +335,92 @@ pub(crate) struct Bench {
     pub(crate) json: bool,
 }
 
+/// How a model is quantized. The scales are for --dtype fp8; they are measured in the dtype that
+/// --dtype names here.
+#[derive(Debug, Args)]
+pub(crate) struct Quantize {
+    #[command(flatten)]
+    pub(crate) model: ModelArguments,
+    /// Prompts, one a line; empty lines and those that begin with `#` are left out.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) prompts: PathBuf,
+    /// Steps for each prompt [default: the model's; FLUX's is 28].
+    #[arg(long)]
+    pub(crate) steps: Option<usize>,
+    /// Height in pixels [default: the model's; FLUX's is 1024].
+    #[arg(long, value_name = "PIXELS")]
+    pub(crate) height: Option<usize>,
+    /// Width in pixels [default: the model's; FLUX's is 1024].
+    #[arg(long, value_name = "PIXELS")]
+    pub(crate) width: Option<usize>,
+    /// Number of tokens that T5 sees, at most 512 [default: the model's; FLUX's is 512].
+    #[arg(long, value_name = "TOKENS")]
+    pub(crate) max_sequence_length: Option<usize>,
+    /// Seed of the first prompt's noise; each further one's is one more.
+    #[arg(long, default_value_t = 0)]
+    pub(crate) seed: u64,
+    /// Which layers are quantized, and how, as JSON [default: all linears of blocks, one scale for
+    /// each weight and each input, and weights alone for the modulations].
+    #[arg(long, value_name = "FILE")]
+    pub(crate) recipe: Option<PathBuf>,
+    /// Measure for attention too.
+    #[arg(long)]
+    pub(crate) attention: bool,
+    /// What a scale follows from: the greatest magnitude, the one that a part of all in percent
+    /// does not exceed, or the one with the least squared error.
+    #[arg(long, default_value = "max", value_name = "max|mse|PERCENT", value_parser = method)]
+    pub(crate) method: tintype::quant::Method,
+    /// Compare with the model as it is, on prompts that are held out: every fifth, or those of
+    /// --held-out.
+    #[arg(long)]
+    pub(crate) report: bool,
+    /// Prompts to compare on.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) held_out: Option<PathBuf>,
+    /// Layers that the report shows, the most sensitive first.
+    #[arg(long, default_value_t = 10, value_name = "COUNT")]
+    pub(crate) layers: usize,
+    /// Keep the most sensitive layers as they are, until no step's result is further from that of
+    /// the model as it is than this, as a relative error.
+    #[arg(long, value_name = "BOUND")]
+    pub(crate) auto: Option<f64>,
+    /// Write the pictures that the report compares, plain-1.png, fp8-1.png and so on.
+    #[arg(long, value_name = "DIR", requires = "report")]
+    pub(crate) pictures: Option<PathBuf>,
+    /// Where the scales go.
+    #[arg(long, short, value_name = "FILE", default_value = "scales.json")]
+    pub(crate) output: PathBuf,
+    /// No progress bars, no report on the terminal, no warnings.
+    #[arg(long, short)]
+    pub(crate) quiet: bool,
+    /// Print one line of JSON with the report.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+fn method(text: &str) -> Result<tintype::quant::Method, String> {
+    use tintype::quant::Method;
+    match text {
+        "max" => Ok(Method::Max),
+        "mse" => Ok(Method::MeanSquaredError),
+        _ => match text.parse::<f64>() {
+            Ok(percent) if percent > 0.0 && percent <= 100.0 => Ok(Method::Percentile(percent)),
+            _ => Err(format!(
+                "expected max, mse or a number above 0 and at most 100, found `{text}`"
+            )),
+        },
+    }
+}
+
 /// A LoRA file with its scale.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Lora {
     pub(crate) file: PathBuf,
     pub(crate) scale: f32,
 }
 
 /// `FILE` or `FILE=SCALE`; a `=` that no number follows belongs to the name.
-fn lora(text: &str) -> Result<Lora, String> {
+pub(crate) fn lora(text: &str) -> Result<Lora, String> {
     if let Some((file, scale)) = text.rsplit_once('=')
         && let Ok(scale) = scale.parse::<f32>()
     {

@@ -15,7 +15,7 @@ pub(crate) fn run(arguments: &Bench) -> Result<()> {
         .seed(0);
     (request.height, request.width) = (arguments.height, arguments.width);
     request.max_sequence_length = arguments.max_sequence_length;
-    let mut pipeline = model::open(&arguments.model, &request, true, None)?;
+    let pipeline = model::open(&arguments.model, &request, true, None)?;
     // The first run loads models and touches all memory; it says what the defaults were.
     let used = pipeline.generate(&request)?.request;
     let mut all = Vec::new();

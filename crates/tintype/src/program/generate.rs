@@ -22,7 +22,7 @@ pub(crate) fn run(arguments: &Generate) -> Result<()> {
     }
     let mut progress = Progress::new(arguments.quiet || arguments.json);
     let follow = Some(progress.follow());
-    let mut pipeline = model::open(&arguments.model, &request, arguments.quiet, follow)?;
+    let pipeline = model::open(&arguments.model, &request, arguments.quiet, follow)?;
     let output = pipeline.generate_with(&request, &mut progress)?;
     progress.finish();
     if let Some(path) = &arguments.save_tensors {

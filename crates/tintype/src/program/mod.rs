@@ -17,6 +17,9 @@ mod inspect;
 mod model;
 mod plans;
 mod progress;
+mod prompts;
+mod quantize;
+mod repl;
 mod save;
 
 use std::io::Write as _;
@@ -32,10 +35,12 @@ pub(crate) fn run() -> ExitCode {
     start_log(arguments.command.is_quiet());
     let result = match arguments.command {
         Command::Generate(generate) => generate::run(&generate),
+        Command::Repl(repl) => repl::run(&repl),
         #[cfg(feature = "tensorrt")]
         Command::Compile(compile) => compile::run(&compile),
         Command::Inspect(inspect) => inspect::run(&inspect),
         Command::Bench(bench) => bench::run(&bench),
+        Command::Quantize(quantize) => quantize::run(&quantize),
         Command::Doctor => doctor::run(),
     };
     match result {

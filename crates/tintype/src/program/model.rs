@@ -1,12 +1,18 @@
 //! Opening the model that the command line names.
 
+use std::borrow::Cow;
+use std::path::Path;
 use std::sync::{Arc, Once};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 use tintype::backends::{Building, Follow, Options};
-use tintype::{Backend, DType, FluxPipeline, ModelFiles, Request, Sizes, backends, built_in, hub};
+use tintype::quant::{self, ScaleTable};
+use tintype::{
+    AdapterReport, Backend, DType, FluxPipeline, KeepWeights, ModelFiles, Request, Sizes, backends,
+    built_in, hub,
+};
 
-use super::arguments::ModelArguments;
+use super::arguments::{Lora, ModelArguments};
 use super::plans::PlanFolder;
 
 /// The files of the model that `--model` names; without it, those inside the program.
@@ -43,9 +49,12 @@ pub(crate) fn open(
     }
     let files = files(arguments.model.as_deref(), quiet)?;
     let plans_ahead = backend.name() == PLANNER;
+    let keep_weights: Result<KeepWeights, String> = arguments.keep_weights.parse();
+    let keep_weights = keep_weights.map_err(|error| anyhow!("--keep-weights: {error}"))?;
     let mut pipeline = FluxPipeline::from_files(files)?
         .shared_backend(backend)
         .dtype(dtype)
+        .keep_weights(keep_weights)
         .low_memory(arguments.low_memory);
     if let Some(plans) = plans {
         pipeline = pipeline.sizes(plans.list.sizes);
@@ -60,8 +69,52 @@ pub(crate) fn open(
     if let Some(file) = &arguments.vae {
         pipeline = pipeline.vae_file(file);
     }
-    load_loras(&mut pipeline, arguments)?;
+    for lora in &arguments.lora {
+        load_lora(&pipeline, lora).map_err(not_yet_a_change)?;
+    }
+    if arguments.dtype == FP8 {
+        quantize(&mut pipeline, arguments.scales.as_deref())?;
+    } else if arguments.scales.is_some() {
+        bail!(
+            "--scales: scales are for --dtype fp8, found {}",
+            arguments.dtype
+        );
+    }
     Ok(pipeline)
+}
+
+/// The transformer in fp8, with the scales of this file or of the model.
+fn quantize(pipeline: &mut FluxPipeline, scales: Option<&Path>) -> Result<()> {
+    let own = Path::new(OWN_SCALES);
+    let (origin, text) = match scales {
+        Some(path) => (path.to_owned(), std::fs::read(path)),
+        None if pipeline.files().contains(own) => {
+            let bytes = pipeline.files().read(own, SCALES_LIMIT);
+            (pipeline.files().path(own), bytes.map(Cow::into_owned))
+        }
+        None => return import(pipeline),
+    };
+    let origin = origin.display().to_string();
+    let text = text.with_context(|| format!("{origin}: cannot be read"))?;
+    let text = String::from_utf8(text).with_context(|| format!("{origin}: not UTF-8"))?;
+    let table = ScaleTable::from_json(&origin, &text)?;
+    let graph = pipeline.transformer_graph()?;
+    table.check(&origin, &pipeline.transformer_identity()?, &graph)?;
+    pipeline.quantize(&table.recipe, &table.scales()?)?;
+    Ok(())
+}
+
+/// The transformer in fp8, where its checkpoint is.
+fn import(pipeline: &mut FluxPipeline) -> Result<()> {
+    let graph = pipeline.transformer_graph()?;
+    let Some(imported) = quant::import(&graph, &pipeline.transformer_parameters()?)? else {
+        bail!(
+            "--dtype fp8: {} has no {OWN_SCALES}, and weights that are not in fp8; measure scales \
+             with `tintype quantize` and give them by --scales",
+            pipeline.files().root().display()
+        );
+    };
+    Ok(pipeline.quantize(&imported.recipe, &imported.scales)?)
 }
 
 /// The folder that the command line or `TINTYPE_PLANS` names. Only the former is an error where
@@ -123,38 +176,58 @@ fn choose(
 /// The backend that plans ahead.
 const PLANNER: &str = "tensorrt";
 
+/// The dtype of what is not quantized.
 fn dtype(name: &str, backend: &str) -> Result<DType> {
-    if name == "fp8" {
-        bail!("backend `{backend}` does not compute in fp8; use --dtype bf16");
+    match (name, backend) {
+        (FP8, "cpu") => Ok(DType::BF16),
+        (FP8, _) => bail!("backend `{backend}` does not compute in fp8; use --dtype bf16"),
+        _ => name.parse().context("--dtype"),
     }
-    name.parse().context("--dtype")
 }
 
-fn load_loras(pipeline: &mut FluxPipeline, arguments: &ModelArguments) -> Result<()> {
-    let mut scales = Vec::new();
-    for (index, lora) in arguments.lora.iter().enumerate() {
-        let name = format!("lora{}", index + 1);
-        let report = pipeline.load_lora(&lora.file, &name)?;
-        let file = lora.file.display();
-        for key in &report.unknown_keys {
-            tracing::warn!("{file}: tensor `{key}` is not understood, and left out");
-        }
-        for key in &report.unmatched_keys {
-            tracing::warn!(
-                "{file}: tensor `{key}` has no counterpart in the model, and is left out"
-            );
-        }
-        if report.applied.iter().all(|(_, count)| *count == 0) {
-            bail!("{file}: expected updates of this model, found none in the file's tensors");
-        }
-        scales.push((name, lora.scale));
+const FP8: &str = "fp8";
+
+/// Scales among the files of a model.
+const OWN_SCALES: &str = "scales.json";
+
+/// The most that is read of them, in bytes.
+const SCALES_LIMIT: u64 = 64 << 20;
+
+/// Loads a LoRA under the name of its file; tells what of it is left out.
+pub(crate) fn load_lora(pipeline: &FluxPipeline, lora: &Lora) -> Result<(String, AdapterReport)> {
+    let name = free_name(pipeline, lora);
+    let report = pipeline.load_lora_with(&lora.file, &name, lora.scale)?;
+    let file = lora.file.display();
+    for key in &report.unknown_keys {
+        tracing::warn!("{file}: tensor `{key}` is not understood, and left out");
     }
-    if !scales.is_empty() {
-        let scales: Vec<(&str, f32)> = scales
-            .iter()
-            .map(|(name, scale)| (name.as_str(), *scale))
-            .collect();
-        pipeline.set_adapters(&scales)?;
+    for key in &report.unmatched_keys {
+        tracing::warn!("{file}: tensor `{key}` has no counterpart in the model, and is left out");
     }
-    Ok(())
+    if report.applied.iter().all(|(_, count)| *count == 0) {
+        pipeline.unload_lora(&name)?;
+        bail!("{file}: expected updates of this model, found none in the file's tensors");
+    }
+    Ok((name, report))
+}
+
+/// Before the first picture there are no weights from before that could be told of.
+fn not_yet_a_change(error: anyhow::Error) -> anyhow::Error {
+    match error.downcast() {
+        Ok(tintype::Error::Refused { source }) => anyhow::Error::new(*source),
+        Ok(other) => anyhow::Error::new(other),
+        Err(error) => error,
+    }
+}
+
+/// The file's name without folder and extension, with a number if there is one like it. Blanks
+/// would end the name in a command.
+fn free_name(pipeline: &FluxPipeline, lora: &Lora) -> String {
+    let stem = lora.file.file_stem().unwrap_or_default().to_string_lossy();
+    let stem = stem.replace(char::is_whitespace, "_");
+    let taken = pipeline.adapters();
+    let is_free = |name: &String| taken.iter().all(|(other, _)| other != name);
+    let numbered = (2..).map(|number| format!("{stem}-{number}"));
+    let mut names = std::iter::once(stem.clone()).chain(numbered);
+    names.find(is_free).expect("some number is free")
 }

@@ -49,6 +49,7 @@ impl Shape {
             steps: exactly(self.steps),
             image_tokens: exactly(self.image_tokens),
             text_tokens: exactly(self.text_tokens),
+            ..FluxTransformerOptions::default()
         })?;
         let options = Options::default().with_fuse_qkv(true);
         let graph = optimize(&graph, &options, None)?;

@@ -10,7 +10,7 @@ use tintype_device::Device;
 use super::super::Result;
 
 /// A thread that asks the driver every two milliseconds.
-pub(super) struct Watch {
+pub(crate) struct Watch {
     device: Device,
     least: Arc<AtomicUsize>,
     is_paused: Arc<AtomicBool>,
@@ -19,7 +19,7 @@ pub(super) struct Watch {
 }
 
 impl Watch {
-    pub(super) fn new(device: &Device) -> Self {
+    pub(crate) fn new(device: &Device) -> Self {
         let least = Arc::new(AtomicUsize::new(usize::MAX));
         let is_paused = Arc::new(AtomicBool::new(false));
         let is_done = Arc::new(AtomicBool::new(false));
@@ -47,18 +47,18 @@ impl Watch {
     }
 
     /// Stops asking, or goes on: the driver lets no two threads in at once, which short times show.
-    pub(super) fn pause(&self, on: bool) {
+    pub(crate) fn pause(&self, on: bool) {
         self.is_paused.store(on, Ordering::Relaxed);
     }
 
     /// What is in use now, in MiB, of all processes.
-    pub(super) fn used(&self) -> Result<f64> {
+    pub(crate) fn used(&self) -> Result<f64> {
         let memory = self.device.free_memory()?;
         Ok(mebibytes(memory.total - memory.free))
     }
 
     /// The most that was in use since it was last asked, in MiB.
-    pub(super) fn peak(&self) -> Result<f64> {
+    pub(crate) fn peak(&self) -> Result<f64> {
         let memory = self.device.free_memory()?;
         let least = self.least.swap(usize::MAX, Ordering::Relaxed);
         Ok(mebibytes(memory.total - least.min(memory.free)))
@@ -75,6 +75,6 @@ impl Drop for Watch {
     }
 }
 
-pub(super) fn mebibytes(bytes: usize) -> f64 {
+pub(crate) fn mebibytes(bytes: usize) -> f64 {
     bytes as f64 / 1048576.0
 }

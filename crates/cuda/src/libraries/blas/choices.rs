@@ -15,9 +15,10 @@
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
-use tintype_device::KernelCache;
+use tintype_device::{KernelCache, SavedFolders};
 
 /// The file.
 #[derive(Debug, Clone)]
@@ -35,6 +36,12 @@ pub(super) struct Entry {
     pub(super) workspace: usize,
     /// How long a run took.
     pub(super) nanoseconds: u64,
+}
+
+/// What lies in folders that go with modules, each read once.
+pub(super) struct SavedChoices {
+    folders: SavedFolders,
+    read: Mutex<Vec<(PathBuf, Entries)>>,
 }
 
 /// Entries by their keys.
@@ -80,6 +87,16 @@ impl ChoiceFile {
         Self::new(KernelCache::of_user().folder().with_file_name(NAME))
     }
 
+    /// That of a folder that goes with a module.
+    pub(super) fn in_folder(folder: &Path) -> Self {
+        Self::new(folder.join(NAME))
+    }
+
+    pub(super) fn name(&self) -> String {
+        let name = self.path.file_name().unwrap_or_default();
+        name.to_string_lossy().into_owned()
+    }
+
     pub(super) fn path(&self) -> &Path {
         &self.path
     }
@@ -115,6 +132,28 @@ impl ChoiceFile {
         file.as_file().sync_all()?;
         file.persist(&self.path).map_err(|error| error.error)?;
         Ok(())
+    }
+}
+
+impl SavedChoices {
+    pub(super) fn new(folders: SavedFolders) -> Self {
+        Self {
+            folders,
+            read: Mutex::default(),
+        }
+    }
+
+    /// The entry of the first folder that has one.
+    pub(super) fn get(&self, key: &str) -> Option<Entry> {
+        let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
+        for folder in self.folders.all() {
+            if !read.iter().any(|(known, _)| *known == folder) {
+                let entries = ChoiceFile::in_folder(&folder).read();
+                read.push((folder, entries));
+            }
+        }
+        read.iter()
+            .find_map(|(_, entries)| entries.get(key).cloned())
     }
 }
 
@@ -194,6 +233,25 @@ mod tests {
         }
         file.add("b", entry(2)).unwrap();
         assert_eq!(file.read().len(), 1);
+    }
+
+    #[test]
+    fn folders_of_modules_are_read_once_and_in_order() {
+        let [first, second] = [(); 2].map(|()| tempfile::tempdir().unwrap());
+        let file = |folder: &tempfile::TempDir| ChoiceFile::in_folder(folder.path());
+        file(&first).add("a", entry(1)).unwrap();
+        file(&second).add("a", entry(2)).unwrap();
+        file(&second).add("b", entry(3)).unwrap();
+        let folders = SavedFolders::default();
+        let saved = SavedChoices::new(folders.clone());
+        assert_eq!(saved.get("a"), None);
+        folders.add(first.path());
+        folders.add(second.path());
+        assert_eq!(saved.get("a"), Some(entry(1)));
+        assert_eq!(saved.get("b"), Some(entry(3)));
+        assert_eq!(saved.get("c"), None);
+        file(&first).add("c", entry(4)).unwrap();
+        assert_eq!(saved.get("c"), None, "read once");
     }
 
     #[test]

@@ -14,7 +14,7 @@
 //! or the epilogue left to one.
 //!
 //! ```text
-//! let blas = Blas::open(&device)?;
+//! let blas = Blas::with(&device, BlasOptions::default())?;
 //! let product = blas.product(&step.label, &product)?;
 //! unsafe { product.enqueue(&stream, &addresses)? };
 //! ```
@@ -36,12 +36,12 @@ mod tuner;
 
 use std::collections::HashMap;
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use tintype_device::{Device, Error as DeviceError, Stream};
+use tintype_device::{Device, Error as DeviceError, SavedFolders, Stream};
 
-use self::choices::{ChoiceFile, Entry};
+use self::choices::{ChoiceFile, Entry, SavedChoices};
 use self::descriptors::{Algorithm, Matrices, Operation, Preference};
 use self::layout::ProductLayout;
 use self::library::Library;
@@ -51,13 +51,15 @@ use self::tuner::Trial;
 use crate::{Error, Product, Result};
 
 /// How algorithms are chosen.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub(crate) struct BlasOptions {
     /// Whether algorithms are timed, once for each layout. Otherwise the library's first guess is
     /// taken, where no file says better.
     pub(crate) tunes: bool,
     /// The file that keeps what was timed; by default one of the user's.
     pub(crate) choices: Option<PathBuf>,
+    /// Folders whose choices come first.
+    pub(crate) saved: SavedFolders,
 }
 
 impl Default for BlasOptions {
@@ -65,6 +67,7 @@ impl Default for BlasOptions {
         Self {
             tunes: true,
             choices: None,
+            saved: SavedFolders::default(),
         }
     }
 }
@@ -79,6 +82,7 @@ struct Shared {
     library: Library,
     tunes: bool,
     file: ChoiceFile,
+    saved: SavedChoices,
     /// Begins each key: the device and the library.
     prefix: String,
     /// Held while algorithms are timed too, so that nothing else of this disturbs it.
@@ -95,15 +99,10 @@ struct State {
 }
 
 impl Blas {
-    /// cuBLASLt as [`BlasOptions::default`] says.
+    /// Opens the library for a device.
     ///
     /// # Errors
     /// [`tintype_device::Error::Unavailable`] where there is no library, or a too old one.
-    pub(crate) fn open(device: &Device) -> Result<Self> {
-        Self::with(device, BlasOptions::default())
-    }
-
-    /// cuBLASLt with these options.
     pub(crate) fn with(device: &Device, options: BlasOptions) -> Result<Self> {
         let library = Library::open(device)?;
         let file = options
@@ -118,6 +117,7 @@ impl Blas {
                 library,
                 tunes: options.tunes,
                 file,
+                saved: SavedChoices::new(options.saved),
                 prefix,
                 state: Mutex::new(State {
                     entries,
@@ -133,6 +133,15 @@ impl Blas {
         self.shared.library.version
     }
 
+    /// Whether cuBLASLt can be asked for a product, or why not; whether it has an algorithm is seen
+    /// when the product is made ready.
+    pub(crate) fn judge(product: &Product) -> std::result::Result<(), String> {
+        let layout = ProductLayout::new(product);
+        layout
+            .map(|_| ())
+            .ok_or_else(|| prepared::inexpressible(product))
+    }
+
     /// Makes a product ready; `step` is for messages. The first of its layout may take some tenths
     /// of a second, while algorithms are timed.
     ///
@@ -141,6 +150,23 @@ impl Blas {
     /// no algorithm: then perhaps without GELU or bias. [`Error::Blas`] if the library fails.
     pub(crate) fn product(&self, step: &str, product: &Product) -> Result<PreparedProduct> {
         PreparedProduct::new(self, step, product)
+    }
+
+    /// Writes the algorithm of a layout into a folder, if it was timed; gives the file's name.
+    pub(crate) fn save(&self, layout: &ProductLayout, folder: &Path) -> Result<Vec<String>> {
+        let key = self.shared.key(layout);
+        let entry = self.shared.saved.get(&key);
+        let entry = entry.or_else(|| self.shared.state().entries.get(&key).cloned());
+        let Some(entry) = entry else {
+            return Ok(Vec::new());
+        };
+        let file = ChoiceFile::in_folder(folder);
+        let added = file.add(&key, entry);
+        added.map_err(|source| DeviceError::Cache {
+            path: file.path().to_owned(),
+            source,
+        })?;
+        Ok(vec![file.name()])
     }
 
     fn library(&self) -> &Library {
@@ -183,6 +209,11 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// By what choices are kept.
+    fn key(&self, layout: &ProductLayout) -> String {
+        format!("{}{layout}", self.prefix)
+    }
+
     /// The most scratch memory of a product, in bytes: what the library's makers advise.
     fn workspace_limit(&self) -> usize {
         match self.library.device.info().compute_capability.major {
@@ -203,9 +234,11 @@ struct Choosing<'a> {
 
 impl Choosing<'_> {
     fn algorithm(mut self, state: &mut State) -> Result<Algorithm> {
-        let key = format!("{}{}", self.blas.prefix, self.layout);
-        if let Some(algorithm) = self.restored(state.entries.get(&key)) {
-            return Ok(algorithm);
+        let key = self.blas.key(self.layout);
+        for entry in [self.blas.saved.get(&key).as_ref(), state.entries.get(&key)] {
+            if let Some(algorithm) = self.restored(entry) {
+                return Ok(algorithm);
+            }
         }
         let algorithms = self.algorithms()?;
         let Some(first) = algorithms.first().copied() else {

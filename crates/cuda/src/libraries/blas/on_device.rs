@@ -25,6 +25,7 @@ fn options(folder: &tempfile::TempDir, tunes: bool) -> BlasOptions {
     BlasOptions {
         tunes,
         choices: Some(folder.path().join("choices.json")),
+        ..BlasOptions::default()
     }
 }
 

@@ -1,5 +1,6 @@
 //! A product ready to be enqueued.
 
+use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
 use tintype_device::Stream;
@@ -27,6 +28,11 @@ pub(crate) struct PreparedProduct {
     algorithm: Algorithm,
 }
 
+/// What is said of a product that no call of the library computes.
+pub(super) fn inexpressible(product: &Product) -> String {
+    format!("cuBLASLt cannot express {}", views(product))
+}
+
 /// Where the first element of a view lies.
 #[derive(Debug, Clone, Copy)]
 struct Operand {
@@ -43,8 +49,7 @@ impl PreparedProduct {
     /// no algorithm: then perhaps without the epilogue. [`Error::Blas`] if the library fails.
     pub(super) fn new(blas: &Blas, step: &str, product: &Product) -> Result<Self> {
         let Some(layout) = ProductLayout::new(product) else {
-            let message = format!("cuBLASLt cannot express {}", views(product));
-            return Err(Error::unsupported(step, message));
+            return Err(Error::unsupported(step, inexpressible(product)));
         };
         let step = describe(step, &layout);
         let library = blas.library();
@@ -103,6 +108,10 @@ impl PreparedProduct {
 }
 
 impl Prepared for PreparedProduct {
+    fn save(&self, folder: &Path) -> Result<Vec<String>> {
+        self.blas.save(&self.layout, folder)
+    }
+
     fn scratch_bytes(&self) -> usize {
         self.algorithm.workspace
     }

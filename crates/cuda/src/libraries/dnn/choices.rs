@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde::{Deserialize, Serialize};
+use tintype_device::SavedFolders;
 
 use super::choose::Origin;
 use super::graph::GraphDescription;
@@ -25,6 +26,8 @@ use super::library::Version;
 #[derive(Debug, Clone)]
 pub(super) struct Choices {
     folder: PathBuf,
+    /// Folders that are looked into first.
+    saved: SavedFolders,
 }
 
 /// What was chosen for a graph.
@@ -52,17 +55,42 @@ impl Choices {
     pub(super) fn new(folder: impl Into<PathBuf>) -> Self {
         Self {
             folder: folder.into(),
+            saved: SavedFolders::default(),
         }
+    }
+
+    /// The same with folders that are looked into first and never written to.
+    pub(super) fn with_saved(mut self, saved: &SavedFolders) -> Self {
+        self.saved = saved.clone();
+        self
     }
 
     /// What was chosen before, if that is known.
     pub(super) fn read(&self, key: &str) -> Option<Choice> {
+        let saved = self.saved.all().into_iter();
+        let found = saved.map(Self::new).find_map(|saved| saved.read_own(key));
+        found.or_else(|| self.read_own(key))
+    }
+
+    /// Writes a choice into a folder, if there is one; gives the file's name.
+    pub(super) fn save(&self, key: &str, folder: &Path) -> std::io::Result<Option<String>> {
+        let Some(choice) = self.read(key) else {
+            return Ok(None);
+        };
+        let saved = Self::new(folder);
+        let path = saved.path(key);
+        saved.write_to(&path, key, &choice)?;
+        let name = path.file_name().unwrap_or_default();
+        Ok(Some(name.to_string_lossy().into_owned()))
+    }
+
+    fn read_own(&self, key: &str) -> Option<Choice> {
         let path = self.path(key);
         let text = std::fs::read_to_string(&path).ok()?;
         match serde_json::from_str::<Entry>(&text) {
             Ok(entry) if entry.key == key => Some(entry.choice),
             _ => {
-                tracing::warn!("{} is damaged and is made anew", path.display());
+                tracing::warn!("{} is damaged and not used", path.display());
                 None
             }
         }
@@ -149,6 +177,25 @@ mod tests {
         let left = std::fs::read_dir(&folder).unwrap().count();
         assert_eq!(left, 1, "no temporary files stay");
         std::fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[test]
+    fn what_was_saved_is_found_first() {
+        let (own, saved) = (folder("own"), folder("saved"));
+        let choices = Choices::new(&own);
+        assert_eq!(choices.save("a", &saved).unwrap(), None);
+        choices.write("a", &choice());
+        let name = choices.save("a", &saved).unwrap().unwrap();
+        let folders = SavedFolders::default();
+        let other = Choices::new(folder("nowhere")).with_saved(&folders);
+        assert_eq!(other.read("a"), None);
+        folders.add(&saved);
+        assert_eq!(other.read("a"), Some(choice()));
+        std::fs::write(saved.join(name), "{").unwrap();
+        assert_eq!(other.read("a"), None);
+        assert_eq!(choices.with_saved(&folders).read("a"), Some(choice()));
+        std::fs::remove_dir_all(&own).unwrap();
+        std::fs::remove_dir_all(&saved).unwrap();
     }
 
     #[test]

@@ -16,7 +16,7 @@
 //! FP8, dropout, the backward pass.
 //!
 //! ```ignore
-//! let dnn = Dnn::open(&device)?;
+//! let dnn = Dnn::with(&device, DnnOptions::default())?;
 //! let attention = dnn.attention("single_transformer_blocks.0.attn", &call)?;
 //! let scratch = DeviceBuffer::allocate(&stream, attention.scratch_bytes())?;
 //! ```
@@ -43,7 +43,7 @@ mod tests;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
-use tintype_device::{Device, KernelCache, Stream};
+use tintype_device::{Device, Error as DeviceError, KernelCache, SavedFolders, Stream};
 
 use self::attention::{Path, form_of};
 use self::choices::Choices;
@@ -69,6 +69,8 @@ pub(crate) struct DnnOptions {
     pub(crate) attempts: usize,
     /// Where choices are kept; nowhere with `None`.
     pub(crate) folder: Option<PathBuf>,
+    /// Folders whose choices come first.
+    pub(crate) saved: SavedFolders,
 }
 
 impl Default for DnnOptions {
@@ -77,6 +79,7 @@ impl Default for DnnOptions {
         Self {
             attempts: 4,
             folder: Some(kernels.folder().with_file_name("engines")),
+            saved: SavedFolders::default(),
         }
     }
 }
@@ -94,6 +97,9 @@ struct PreparedGraphs {
     /// The step, for errors.
     step: String,
     prepared: prepare::Prepared,
+    /// The keys of all candidates, whose choices say which of these is the fastest.
+    keys: Vec<String>,
+    choices: Option<Choices>,
 }
 
 impl Dnn {
@@ -102,11 +108,6 @@ impl Dnn {
     /// # Errors
     /// [`Error::Device`] if there is no library, or it is older than 9.0; [`Error::Dnn`] if it
     /// cannot be used with the device.
-    pub(crate) fn open(device: &Device) -> Result<Self> {
-        Self::with(device, DnnOptions::default())
-    }
-
-    /// The same, with other ways to choose.
     pub(crate) fn with(device: &Device, options: DnnOptions) -> Result<Self> {
         let library = Library::load()?;
         device.bind()?;
@@ -119,7 +120,9 @@ impl Dnn {
             preparation: Arc::new(Preparation {
                 device: device.clone(),
                 handle: Arc::new(handle),
-                choices: options.folder.map(Choices::new),
+                choices: options
+                    .folder
+                    .map(|folder| Choices::new(folder).with_saved(&options.saved)),
                 attempts: options.attempts,
                 plans: Mutex::default(),
             }),
@@ -137,11 +140,10 @@ impl Dnn {
     /// [`Error::Unsupported`] with the form and why, if cuDNN does not take it;
     /// [`Error::Dnn`] if it failed at what it takes.
     pub(crate) fn attention(&self, step: &str, call: &AttentionCall) -> Result<PreparedAttention> {
-        let form = form_of(call);
         let step = named(step, "attention", &views_of_attention(call));
-        let capability = self.preparation.device.info().compute_capability;
-        let paths = form.paths(self.version(), capability.major * 10 + capability.minor);
-        let paths = paths.map_err(|why| self.refused("attention", &step, &why))?;
+        let paths = self
+            .paths(call)
+            .map_err(|why| self.refused("attention", &step, &why))?;
         let candidate = |path: Path| Candidate {
             name: path.name(),
             stages: vec![attention::graph_of(call, path)],
@@ -167,6 +169,21 @@ impl Dnn {
         Ok(PreparedConvolution(graphs))
     }
 
+    /// Whether cuDNN takes an attention of this form, or why not.
+    pub(crate) fn judge_attention(&self, call: &AttentionCall) -> std::result::Result<(), String> {
+        self.paths(call).map(|_| ())
+    }
+
+    /// The same of a convolution.
+    pub(crate) fn judge_convolution(call: &Convolution) -> std::result::Result<(), String> {
+        candidates_of(call).map(|_| ())
+    }
+
+    fn paths(&self, call: &AttentionCall) -> std::result::Result<Vec<Path>, String> {
+        let capability = self.preparation.device.info().compute_capability;
+        form_of(call).paths(self.version(), capability.major * 10 + capability.minor)
+    }
+
     fn prepare(
         &self,
         op: &str,
@@ -175,12 +192,18 @@ impl Dnn {
         compares: bool,
     ) -> Result<PreparedGraphs> {
         self.preparation.device.bind()?;
+        let keys = self.preparation.keys(&candidates);
         match self.preparation.choose(candidates, compares) {
             Ok(prepared) => {
                 let stages = prepared.stages.iter().map(|stage| stage.plan().origin);
                 let origins: Vec<_> = stages.collect();
                 tracing::debug!("{step}: {} by {origins:?}", prepared.name);
-                Ok(PreparedGraphs { step, prepared })
+                Ok(PreparedGraphs {
+                    step,
+                    prepared,
+                    keys,
+                    choices: self.preparation.choices.clone(),
+                })
             }
             Err(failures) => Err(self.failed(op, step, &failures)),
         }
@@ -216,6 +239,18 @@ impl PreparedGraphs {
             .unwrap_or(0)
     }
 
+    fn save(&self, folder: &std::path::Path) -> Result<Vec<String>> {
+        let mut names = Vec::new();
+        for (key, choices) in self.keys.iter().zip(self.choices.iter().cycle()) {
+            let saved = choices.save(key, folder);
+            names.extend(saved.map_err(|source| DeviceError::Cache {
+                path: folder.to_owned(),
+                source,
+            })?);
+        }
+        Ok(names)
+    }
+
     /// # Safety
     /// As of [`Prepared::enqueue`].
     unsafe fn enqueue(&self, stream: &Stream, addresses: &Addresses<'_>) -> Result<()> {
@@ -248,6 +283,10 @@ impl PreparedConvolution {
 }
 
 impl Prepared for PreparedAttention {
+    fn save(&self, folder: &std::path::Path) -> Result<Vec<String>> {
+        self.0.save(folder)
+    }
+
     fn scratch_bytes(&self) -> usize {
         self.0.scratch_bytes()
     }
@@ -259,6 +298,10 @@ impl Prepared for PreparedAttention {
 }
 
 impl Prepared for PreparedConvolution {
+    fn save(&self, folder: &std::path::Path) -> Result<Vec<String>> {
+        self.0.save(folder)
+    }
+
     fn scratch_bytes(&self) -> usize {
         self.0.scratch_bytes()
     }

@@ -112,6 +112,12 @@ impl Preparation {
         }
     }
 
+    /// The keys of all graphs of some candidates.
+    pub(super) fn keys(&self, candidates: &[Candidate]) -> Vec<String> {
+        let stages = candidates.iter().flat_map(|candidate| &candidate.stages);
+        stages.map(|stage| self.key(stage)).collect()
+    }
+
     fn key(&self, description: &GraphDescription) -> String {
         let version = self.handle.library().version;
         key(&self.device.info().name, version, description)
