@@ -97,5 +97,8 @@ else
     echo "skipped memcheck, racecheck: there is no compute-sanitizer" | tee -a "$summary"
 fi
 
+# What libraries did not take, said once for each kind of step and each graph.
+grep -hs 'does not take' "$out"/{checks,plain}.*.log "$out/conformance.log" | sort | uniq -c | sort -rn |
+    cut -c1-300 | head -n 20 | tee -a "$summary"
 echo "$failed stages failed; logs and summary.txt in $out"
 [ "$failed" = 0 ]

@@ -296,7 +296,8 @@ impl<'a> Inserter<'a> {
                 found: format!("{} of them", scale.element_count()),
             });
         }
-        Ok(Some(self.rebuild.b.parameter(&parameter_name(&name), ty)))
+        let name = parameter_name(self.scales.owner(&name));
+        Ok(Some(self.rebuild.b.parameter(&name, ty)))
     }
 
     /// Query, key and value as their codes hold them, and a bias as it is.
