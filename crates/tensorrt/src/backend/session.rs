@@ -211,13 +211,13 @@ impl TensorrtSession {
         let outputs = instance.with_context(self.number, |own| {
             let sizes = self.give_inputs(instance, &mut own.context, inputs, binding)?;
             self.give_memory(own, sizes)?;
-            self.lend_outputs(instance, &mut own.context, into)?;
-            let enqueued = own.context.enqueue(&self.stream);
-            // The caller's from now on.
+            let lent = self.lend_outputs(instance, &mut own.context, into);
+            let enqueued = lent.and_then(|()| Ok(own.context.enqueue(&self.stream)?));
+            // The caller's from now on, or nobody's.
             for output in &instance.manifest().outputs {
                 own.context.set_output(&output.tensor, None)?;
             }
-            Ok(enqueued?)
+            enqueued
         })?;
         let outputs = instance.manifest().outputs.iter().map(|output| {
             let tensor = outputs[output.tensor.as_str()].clone();
