@@ -2,7 +2,7 @@
 //!
 //! | checkpoint | weight | input |
 //! |---|---|---|
-//! | ModelOpt | `X.weight` in F8, `X.weight_scale` | `X.input_scale` |
+//! | `ModelOpt` | `X.weight` in F8, `X.weight_scale` | `X.input_scale` |
 //! | scaled FP8 | the same with `X.scale_weight` | `X.scale_input`, or none |
 //! | a raw cast | `X.weight` in F8 | none |
 //!
