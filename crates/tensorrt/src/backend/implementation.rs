@@ -239,7 +239,6 @@ impl fmt::Debug for TensorrtBackend {
 pub fn capabilities() -> Capabilities {
     Capabilities::default()
         .with_fuse_qkv(true)
-        .with_copies_weights(true)
         .with_compiles_sizes(true)
         .with_device_outputs(true)
 }

@@ -13,7 +13,7 @@ use tintype::backends::Options;
 use tintype::{
     Architecture, Backend, DType, FluxPipeline, ModelDefaults, ModelKind, Sizes, backends,
 };
-use tintype_backend::{CompileOptions, programs_for};
+use tintype_backend::{Capabilities, CompileOptions, programs_for};
 use tintype_ir::Graph;
 use tintype_refit::Ahead;
 use tintype_weights::Parameters;
@@ -30,14 +30,18 @@ pub(crate) fn run(arguments: &Compile) -> Result<()> {
     let sizes = sizes(arguments, &model.defaults).checked()?;
     let mut progress = Progress::new(arguments.quiet);
     let compiler = compiler(arguments, &progress)?;
+    let architecture = model
+        .architecture
+        .clone()
+        .for_backend(&compiler.capabilities());
     let reference = ModelReference::of(name(arguments), &arguments.output)?;
     let mut folder = PipelineFolder::create(&arguments.output, reference, dtype, &sizes)?;
     let mut rows = Vec::new();
     for kind in kinds(arguments) {
         progress.spin(kind.name());
-        let graph = model.architecture.graph(kind, dtype, &sizes)?;
+        let graph = architecture.graph(kind, dtype, &sizes)?;
         // As pipelines have it: for all sizes, from which engines are narrowed.
-        let whole = model.architecture.graph(kind, dtype, &Sizes::default())?;
+        let whole = architecture.graph(kind, dtype, &Sizes::default())?;
         folder.expect_graph(kind, &whole)?;
         let compiled = folder.compiled(kind.name());
         let told = || format!("{}: cannot be made", compiled.display());
@@ -45,7 +49,7 @@ pub(crate) fn run(arguments: &Compile) -> Result<()> {
         let built = compiler.compile(kind, &graph, &compiled, &mut progress)?;
         let parameters = model.parameters(kind);
         Ahead::new(&whole, &arguments.backend)
-            .ranges(&model.architecture.ranges(kind, &sizes))
+            .ranges(&architecture.ranges(kind, &sizes))
             .parameters(parameters.as_ref())
             .compiled(&built.files)
             .save(folder.component(kind.name()))?;
@@ -67,6 +71,9 @@ pub(crate) fn run(arguments: &Compile) -> Result<()> {
 
 /// What compiles for a backend.
 trait Compiler {
+    /// How the backend likes its graphs.
+    fn capabilities(&self) -> Capabilities;
+
     /// Leaves the compiled forms of a model in a folder.
     fn compile(
         &self,
@@ -120,6 +127,10 @@ struct Here {
 }
 
 impl Compiler for Here {
+    fn capabilities(&self) -> Capabilities {
+        self.backend.capabilities()
+    }
+
     fn compile(
         &self,
         kind: ModelKind,
