@@ -37,6 +37,7 @@ const TESTS: &[Test] = &[
         found_by_generate,
     ),
     ("a plan that is damaged is built again", damaged),
+    ("a dry run tells which plans are there", dry_run),
     ("bad input of compile is told", bad_input),
     ("doctor tells the library", doctor),
 ];
@@ -230,6 +231,49 @@ fn damaged(library: &Path) -> Result<(), Failed> {
     assert!(ran.stderr.contains("damaged"), "{}", ran.stderr);
     assert_ne!(rows(&ran)[0][4], "found");
     assert_eq!(names, compiled(&bench, "plans"));
+    Ok(())
+}
+
+fn dry_run(library: &Path) -> Result<(), Failed> {
+    let bench = Bench::new("dev");
+    let arguments = [
+        "--target",
+        "sm89",
+        "--component",
+        "transformer",
+        "-o",
+        "plans",
+    ];
+    rows(&compile(&bench, library, &arguments));
+    let arguments = [
+        "inspect",
+        "--dry-run",
+        "--target",
+        "sm89,sm120",
+        "--component",
+        "transformer",
+        "--plans",
+        "plans",
+        "--json",
+    ];
+    let ran = bench.run_with(&[("TINTYPE_TENSORRT", library)], &arguments);
+    assert_eq!(ran.status, Some(0), "{}", ran.stderr);
+    let reports: Value = serde_json::from_str(&ran.stdout)?;
+    for (index, target, is_there) in [(0, "sm89", true), (1, "sm120", false)] {
+        let report = &reports[index];
+        assert_eq!(report["target"], target);
+        let programs = report["components"][0]["programs"].as_array().unwrap();
+        let found = |name: &str| {
+            let mut programs = programs.iter();
+            let program = programs.find(|program| program["program"] == name);
+            program.unwrap()["is_compiled"].clone()
+        };
+        assert_eq!(
+            (found("request"), found("step")),
+            (json!(is_there), json!(is_there))
+        );
+        assert_eq!(found("weight"), Value::Null);
+    }
     Ok(())
 }
 

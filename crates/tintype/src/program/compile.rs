@@ -8,25 +8,22 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Context as _, Result, bail};
 use tintype::backends::Options;
-use tintype::{
-    Architecture, Backend, DType, FluxPipeline, ModelDefaults, ModelKind, Sizes, backends,
-};
+use tintype::{Backend, DType, ModelDefaults, ModelKind, Sizes, backends};
 use tintype_backend::{Capabilities, CompileOptions, programs_for};
 use tintype_ir::Graph;
 use tintype_refit::Ahead;
-use tintype_weights::Parameters;
 
 use super::arguments::{Compile, Range};
 use super::folder::{ComponentRecord, PipelineFolder, PlanRecord, told_sizes};
-use super::model;
+use super::named::{NamedModel, name};
 use super::progress::Progress;
-use super::reference::{KNOWN, ModelReference};
+use super::reference::ModelReference;
 
 pub(crate) fn run(arguments: &Compile) -> Result<()> {
     let dtype: DType = arguments.dtype.parse().context("--dtype")?;
-    let model = Model::open(arguments)?;
+    let model = NamedModel::open(arguments.model.as_deref(), arguments.quiet)?;
     let sizes = sizes(arguments, &model.defaults).checked()?;
     let mut progress = Progress::new(arguments.quiet);
     let compiler = compiler(arguments, &progress)?;
@@ -34,7 +31,7 @@ pub(crate) fn run(arguments: &Compile) -> Result<()> {
         .architecture
         .clone()
         .for_backend(&compiler.capabilities());
-    let reference = ModelReference::of(name(arguments), &arguments.output)?;
+    let reference = ModelReference::of(name(arguments.model.as_deref()), &arguments.output)?;
     let mut folder = PipelineFolder::create(&arguments.output, reference, dtype, &sizes)?;
     let mut rows = Vec::new();
     for kind in kinds(arguments) {
@@ -112,9 +109,9 @@ fn compiler(arguments: &Compile, progress: &Progress) -> Result<Box<dyn Compiler
     #[cfg(feature = "tensorrt")]
     if !arguments.target.is_empty() {
         let backend = &arguments.backend;
-        return Err(anyhow!(
+        bail!(
             "--target: only the backend tensorrt builds for other GPUs, found --backend {backend}"
-        ));
+        );
     }
     let options = Options::default().with_follow(progress.follow());
     let backend = backends::choose_with(&arguments.backend, &options)?;
@@ -165,65 +162,6 @@ impl Compiler for Here {
             rows: vec![row],
         })
     }
-}
-
-/// The model that is compiled.
-struct Model {
-    architecture: Architecture,
-    defaults: ModelDefaults,
-    /// With files on disk, if there are any.
-    pipeline: Option<FluxPipeline>,
-}
-
-impl Model {
-    /// What the models compute, and what is asked of them by default.
-    fn open(arguments: &Compile) -> Result<Self> {
-        let without_files = |architecture| Self {
-            architecture,
-            defaults: ModelDefaults::default(),
-            pipeline: None,
-        };
-        match name(arguments) {
-            "flux-dev" => Ok(without_files(Architecture::flux_dev())),
-            "flux-schnell" => Ok(without_files(Architecture::flux_schnell())),
-            name => {
-                if is_no_model(name) {
-                    let known = KNOWN.join(", ");
-                    return Err(anyhow!(
-                        "--model: expected {known}, shapes, org/name of the hub or a folder, found \
-                         `{name}`"
-                    ));
-                }
-                let files = model::files(arguments.model.as_deref(), arguments.quiet)?;
-                let pipeline = FluxPipeline::from_files(files)?;
-                let is_inside = name == tintype::built_in::NAME;
-                Ok(Self {
-                    architecture: pipeline.architecture(),
-                    defaults: pipeline.defaults().clone(),
-                    pipeline: (!is_inside).then_some(pipeline),
-                })
-            }
-        }
-    }
-
-    /// Where parameters lie, if they are at hand: what is compiled does not depend on it.
-    fn parameters(&self, kind: ModelKind) -> Option<Parameters> {
-        let parameters = self.pipeline.as_ref()?.parameters(kind);
-        let told = |error: &tintype::Error| {
-            tracing::warn!("{}: compiled without its weights: {error}", kind.name());
-        };
-        parameters.inspect_err(told).ok()
-    }
-}
-
-fn name(arguments: &Compile) -> &str {
-    let model = arguments.model.as_deref();
-    model.unwrap_or(tintype::built_in::NAME)
-}
-
-/// Neither a folder, nor a path, nor a name of the hub.
-fn is_no_model(name: &str) -> bool {
-    name != tintype::built_in::NAME && !name.contains('/') && !Path::new(name).exists()
 }
 
 fn sizes(arguments: &Compile, defaults: &ModelDefaults) -> Sizes {

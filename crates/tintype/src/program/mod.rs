@@ -15,6 +15,7 @@ mod folder;
 mod generate;
 mod inspect;
 mod model;
+mod named;
 mod progress;
 mod prompts;
 mod quantize;
