@@ -35,7 +35,7 @@ stage() {
     [ "$word" = ok ] || failed=$((failed + 1))
     printf '%-34s %s, %s s\n' "$name" "$word" $((SECONDS - start)) | tee -a "$summary"
     # Tests that need a GPU pass without one, and say so.
-    grep -ahs '^not run' "$out/$name.log" | sort -u | head -n 2 | sed 's/^/    /' | tee -a "$summary"
+    grep -aohs 'not run: .*' "$out/$name.log" | sort -u | head -n 2 | sed 's/^/    /' | tee -a "$summary"
     if [ "$word" != ok ]; then
         grep -aE 'FAILED|failed|panicked|rror' "$out/$name.log" | grep -av ' ... ok$' | head -n "${SHOWN:-6}" | cut -c1-400 |
             sed 's/^/    /' | tee -a "$summary"
