@@ -84,7 +84,8 @@ struct Report {
 #[allow(clippy::struct_field_names, reason = "the names of the JSON")]
 #[derive(Serialize)]
 struct Component {
-    component: &'static str,
+    #[serde(rename = "component")]
+    name: &'static str,
     /// Of symbols, both included; a size that is fixed has no symbol.
     ranges: BTreeMap<String, [usize; 2]>,
     programs: Vec<Program>,
@@ -97,7 +98,8 @@ struct Component {
 #[allow(clippy::struct_field_names, reason = "the names of the JSON")]
 #[derive(Serialize)]
 struct Program {
-    program: String,
+    #[serde(rename = "program")]
+    name: String,
     operations: usize,
     /// In which dtypes results are, by the number of operations.
     dtypes: BTreeMap<String, usize>,
@@ -144,7 +146,7 @@ impl Component {
         let programs = forecast.programs.into_iter();
         let total = forecast.memory.total();
         Self {
-            component: kind.name(),
+            name: kind.name(),
             ranges: ranges.collect(),
             programs: programs
                 .map(|program| Program::new(staged, program))
@@ -163,7 +165,7 @@ impl Program {
             *dtypes.entry(node.ty.dtype.to_string()).or_default() += 1;
         }
         Self {
-            program: forecast.stage.to_string(),
+            name: forecast.stage.to_string(),
             operations: forecast.operations,
             dtypes,
             is_compiled: forecast.is_compiled,

@@ -25,8 +25,8 @@ pub(super) fn print(report: &Report) -> Result<()> {
         for program in &component.programs {
             say!(
                 "{:15} {:8} {:10} {:11} {}",
-                component.component,
-                program.program,
+                component.name,
+                program.name,
                 program.operations,
                 compiled(program),
                 dtypes(program)
@@ -65,7 +65,7 @@ fn ranges(report: &Report) -> Result<()> {
         let ranges = component.ranges.iter();
         let told = ranges.map(|(symbol, [start, end])| format!("{symbol} {start}..{end}"));
         let told: Vec<String> = told.collect();
-        say!("{}: for {}", component.component, told.join(", "));
+        say!("{}: for {}", component.name, told.join(", "));
     }
     Ok(())
 }
@@ -75,8 +75,8 @@ fn fallbacks(report: &Report) -> Result<()> {
     for component in &report.components {
         for program in &component.programs {
             for fallback in &program.fallbacks {
-                let program = &program.program;
-                say!("{} {program}: {fallback}", component.component);
+                let program = &program.name;
+                say!("{} {program}: {fallback}", component.name);
                 count += 1;
             }
         }
@@ -100,14 +100,14 @@ fn memory(report: &Report) -> Result<()> {
     );
     for component in &report.components {
         let Component {
-            component,
+            name,
             memory,
             held,
             held_low_memory,
             ..
         } = component;
         say!(
-            "{component:15} {} {:>9} {} {} {} {:>12}",
+            "{name:15} {} {:>9} {} {} {} {:>12}",
             mebibytes(memory.weights),
             memory.workspace.map_or("unknown".to_owned(), mebibytes),
             mebibytes(memory.inputs),
