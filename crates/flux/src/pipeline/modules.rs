@@ -174,13 +174,11 @@ impl FluxPipeline {
         if let Some(changed) = live.parameters.get(&component) {
             return Ok(changed.clone());
         }
-        match live.weight_files.get(&component) {
-            Some(path) => parameters_in(component, path),
-            None => {
-                let own = self.source.subfolder(component.name());
-                named_as_in_graphs(component, &Checkpoint::from_files(&own)?, own.root())
-            }
+        if let Some(path) = live.weight_files.get(&component) {
+            return parameters_in(component, path);
         }
+        let own = self.source.subfolder(component.name());
+        named_as_in_graphs(component, &Checkpoint::from_files(&own)?, own.root())
     }
 }
 

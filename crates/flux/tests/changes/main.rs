@@ -533,7 +533,9 @@ fn weights_are_edited_in_place_also_before_they_are_loaded() {
     let brighter = |pipeline: &FluxPipeline| {
         let edited = pipeline.edit_weights(ModelKind::Decoder, |parameters| {
             parameters.edit("decoder.conv_out.bias", |values| {
-                values.iter_mut().for_each(|value| *value += 1e-2);
+                for value in values {
+                    *value += 1e-2;
+                }
             })?;
             Ok(())
         });
