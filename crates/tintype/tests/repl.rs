@@ -92,7 +92,7 @@ fn errors_keep_the_session_alive_and_are_told_in_the_end() {
         "error: expected a prompt",
         "error: /scale: expected a LoRA that is loaded (), found neon",
         "error: the change was refused, and all weights are those before it: broken.safetensors",
-        "error: width: expected 16",
+        "error: height: expected 16",
         "error: /steps: expected a number",
         "error: /scale: expected a finite number",
         "error: 6 of the lines failed",

@@ -73,7 +73,7 @@ impl FluxPipeline {
     /// shape; where the model is loaded, also for values that are not finite, which reads all of
     /// them, and for what the refit says. Nothing has changed then.
     pub fn replace_transformer(&self, path: impl AsRef<Path>) -> Result<ChangeReport> {
-        self.replace(Component::Transformer, path.as_ref())
+        self.replace(ModelKind::Transformer, path.as_ref())
     }
 
     /// The same for the autoencoder.
@@ -81,7 +81,7 @@ impl FluxPipeline {
     /// # Errors
     /// As [`FluxPipeline::replace_transformer`].
     pub fn replace_vae(&self, path: impl AsRef<Path>) -> Result<ChangeReport> {
-        self.replace(Component::Vae, path.as_ref())
+        self.replace(ModelKind::Decoder, path.as_ref())
     }
 
     /// Changes parameters of a model, under the names of its graph; both models of the
@@ -125,9 +125,11 @@ impl FluxPipeline {
         })
     }
 
-    fn replace(&self, component: Component, path: &Path) -> Result<ChangeReport> {
+    fn replace(&self, kind: ModelKind, path: &Path) -> Result<ChangeReport> {
+        let component = kind.component();
         self.change_live(|pipeline, live| {
             let parameters = parameters_in(component, path)?;
+            let parameters = pipeline.with_rewritten(kind, parameters)?;
             let parameters = match component {
                 Component::Transformer => {
                     pipeline.with_rewritten(ModelKind::Transformer, parameters)?
