@@ -1,6 +1,6 @@
 //! What compiling would do, without doing it.
 
-use tintype_ir::{Binding, Graph, Stage, StagedGraph};
+use tintype_ir::{Binding, Graph, Stage, StagedGraph, Value};
 
 use crate::Result;
 
@@ -88,6 +88,50 @@ impl Forecast {
             },
         })
     }
+}
+
+/// Bytes of the values between operations that live at once, at most: each from the node that
+/// makes it to the last that uses it, in the order of the program. Inputs and what weight
+/// programs give are not counted, outputs are.
+///
+/// ```
+/// use tintype_ir::{Binding, parse};
+/// let text = "graph g { dim n = 1..=8 input step %x: f32[n] %0: f32[n] = exp %x \
+///             %1: f32[n] = neg %0 %2: f32[n] = abs %1 output y = %2 }";
+/// let mut sizes = Binding::new();
+/// sizes.set("n", 8);
+/// // An operation's operand and its result.
+/// assert_eq!(tintype_backend::values_at_once(&parse(text)?, &sizes)?, 2 * 8 * 4);
+/// # Ok::<(), tintype_backend::Error>(())
+/// ```
+///
+/// # Errors
+/// A symbol without a size.
+pub fn values_at_once(program: &Graph, sizes: &Binding) -> Result<usize> {
+    let nodes = program.nodes();
+    let mut last_use: Vec<usize> = (0..nodes.len()).collect();
+    for (index, node) in nodes.iter().enumerate() {
+        for operand in &node.operands {
+            if let Value::Node(made) = *operand {
+                last_use[made] = index;
+            }
+        }
+    }
+    for output in program.outputs() {
+        if let Value::Node(made) = output.value {
+            last_use[made] = nodes.len();
+        }
+    }
+    let mut ending: Vec<Vec<usize>> = vec![Vec::new(); nodes.len() + 1];
+    let (mut live, mut most) = (0, 0);
+    for (index, node) in nodes.iter().enumerate() {
+        let bytes = node.ty.shape(sizes)?.byte_len(node.ty.dtype)?;
+        live += bytes;
+        most = most.max(live);
+        ending[last_use[index]].push(bytes);
+        live -= ending[index].iter().sum::<usize>();
+    }
+    Ok(most)
 }
 
 impl ProgramForecast {

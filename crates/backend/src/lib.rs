@@ -40,7 +40,7 @@ mod traits;
 
 pub use changes::{Changes, RefitReport, Scope};
 pub use error::Error;
-pub use forecast::{Forecast, MemoryForecast, ProgramForecast};
+pub use forecast::{Forecast, MemoryForecast, ProgramForecast, values_at_once};
 pub use keep::KeepWeights;
 pub use programs::{programs, programs_for};
 pub use tensors::{DeviceMemory, DeviceTensor, Tensors};

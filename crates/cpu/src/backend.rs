@@ -1,7 +1,9 @@
 //! The CPU as a backend.
 
-use tintype_backend::{Backend, Capabilities, CompileOptions, Error, Executable, Result};
-use tintype_ir::{Evaluator, Op, StagedGraph, verify};
+use tintype_backend::{
+    Backend, Capabilities, CompileOptions, Error, Executable, Forecast, Result, values_at_once,
+};
+use tintype_ir::{Binding, Evaluator, Op, StagedGraph, verify};
 
 use crate::CpuEvaluator;
 use crate::executable::CpuExecutable;
@@ -62,5 +64,23 @@ impl Backend for CpuBackend {
             }
         }
         Ok(Box::new(CpuExecutable::new(graph.clone())))
+    }
+
+    /// Nothing is compiled ahead, and all operations run here. Fusion needs less memory than is
+    /// told. Weights that are parameters as they are lie in the mapped file.
+    fn forecast(
+        &self,
+        graph: &StagedGraph,
+        _options: &CompileOptions,
+        sizes: &Binding,
+    ) -> Result<Forecast> {
+        let mut forecast = Forecast::of_graph(graph, sizes)?;
+        let mut most = 0;
+        for program in &forecast.programs {
+            // They run one after another.
+            most = most.max(values_at_once(graph.program(program.stage), sizes)?);
+        }
+        forecast.memory.workspace = Some(most);
+        Ok(forecast)
     }
 }

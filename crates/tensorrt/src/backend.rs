@@ -57,7 +57,7 @@ mod weights;
 
 pub use implementation::{TensorrtBackend, TensorrtOptions, capabilities};
 pub use manifest::{Manifest, ManifestInput, ManifestOutput, ManifestWeight};
-pub use plans::{BuildOptions, BuiltPlan, Follow, build_plans};
+pub use plans::{BuildOptions, BuiltPlan, Follow, build_plans, has_plans};
 
 /// The name by which users choose it.
 const NAME: &str = "tensorrt";

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`open`] | the backend on the first GPU |
 //! | [`build`] | plans of one model for some architectures, without a GPU where the library can |
+//! | [`forecast`] | which plans are there, and what memory is needed |
 //! | [`report`] | what `tintype doctor` tells |
 //!
 //! ```
@@ -12,14 +13,15 @@
 //! ```
 
 use std::ops::ControlFlow;
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use tintype_backend::{Error as BackendError, Result as BackendResult};
+use tintype_backend::{Error as BackendError, Forecast, Result as BackendResult};
 use tintype_cpu::CpuEvaluator;
 use tintype_device::{DeviceInfo, Driver};
-use tintype_ir::{Evaluator, Graph, Stage, StagedGraph};
+use tintype_ir::{Binding, Evaluator, Graph, Stage, StagedGraph};
 use tintype_tensorrt::backend::{
-    self, BuildOptions, BuiltPlan, TensorrtBackend, TensorrtOptions, build_plans,
+    self, BuildOptions, BuiltPlan, TensorrtBackend, TensorrtOptions, build_plans, has_plans,
 };
 use tintype_tensorrt::plan::PlanCache;
 use tintype_tensorrt::{LoadOptions, Progress, Support, Target, Tensorrt};
@@ -64,6 +66,35 @@ pub fn build(
     options: &Options,
 ) -> tintype_tensorrt::Result<Vec<BuiltPlan>> {
     build_plans(tensorrt, programs, &[target], &build_options(options))
+}
+
+/// What the backend would do with a model's programs on a GPU that need not be here: which plans
+/// are there, in `folder` or the user's own, and what follows from the programs alone.
+///
+/// # Errors
+/// A symbol without a size.
+pub fn forecast(
+    tensorrt: &Tensorrt,
+    programs: &StagedGraph,
+    target: Target,
+    folder: Option<&Path>,
+    sizes: &Binding,
+) -> BackendResult<Forecast> {
+    let mut build = build_options(&Options::default());
+    if let Some(folder) = folder {
+        build = build.with_folder(folder);
+    }
+    let mut forecast = Forecast::of_graph(programs, sizes)?;
+    for (stage, is_there) in has_plans(tensorrt, programs, target, &build)? {
+        let mut found = forecast.programs.iter_mut();
+        if let Some(program) = found.find(|program| program.stage == stage) {
+            program.is_compiled = Some(is_there);
+        }
+    }
+    let weights = tintype_device::forecast_weights(programs);
+    let weights = weights.map_err(|error| error.for_backend("tensorrt"))?;
+    forecast.programs.splice(0..0, weights);
+    Ok(forecast)
 }
 
 /// The targets of the GPUs that are here, each once.

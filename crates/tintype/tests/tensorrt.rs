@@ -16,8 +16,9 @@ use common::{Bench, Ran};
 use libtest_mimic::{Arguments, Failed, Trial};
 use serde_json::{Value, json};
 use tintype::backends::Options;
-use tintype::{ModelKind, Request, Sizes};
-use tintype_tensorrt::{Newer, Tensorrt};
+use tintype::{DType, ModelKind, Request, Sizes};
+use tintype_refit::SavedModule;
+use tintype_tensorrt::{Newer, Tensorrt, backend};
 
 type Test = (&'static str, fn(&Path) -> Result<(), Failed>);
 
@@ -36,6 +37,7 @@ const TESTS: &[Test] = &[
         found_by_generate,
     ),
     ("a plan that is damaged is built again", damaged),
+    ("a dry run tells which plans are there", dry_run),
     ("bad input of compile is told", bad_input),
     ("doctor tells the library", doctor),
 ];
@@ -79,7 +81,20 @@ fn rows(ran: &Ran) -> Vec<Vec<String>> {
 }
 
 fn list(bench: &Bench, folder: &str) -> Value {
-    serde_json::from_slice(&bench.read(&format!("{folder}/plans.json"))).unwrap()
+    serde_json::from_slice(&bench.read(&format!("{folder}/pipeline.json"))).unwrap()
+}
+
+/// All files of compiled forms, each with its component.
+fn compiled(bench: &Bench, folder: &str) -> Vec<String> {
+    let mut names = Vec::new();
+    for kind in ModelKind::ALL {
+        let folder = format!("{folder}/{}/compiled", kind.name());
+        if bench.path(&folder).exists() {
+            let files = bench.files(&folder).into_iter();
+            names.extend(files.map(|file| format!("{folder}/{file}")));
+        }
+    }
+    names
 }
 
 fn once(library: &Path) -> Result<(), Failed> {
@@ -99,8 +114,8 @@ fn once(library: &Path) -> Result<(), Failed> {
     ];
     assert_eq!(programs, expected);
     assert!(first.iter().all(|row| row[4] != "found"), "{first:?}");
-    let names = bench.files("plans");
-    assert_eq!(names.len(), first.len() + 1, "{names:?}");
+    let names = compiled(&bench, "plans");
+    assert_eq!(names.len(), first.len(), "{names:?}");
     let before = list(&bench, "plans");
     assert_eq!(before["plans"].as_array().unwrap().len(), first.len());
     assert_eq!(
@@ -116,7 +131,10 @@ fn once(library: &Path) -> Result<(), Failed> {
         plans
     };
     assert_eq!(listed(&before), listed(&list(&bench, "plans")));
-    assert_eq!(names, bench.files("plans"));
+    assert_eq!(names, compiled(&bench, "plans"));
+    let saved = SavedModule::open(bench.path("plans/transformer"))?;
+    assert_eq!(saved.verify()?.compiled, 2);
+    assert!(!saved.has_weights(), "the model inside has no files");
     Ok(())
 }
 
@@ -146,14 +164,16 @@ fn two_architectures(library: &Path) -> Result<(), Failed> {
     let inspected = bench.run(&["inspect", "--plans", "plans"]);
     assert_eq!(inspected.status, Some(0), "{}", inspected.stderr);
     assert!(
-        inspected.stdout.contains("128 by 64..128 pixels"),
+        inspected
+            .stdout
+            .contains("shapes in bf16, 128 by 64..128 pixels"),
         "{}",
         inspected.stdout
     );
     assert_eq!(
         inspected
             .stdout
-            .matches("shapes transformer step bf16")
+            .matches("  transformer step for sm")
             .count(),
         2
     );
@@ -176,11 +196,15 @@ fn found_by_generate(library: &Path) -> Result<(), Failed> {
     let pipeline = tintype::shapes()?;
     let request = Request::new("a red circle");
     assert_eq!(sizes, Sizes::of_request(&request, pipeline.defaults()));
-    let pipeline = pipeline.sizes(sizes);
+    let architecture = pipeline
+        .architecture()
+        .for_backend(&backend::capabilities());
     let tensorrt = Tensorrt::open(library, Newer::Refuse)?;
-    let options = Options::default().with_plans(bench.path("plans"));
     for kind in [ModelKind::Clip, ModelKind::Transformer] {
-        let programs = tintype::tensorrt::programs(&pipeline.graph(kind)?)?;
+        let folder = SavedModule::compiled_folder(bench.path("plans").join(kind.name()));
+        let options = Options::default().with_plans(folder);
+        let graph = architecture.graph(kind, DType::F32, &sizes)?;
+        let programs = tintype::tensorrt::programs(&graph)?;
         let plans = tintype::tensorrt::build(&tensorrt, &programs, "sm89".parse()?, &options)?;
         assert!(
             !plans.is_empty() && plans.iter().all(|plan| !plan.is_new),
@@ -201,16 +225,55 @@ fn damaged(library: &Path) -> Result<(), Failed> {
         "plans",
     ];
     rows(&compile(&bench, library, &arguments));
-    let names = bench.files("plans");
-    let plan = format!(
-        "plans/{}",
-        names.iter().find(|name| !name.contains("json")).unwrap()
-    );
-    bench.truncate(&plan, 1000);
+    let names = compiled(&bench, "plans");
+    bench.truncate(&names[0], 1000);
     let ran = compile(&bench, library, &arguments);
     assert!(ran.stderr.contains("damaged"), "{}", ran.stderr);
     assert_ne!(rows(&ran)[0][4], "found");
-    assert_eq!(names, bench.files("plans"));
+    assert_eq!(names, compiled(&bench, "plans"));
+    Ok(())
+}
+
+fn dry_run(library: &Path) -> Result<(), Failed> {
+    let bench = Bench::new("dev");
+    let arguments = [
+        "--target",
+        "sm89",
+        "--component",
+        "transformer",
+        "-o",
+        "plans",
+    ];
+    rows(&compile(&bench, library, &arguments));
+    let arguments = [
+        "inspect",
+        "--dry-run",
+        "--target",
+        "sm89,sm120",
+        "--component",
+        "transformer",
+        "--plans",
+        "plans",
+        "--json",
+    ];
+    let ran = bench.run_with(&[("TINTYPE_TENSORRT", library)], &arguments);
+    assert_eq!(ran.status, Some(0), "{}", ran.stderr);
+    let reports: Value = serde_json::from_str(&ran.stdout)?;
+    for (index, target, is_there) in [(0, "sm89", true), (1, "sm120", false)] {
+        let report = &reports[index];
+        assert_eq!(report["target"], target);
+        let programs = report["components"][0]["programs"].as_array().unwrap();
+        let found = |name: &str| {
+            let mut programs = programs.iter();
+            let program = programs.find(|program| program["program"] == name);
+            program.unwrap()["is_compiled"].clone()
+        };
+        assert_eq!(
+            (found("request"), found("step")),
+            (json!(is_there), json!(is_there))
+        );
+        assert_eq!(found("weight"), Value::Null);
+    }
     Ok(())
 }
 
@@ -232,6 +295,11 @@ const BAD: &[Bad] = &[
     ),
     (
         &["--target", "sm89", "--backend", "cpu", "-o", "plans"],
+        1,
+        &["--target", "only the backend tensorrt", "--backend cpu"],
+    ),
+    (
+        &["--target", "sm89", "--backend", "abacus", "-o", "plans"],
         2,
         &["--backend"],
     ),
@@ -293,20 +361,33 @@ const BAD: &[Bad] = &[
     (
         &["--target", "sm89", "-o", "broken"],
         1,
-        &["broken/plans.json"],
+        &["broken/pipeline.json"],
+    ),
+    (
+        &["--target", "sm89", "--dtype", "bf16", "-o", "half"],
+        1,
+        &["what is there is in f16, expected bf16", "another folder"],
     ),
 ];
 
-const OTHER: &str = r#"{"version": 1, "sizes": {"pictures": {"start": 1, "end": 1},
+const OTHER: &str = r#"{"version": 1, "model": {"hub": "org/name"}, "dtype": "f32",
+    "sizes": {"pictures": {"start": 1, "end": 1},
     "prompts": {"start": 1, "end": 1}, "heights": {"start": 32, "end": 32},
     "widths": {"start": 32, "end": 32}, "text_tokens": {"start": 48, "end": 48},
-    "tiles": false}, "plans": []}"#;
+    "tiles": false}, "components": [{"component": "transformer", "backend": "tensorrt"}],
+    "plans": []}"#;
 
 fn bad_input(library: &Path) -> Result<(), Failed> {
     let bench = Bench::new("dev");
-    for (folder, text) in [("other", OTHER), ("broken", "{\"version\": 1")] {
+    // The sizes that `compile` takes for this model if none are given.
+    let half = OTHER.replace("f32", "f16").replace("32", "128");
+    for (folder, text) in [
+        ("other", OTHER),
+        ("broken", "{\"version\": 1"),
+        ("half", &half),
+    ] {
         std::fs::create_dir(bench.path(folder))?;
-        bench.write(&format!("{folder}/plans.json"), text);
+        bench.write(&format!("{folder}/pipeline.json"), text);
     }
     for (arguments, status, says) in BAD {
         let ran = compile(&bench, library, arguments);
@@ -348,11 +429,12 @@ fn no_library(nowhere: &Path) -> Result<(), Failed> {
 
 fn other_backend(_library: &Path) -> Result<(), Failed> {
     let bench = Bench::new("dev");
-    bench.write("out/plans.json", OTHER);
+    bench.write("out/pipeline.json", OTHER);
     let ran = bench.generate(&["fox", "--backend", "cpu", "--plans", "out"]);
     assert_eq!(ran.status, Some(1), "{}", ran.stderr);
     assert!(
-        ran.stderr.contains("only the backend tensorrt has plans"),
+        ran.stderr
+            .contains("out: expected models compiled for cpu, found tensorrt"),
         "{}",
         ran.stderr
     );
@@ -382,7 +464,7 @@ fn no_folder(_library: &Path) -> Result<(), Failed> {
         let ran = bench.generate(&["fox", "--plans", folder]);
         assert_eq!(ran.status, Some(1), "{}", ran.stderr);
         assert!(
-            ran.stderr.contains(&format!("{folder}/plans.json")),
+            ran.stderr.contains(&format!("{folder}/pipeline.json")),
             "{}",
             ran.stderr
         );
@@ -394,8 +476,10 @@ fn no_folder(_library: &Path) -> Result<(), Failed> {
         ("\"end\": 32", "\"end\": 40", "multiples of 16"),
         ("\"end\": 48", "\"end\": 0", "max_sequence_length"),
         ("\"tiles\"", "\"tile\"", "tile"),
+        ("\"transformer\"", "\"../out\"", "`../out` is no component"),
+        ("\"plans\": []", "\"plans\": [], \"run\": 1", "run"),
     ] {
-        bench.write("out/plans.json", OTHER.replacen(from, to, 1));
+        bench.write("out/pipeline.json", OTHER.replacen(from, to, 1));
         let ran = bench.run(&["inspect", "--plans", "out"]);
         assert_eq!(ran.status, Some(1), "{says}: {}", ran.stdout);
         assert!(ran.stderr.contains(says), "{says}: {}", ran.stderr);

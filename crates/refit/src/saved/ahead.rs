@@ -6,9 +6,9 @@ use tintype_ir::Graph;
 use tintype_weights::Parameters;
 
 use super::manifest::{EngineRecord, Manifest};
-use super::save::{Target, told_ranges};
+use super::save::{Target, ranges_record, told_ranges};
 use super::{COMPILED, Saved, disk};
-use crate::{Result, Weights};
+use crate::{Ranges, Result, Weights};
 
 /// A graph that was compiled ahead of time, as for a GPU that is not here.
 ///
@@ -21,9 +21,10 @@ use crate::{Result, Weights};
 /// assert_eq!(SavedModule::open(folder)?.graphs().count(), 1);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Ahead<'a> {
     graph: &'a Graph,
+    ranges: Ranges,
     backend: &'a str,
     parameters: Option<&'a Parameters>,
     compiled: &'a [String],
@@ -34,10 +35,18 @@ impl<'a> Ahead<'a> {
     pub fn new(graph: &'a Graph, backend: &'a str) -> Self {
         Self {
             graph,
+            ranges: Ranges::new(),
             backend,
             parameters: None,
             compiled: &[],
         }
+    }
+
+    /// The same for ranges of sizes; all that the graph allows where none are given.
+    #[must_use]
+    pub fn ranges(mut self, ranges: &Ranges) -> Self {
+        self.ranges = ranges.clone();
+        self
     }
 
     /// The same with parameters, if they are at hand.
@@ -75,11 +84,14 @@ impl<'a> Ahead<'a> {
         manifest
             .compiled
             .extend(target.listed(self.backend, self.compiled)?);
+        let mut ranges = self.graph.symbols().clone();
+        ranges.extend(self.ranges.resolved(self.graph)?);
         let engine = EngineRecord {
             backend: self.backend.to_owned(),
             graph: hash.clone(),
-            ranges: told_ranges(self.graph.symbols()),
+            ranges: told_ranges(&ranges),
         };
+        manifest.ranges = ranges_record(&self.ranges);
         if !manifest.engines.contains(&engine) {
             manifest.engines.push(engine);
         }

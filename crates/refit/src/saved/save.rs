@@ -263,7 +263,7 @@ fn told_dtype((name, dtype): (&String, &DType)) -> (String, String) {
     (name.clone(), dtype.to_string())
 }
 
-fn ranges_record(ranges: &Ranges) -> RangesRecord {
+pub(super) fn ranges_record(ranges: &Ranges) -> RangesRecord {
     let axes = ranges.axes().map(|(input, axis, range)| AxisRecord {
         input: input.to_owned(),
         axis,

@@ -153,6 +153,29 @@ pub fn build_plans(
     Ok(plans)
 }
 
+/// Whether the plans of the request and the step program for a target are there, whole, by stage;
+/// nothing is built. Unlike [`build_plans`], it takes every target, since none is asked of the
+/// library.
+///
+/// # Errors
+/// What [`StagedGraph::canonical`] says.
+pub fn has_plans(
+    tensorrt: &Tensorrt,
+    staged: &StagedGraph,
+    target: Target,
+    options: &BuildOptions,
+) -> Result<Vec<(Stage, bool)>> {
+    let staged = staged.canonical()?;
+    let stages = [Stage::Request, Stage::Step].into_iter();
+    let stages = stages.filter(|&stage| !staged.program(stage).outputs().is_empty());
+    let target = PlanTarget::Named(target);
+    let found = stages.map(|stage| {
+        let program = staged.program(stage);
+        (stage, options.has_plan(tensorrt, program, &target))
+    });
+    Ok(found.collect())
+}
+
 /// The plan of a program of a canonical graph, found or built; none for a program without
 /// outputs.
 pub(super) fn plan(

@@ -1,9 +1,13 @@
 //! What the command line says. The help texts here are the reference.
 #![allow(clippy::doc_markdown, reason = "these texts are read on a terminal")]
 
+mod ahead;
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+
+pub(crate) use ahead::{Compile, Inspect, Range};
 
 /// Pictures from prompts: diffusion models compiled, in Rust.
 #[derive(Debug, Parser)]
@@ -19,11 +23,10 @@ pub(crate) enum Command {
     Generate(Box<Generate>),
     /// Make pictures one after the other, changing prompt, LoRAs, scales and settings in between.
     Repl(Box<Repl>),
-    /// Build plans ahead of time: no weights are read, and no GPU is needed where the library can.
-    #[cfg(feature = "tensorrt")]
+    /// Compile ahead of time: no weights are read, and no GPU is needed where the library can.
     Compile(Compile),
     /// Show what a model consists of: weights, graphs, stages.
-    Inspect(Inspect),
+    Inspect(Box<Inspect>),
     /// Time the steps of a model.
     Bench(Bench),
     /// Measure the scales with which a model computes in fp8, and what that costs.
@@ -37,7 +40,6 @@ impl Command {
         match self {
             Self::Generate(generate) => generate.quiet,
             Self::Repl(repl) => repl.quiet,
-            #[cfg(feature = "tensorrt")]
             Self::Compile(compile) => compile.quiet,
             Self::Quantize(quantize) => quantize.quiet,
             _ => false,
@@ -68,9 +70,10 @@ pub(crate) struct ModelArguments {
     /// model; without any, those that an fp8 checkpoint brings].
     #[arg(long, value_name = "FILE")]
     pub(crate) scales: Option<PathBuf>,
-    /// A folder that `tintype compile` has filled: the backend tensorrt takes its plans from there
-    /// [default: the one that TINTYPE_PLANS names; without any, plans are built for the size of
-    /// the picture and kept in the user's cache].
+    /// A folder that `tintype compile` has filled: models are compiled for its sizes, with what is
+    /// there, and without --model the model is the one that it was compiled for [default: for the
+    /// backend tensorrt the one that TINTYPE_PLANS names; without any, plans are built for the size
+    /// of the picture and kept in the user's cache].
     #[arg(long, value_name = "DIR")]
     pub(crate) plans: Option<PathBuf>,
     /// Let each model go before the next one loads.
@@ -188,87 +191,6 @@ pub(crate) struct Repl {
     pub(crate) quiet: bool,
 }
 
-/// Plans of all models of a pipeline. A plan holds kernels and no weights, so LoRAs and other
-/// weights of the same shape need no other plan.
-#[cfg(feature = "tensorrt")]
-#[derive(Debug, Args)]
-pub(crate) struct Compile {
-    /// A folder in diffusers' layout, `org/name[@revision]` on the hub, `shapes`, or `flux-dev` or
-    /// `flux-schnell`, of which nothing need be there [default: shapes].
-    #[arg(long, value_name = "DIR|HUB-ID|NAME")]
-    pub(crate) model: Option<String>,
-    /// What the plans are for.
-    #[arg(long, default_value = "tensorrt", value_parser = ["tensorrt"])]
-    pub(crate) backend: String,
-    /// One model of the pipeline; may be given several times [default: all that `generate` needs
-    /// without --image].
-    #[arg(long, value_delimiter = ',', value_parser = COMPONENTS)]
-    pub(crate) component: Vec<String>,
-    /// Also the part that `generate --image` needs, vae_encoder.
-    #[arg(long, conflicts_with = "component")]
-    pub(crate) img2img: bool,
-    /// Architectures to build for, separated by commas [default: those of the GPUs that are here].
-    #[arg(long, value_name = "SM,…", value_delimiter = ',', value_parser = target)]
-    pub(crate) target: Vec<tintype_tensorrt::Target>,
-    /// The dtype in which the model is computed.
-    #[arg(long, default_value = "f32", value_parser = ["f32", "bf16", "f16"])]
-    pub(crate) dtype: String,
-    /// Height in pixels, one or a range [default: the model's; FLUX's is 1024].
-    #[arg(long, value_name = "PIXELS[..PIXELS]", value_parser = range)]
-    pub(crate) height: Option<Range>,
-    /// Width in pixels, one or a range [default: the model's; FLUX's is 1024].
-    #[arg(long, value_name = "PIXELS[..PIXELS]", value_parser = range)]
-    pub(crate) width: Option<Range>,
-    /// Number of tokens that T5 sees, one or a range [default: the model's; FLUX's is 512].
-    #[arg(long, value_name = "TOKENS[..TOKENS]", value_parser = range)]
-    pub(crate) max_sequence_length: Option<Range>,
-    /// Number of pictures made at once, one or a range [default: 1].
-    #[arg(long, value_name = "COUNT[..COUNT]", value_parser = range)]
-    pub(crate) batch: Option<Range>,
-    /// Also for `generate --vae-tiling`.
-    #[arg(long)]
-    pub(crate) vae_tiling: bool,
-    /// Where the plans go: a new or empty folder, or one of plans for the same sizes.
-    #[arg(long, short, value_name = "DIR")]
-    pub(crate) output: PathBuf,
-    /// No progress bars, no table, no warnings.
-    #[arg(long, short)]
-    pub(crate) quiet: bool,
-}
-
-/// One size, or several.
-#[cfg(feature = "tensorrt")]
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Range {
-    pub(crate) min: usize,
-    pub(crate) max: usize,
-}
-
-/// `MIN..MAX`, both included, or one size.
-#[cfg(feature = "tensorrt")]
-fn range(text: &str) -> Result<Range, String> {
-    let (min, max) = text.split_once("..").unwrap_or((text, text));
-    let number = |text: &str| {
-        text.parse::<usize>()
-            .map_err(|_| format!("expected a size as 1024 or a range as 512..1024, found `{text}`"))
-    };
-    let range = Range {
-        min: number(min)?,
-        max: number(max)?,
-    };
-    if range.min > range.max {
-        return Err(format!("expected the smaller size first, found {text}"));
-    }
-    Ok(range)
-}
-
-#[cfg(feature = "tensorrt")]
-fn target(text: &str) -> Result<tintype_tensorrt::Target, String> {
-    text.trim()
-        .parse()
-        .map_err(|error: tintype_tensorrt::Error| error.to_string())
-}
-
 /// The names of the models of a pipeline.
 const COMPONENTS: [&str; 5] = [
     "text_encoder",
@@ -277,39 +199,6 @@ const COMPONENTS: [&str; 5] = [
     "vae_decoder",
     "vae_encoder",
 ];
-
-#[derive(Debug, Args)]
-pub(crate) struct Inspect {
-    /// A folder in diffusers' layout, `org/name[@revision]` on the hub, or `shapes`, the model
-    /// inside the program (a folder of that name is `./shapes`) [default: shapes].
-    #[arg(long, value_name = "DIR|HUB-ID")]
-    pub(crate) model: Option<String>,
-    /// Show one model of the pipeline.
-    #[arg(long, value_parser = COMPONENTS)]
-    pub(crate) component: Option<String>,
-    /// Print a graph of the component in the text form: the whole, or the program of a stage.
-    #[arg(long, requires = "component", value_parser = ["graph", "weight", "request", "step"])]
-    pub(crate) program: Option<String>,
-    /// The dtype in which the graphs are built.
-    #[arg(long, default_value = "f32", value_parser = ["f32", "bf16", "f16"])]
-    pub(crate) dtype: String,
-    /// Join q, k and v into one product, as GPU backends ask for.
-    #[arg(long)]
-    pub(crate) fuse_qkv: bool,
-    /// Print the network that TensorRT is given for a program, a layer a line.
-    #[cfg(feature = "tensorrt")]
-    #[arg(long, requires = "program")]
-    pub(crate) lowered: bool,
-    /// Print which parameters make which weights of TensorRT's engines.
-    #[cfg(feature = "tensorrt")]
-    #[arg(long, requires = "component", conflicts_with_all = ["program", "plans"])]
-    pub(crate) weights: bool,
-    /// List a folder of plans; with --component and --program, the layers of one, which needs a
-    /// GPU that can run it.
-    #[cfg(feature = "tensorrt")]
-    #[arg(long, value_name = "DIR", conflicts_with = "lowered")]
-    pub(crate) plans: Option<PathBuf>,
-}
 
 #[derive(Debug, Args)]
 pub(crate) struct Bench {
@@ -338,6 +227,10 @@ pub(crate) struct Bench {
 /// How a model is quantized. The scales are for --dtype fp8; they are measured in the dtype that
 /// --dtype names here.
 #[derive(Debug, Args)]
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "each is a flag of the command line"
+)]
 pub(crate) struct Quantize {
     #[command(flatten)]
     pub(crate) model: ModelArguments,

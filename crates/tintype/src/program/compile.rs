@@ -1,46 +1,61 @@
-//! `tintype compile`: plans of all models of a pipeline, ahead of time. Reads no weights.
+//! `tintype compile`: all models of a pipeline, ahead of time, into one folder. Reads no weights.
+
+#[cfg(feature = "tensorrt")]
+mod tensorrt;
 
 use std::ops::RangeInclusive;
 use std::path::Path;
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, anyhow, ensure};
+use anyhow::{Context as _, Result, bail};
 use tintype::backends::Options;
-use tintype::{Architecture, DType, FluxPipeline, ModelDefaults, ModelKind, Sizes};
-use tintype_ir::StagedGraph;
-use tintype_tensorrt::backend::BuiltPlan;
-use tintype_tensorrt::{LoadOptions, Target, Tensorrt};
+use tintype::{Backend, DType, ModelDefaults, ModelKind, Sizes, backends};
+use tintype_backend::{Capabilities, CompileOptions, programs_for};
+use tintype_ir::Graph;
+use tintype_refit::Ahead;
 
 use super::arguments::{Compile, Range};
-use super::model;
-use super::plans::{PlanFolder, PlanRecord, told_sizes};
+use super::folder::{ComponentRecord, PipelineFolder, PlanRecord, told_sizes};
+use super::named::{NamedModel, name};
 use super::progress::Progress;
+use super::reference::ModelReference;
 
 pub(crate) fn run(arguments: &Compile) -> Result<()> {
     let dtype: DType = arguments.dtype.parse().context("--dtype")?;
-    let (architecture, defaults) = model(arguments)?;
-    let sizes = sizes(arguments, &defaults).checked()?;
-    let tensorrt = Tensorrt::load(&LoadOptions::default())?;
-    tintype::tensorrt::expect_builder(&tensorrt)?;
-    let targets = targets(arguments, &tensorrt)?;
-    let mut folder = PlanFolder::create(&arguments.output, &sizes)?;
+    let model = NamedModel::open(arguments.model.as_deref(), arguments.quiet)?;
+    let sizes = sizes(arguments, &model.defaults).checked()?;
     let mut progress = Progress::new(arguments.quiet);
+    let compiler = compiler(arguments, &progress)?;
+    let architecture = model
+        .architecture
+        .clone()
+        .for_backend(&compiler.capabilities());
+    let reference = ModelReference::of(name(arguments.model.as_deref()), &arguments.output)?;
+    let mut folder = PipelineFolder::create(&arguments.output, reference, dtype, &sizes)?;
     let mut rows = Vec::new();
     for kind in kinds(arguments) {
         progress.spin(kind.name());
         let graph = architecture.graph(kind, dtype, &sizes)?;
-        let programs = tintype::tensorrt::programs(&graph)?;
-        for &target in &targets {
-            progress.spin(&format!("{} for {target}", kind.name()));
-            let build = Build {
-                tensorrt: &tensorrt,
-                kind,
-                target,
-                dtype,
-                model: name(arguments),
-            };
-            rows.extend(build.run(&programs, &mut folder, &progress)?);
-        }
+        // As pipelines have it: for all sizes, from which engines are narrowed.
+        let whole = architecture.graph(kind, dtype, &Sizes::default())?;
+        folder.expect_graph(kind, &whole)?;
+        let compiled = folder.compiled(kind.name());
+        let told = || format!("{}: cannot be made", compiled.display());
+        std::fs::create_dir_all(&compiled).with_context(told)?;
+        let built = compiler.compile(kind, &graph, &compiled, &mut progress)?;
+        let parameters = model.parameters(kind);
+        Ahead::new(&whole, &arguments.backend)
+            .ranges(&architecture.ranges(kind, &sizes))
+            .parameters(parameters.as_ref())
+            .compiled(&built.files)
+            .save(folder.component(kind.name()))?;
+        let component = ComponentRecord {
+            component: kind.name().to_owned(),
+            backend: arguments.backend.clone(),
+        };
+        folder.add(component, built.plans)?;
+        rows.extend(built.rows);
     }
     progress.finish();
     if arguments.quiet {
@@ -51,87 +66,102 @@ pub(crate) fn run(arguments: &Compile) -> Result<()> {
     Ok(())
 }
 
-/// The plans of one model for one target.
-struct Build<'a> {
-    tensorrt: &'a Tensorrt,
-    kind: ModelKind,
-    target: Target,
-    dtype: DType,
-    model: &'a str,
+/// What compiles for a backend.
+trait Compiler {
+    /// How the backend likes its graphs.
+    fn capabilities(&self) -> Capabilities;
+
+    /// Leaves the compiled forms of a model in a folder.
+    fn compile(
+        &self,
+        kind: ModelKind,
+        graph: &Graph,
+        folder: &Path,
+        progress: &mut Progress,
+    ) -> Result<Built>;
+}
+
+/// What was compiled of a model.
+#[derive(Default)]
+struct Built {
+    /// Names in the folder of compiled forms.
+    files: Vec<String>,
+    plans: Vec<PlanRecord>,
+    rows: Vec<Row>,
 }
 
 /// A line of the table.
 struct Row {
-    record: PlanRecord,
+    component: &'static str,
+    program: String,
+    target: String,
+    bytes: u64,
     /// How long it took; nothing if it was there.
     took: Option<Duration>,
+    weights: usize,
 }
 
-impl Build<'_> {
-    fn run(
-        &self,
-        programs: &StagedGraph,
-        folder: &mut PlanFolder,
-        progress: &Progress,
-    ) -> Result<Vec<Row>> {
-        let options = Options::default()
-            .with_plans(folder.path())
-            .with_follow(progress.follow());
-        let plans = tintype::tensorrt::build(self.tensorrt, programs, self.target, &options);
-        let plans = plans.with_context(|| format!("{} for {}", self.kind.name(), self.target))?;
-        let mut rows = Vec::new();
-        for plan in plans {
-            let record = self.record(&plan)?;
-            folder.add(record.clone())?;
-            let took = plan.is_new.then_some(plan.took);
-            rows.push(Row { record, took });
-        }
-        Ok(rows)
+fn compiler(arguments: &Compile, progress: &Progress) -> Result<Box<dyn Compiler>> {
+    #[cfg(feature = "tensorrt")]
+    if arguments.backend == tensorrt::NAME {
+        return Ok(Box::new(tensorrt::Targets::new(arguments)?));
+    }
+    #[cfg(feature = "tensorrt")]
+    if !arguments.target.is_empty() {
+        let backend = &arguments.backend;
+        bail!(
+            "--target: only the backend tensorrt builds for other GPUs, found --backend {backend}"
+        );
+    }
+    let options = Options::default().with_follow(progress.follow());
+    let backend = backends::choose_with(&arguments.backend, &options)?;
+    Ok(Box::new(Here { backend }))
+}
+
+/// Compiles on this machine and for it.
+struct Here {
+    backend: Arc<dyn Backend>,
+}
+
+impl Compiler for Here {
+    fn capabilities(&self) -> Capabilities {
+        self.backend.capabilities()
     }
 
-    fn record(&self, plan: &BuiltPlan) -> Result<PlanRecord> {
-        let file = plan.path.file_name().and_then(|name| name.to_str());
-        Ok(PlanRecord {
-            model: self.model.to_owned(),
-            component: self.kind.name().to_owned(),
-            program: plan.stage.to_string(),
-            dtype: self.dtype.to_string(),
-            target: self.target.to_string(),
-            library: self.tensorrt.tag(),
-            file: file.context("a plan has a name")?.to_owned(),
-            bytes: plan.bytes,
-            weights: plan.weights,
+    fn compile(
+        &self,
+        kind: ModelKind,
+        graph: &Graph,
+        folder: &Path,
+        _progress: &mut Progress,
+    ) -> Result<Built> {
+        let start = Instant::now();
+        let programs = programs_for(self.backend.as_ref(), graph)?;
+        // What was compiled here before is found.
+        let options = CompileOptions::default().with_folder(folder);
+        let executable = self.backend.compile(&programs, &options)?;
+        let files = executable.save(folder)?;
+        let took = start.elapsed();
+        let mut bytes = 0;
+        for file in &files {
+            let path = folder.join(file);
+            let size = path.metadata();
+            bytes += size.with_context(|| path.display().to_string())?.len();
+        }
+        let row = Row {
+            component: kind.name(),
+            program: "all".to_owned(),
+            target: self.backend.name().to_owned(),
+            bytes,
+            took: Some(took),
+            weights: programs.weight.outputs().len(),
+        };
+        Ok(Built {
+            files,
+            plans: Vec::new(),
+            rows: vec![row],
         })
     }
-}
-
-fn name(arguments: &Compile) -> &str {
-    arguments
-        .model
-        .as_deref()
-        .unwrap_or(tintype::built_in::NAME)
-}
-
-/// What the models compute, and what is asked of them by default.
-fn model(arguments: &Compile) -> Result<(Architecture, ModelDefaults)> {
-    match name(arguments) {
-        "flux-dev" => Ok((Architecture::flux_dev(), ModelDefaults::default())),
-        "flux-schnell" => Ok((Architecture::flux_schnell(), ModelDefaults::default())),
-        name => {
-            if is_no_model(name) {
-                let known = "flux-dev, flux-schnell, shapes, org/name of the hub or a folder";
-                return Err(anyhow!("--model: expected {known}, found `{name}`"));
-            }
-            let files = model::files(arguments.model.as_deref(), arguments.quiet)?;
-            let pipeline = FluxPipeline::from_files(files)?;
-            Ok((pipeline.architecture(), pipeline.defaults().clone()))
-        }
-    }
-}
-
-/// Neither a folder, nor a path, nor a name of the hub.
-fn is_no_model(name: &str) -> bool {
-    name != tintype::built_in::NAME && !name.contains('/') && !Path::new(name).exists()
 }
 
 fn sizes(arguments: &Compile, defaults: &ModelDefaults) -> Sizes {
@@ -148,35 +178,6 @@ fn sizes(arguments: &Compile, defaults: &ModelDefaults) -> Sizes {
     }
 }
 
-/// The targets that are named, each once, or those of the GPUs that are here.
-fn targets(arguments: &Compile, tensorrt: &Tensorrt) -> Result<Vec<Target>> {
-    let known = tensorrt.targets();
-    let names = known
-        .iter()
-        .map(ToString::to_string)
-        .collect::<Vec<_>>()
-        .join(", ");
-    if arguments.target.is_empty() {
-        return tintype::tensorrt::targets_of_this_machine(tensorrt).map_err(|reason| {
-            anyhow!(
-                "no GPU here to build for: {reason}; name architectures with --target, of {names}"
-            )
-        });
-    }
-    let mut targets = Vec::new();
-    for &target in &arguments.target {
-        ensure!(
-            known.contains(&target),
-            "--target: {} builds for {names}, found {target}",
-            tensorrt.abi()
-        );
-        if !targets.contains(&target) {
-            targets.push(target);
-        }
-    }
-    Ok(targets)
-}
-
 fn kinds(arguments: &Compile) -> Vec<ModelKind> {
     let is_wanted = |kind: &ModelKind| {
         if arguments.component.is_empty() {
@@ -190,7 +191,7 @@ fn kinds(arguments: &Compile) -> Vec<ModelKind> {
 
 fn table(rows: &[Row]) -> Result<()> {
     say!(
-        "{:15} {:8} {:6} {:>9} {:>8} {:>8}",
+        "{:15} {:8} {:8} {:>9} {:>8} {:>8}",
         "component",
         "program",
         "target",
@@ -198,18 +199,16 @@ fn table(rows: &[Row]) -> Result<()> {
         "seconds",
         "weights"
     );
-    for Row { record, took } in rows {
-        let took = took.map_or("found".to_owned(), |took| {
-            format!("{:.1}", took.as_secs_f64())
-        });
+    for row in rows {
+        let seconds = |took: Duration| format!("{:.1}", took.as_secs_f64());
         say!(
-            "{:15} {:8} {:6} {:9.2} {:>8} {:8}",
-            record.component,
-            record.program,
-            record.target,
-            record.bytes as f64 / f64::from(1 << 20),
-            took,
-            record.weights
+            "{:15} {:8} {:8} {:9.2} {:>8} {:8}",
+            row.component,
+            row.program,
+            row.target,
+            row.bytes as f64 / f64::from(1 << 20),
+            row.took.map_or("found".to_owned(), seconds),
+            row.weights
         );
     }
     Ok(())

@@ -1,5 +1,6 @@
 //! `tintype inspect`: weights, graphs and stages of a model. Reads no weights.
 
+mod dry_run;
 #[cfg(feature = "tensorrt")]
 mod network;
 
@@ -15,6 +16,9 @@ use super::arguments::Inspect;
 use super::model;
 
 pub(crate) fn run(arguments: &Inspect) -> Result<()> {
+    if arguments.dry_run {
+        return dry_run::run(arguments);
+    }
     #[cfg(feature = "tensorrt")]
     if let Some(folder) = &arguments.plans {
         let (component, program) = (arguments.component.as_deref(), arguments.program.as_deref());

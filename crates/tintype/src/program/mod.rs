@@ -9,16 +9,17 @@ macro_rules! say {
 
 mod arguments;
 mod bench;
-#[cfg(feature = "tensorrt")]
 mod compile;
 mod doctor;
+mod folder;
 mod generate;
 mod inspect;
 mod model;
-mod plans;
+mod named;
 mod progress;
 mod prompts;
 mod quantize;
+mod reference;
 mod repl;
 mod save;
 
@@ -36,7 +37,6 @@ pub(crate) fn run() -> ExitCode {
     let result = match arguments.command {
         Command::Generate(generate) => generate::run(&generate),
         Command::Repl(repl) => repl::run(&repl),
-        #[cfg(feature = "tensorrt")]
         Command::Compile(compile) => compile::run(&compile),
         Command::Inspect(inspect) => inspect::run(&inspect),
         Command::Bench(bench) => bench::run(&bench),

@@ -13,7 +13,7 @@ use tintype::{
 };
 
 use super::arguments::{Lora, ModelArguments};
-use super::plans::PlanFolder;
+use super::folder::PipelineFolder;
 
 /// The files of the model that `--model` names; without it, those inside the program.
 ///
@@ -43,11 +43,11 @@ pub(crate) fn open(
     let plans = plans_of(arguments)?;
     let backend = choose(arguments, plans.as_ref(), follow)?;
     let dtype = dtype(&arguments.dtype, backend.name())?;
-    let plans = plans.filter(|_| backend.name() == PLANNER);
+    let plans = plans.filter(|plans| plans.backends().contains(&backend.name()));
     if let Some(plans) = &plans {
         plans.expect_dtype(dtype)?;
     }
-    let files = files(arguments.model.as_deref(), quiet)?;
+    let files = files(model_of(arguments, plans.as_ref())?.as_deref(), quiet)?;
     let plans_ahead = backend.name() == PLANNER;
     let keep_weights: Result<KeepWeights, String> = arguments.keep_weights.parse();
     let keep_weights = keep_weights.map_err(|error| anyhow!("--keep-weights: {error}"))?;
@@ -57,7 +57,7 @@ pub(crate) fn open(
         .keep_weights(keep_weights)
         .low_memory(arguments.low_memory);
     if let Some(plans) = plans {
-        pipeline = pipeline.sizes(plans.list.sizes);
+        pipeline = plans.apply(pipeline, keep_weights);
     } else if plans_ahead {
         // One size makes faster plans than all of them.
         let sizes = Sizes::of_request(request, pipeline.defaults());
@@ -117,22 +117,41 @@ fn import(pipeline: &mut FluxPipeline) -> Result<()> {
     Ok(pipeline.quantize(&imported.recipe, &imported.scales)?)
 }
 
+/// What `--model` says; without it, what `--plans` was compiled for.
+fn model_of(arguments: &ModelArguments, plans: Option<&PipelineFolder>) -> Result<Option<String>> {
+    match plans.filter(|_| arguments.plans.is_some() && arguments.model.is_none()) {
+        Some(plans) => plans.list.model.argument(plans.path()).map(Some),
+        None => Ok(arguments.model.clone()),
+    }
+}
+
 /// The folder that the command line or `TINTYPE_PLANS` names. Only the former is an error where
-/// the backend is one without plans.
-fn plans_of(arguments: &ModelArguments) -> Result<Option<PlanFolder>> {
-    let is_planner = arguments.backend == PLANNER;
+/// it is for another backend.
+fn plans_of(arguments: &ModelArguments) -> Result<Option<PipelineFolder>> {
+    let is_auto = arguments.backend == "auto";
     if let Some(path) = &arguments.plans {
-        if !is_planner && arguments.backend != "auto" {
+        let folder = PipelineFolder::open(path)?;
+        let backends = folder.backends();
+        if backends.is_empty() || !(is_auto || backends.contains(&&*arguments.backend)) {
+            let found = match &*backends {
+                [] => "nothing".to_owned(),
+                backends => backends.join(", "),
+            };
             bail!(
-                "--plans: only the backend {PLANNER} has plans, found --backend {}",
-                arguments.backend
+                "--plans: {}: expected models compiled for {}, found {found}",
+                path.display(),
+                if is_auto {
+                    "a backend"
+                } else {
+                    &arguments.backend
+                }
             );
         }
-        return PlanFolder::open(path).map(Some);
+        return Ok(Some(folder));
     }
     match std::env::var_os("TINTYPE_PLANS") {
-        Some(path) if !path.is_empty() && (is_planner || arguments.backend == "auto") => {
-            PlanFolder::open(path.as_ref())
+        Some(path) if !path.is_empty() && (is_auto || arguments.backend == PLANNER) => {
+            PipelineFolder::open(path.as_ref())
                 .context("TINTYPE_PLANS")
                 .map(Some)
         }
@@ -142,13 +161,10 @@ fn plans_of(arguments: &ModelArguments) -> Result<Option<PlanFolder>> {
 
 fn choose(
     arguments: &ModelArguments,
-    plans: Option<&PlanFolder>,
+    plans: Option<&PipelineFolder>,
     follow: Option<Follow>,
 ) -> Result<Arc<dyn Backend>> {
     let mut options = Options::default();
-    if let Some(plans) = plans {
-        options = options.with_plans(plans.path());
-    }
     // A build in spite of plans means that they are for another model, library or GPU.
     let folder = plans.map(|plans| plans.path().to_owned());
     let is_told = Once::new();
@@ -166,11 +182,19 @@ fn choose(
         }
     }));
     // Who names plans wants them used, and wants to know why they cannot be.
-    let name = match &arguments.plans {
-        Some(_) => PLANNER,
-        None => &arguments.backend,
+    let named = plans.filter(|_| arguments.plans.is_some());
+    let name = match named {
+        Some(plans) if arguments.backend == "auto" => best_of(&plans.backends()),
+        _ => &arguments.backend,
     };
     Ok(backends::choose_with(name, &options)?)
+}
+
+/// The first of these in the order of the list of backends.
+fn best_of<'a>(names: &[&'a str]) -> &'a str {
+    let mut entries = backends::ENTRIES.iter();
+    let best = entries.find_map(|entry| names.iter().find(|name| **name == entry.name));
+    best.or(names.first()).expect("a folder has some")
 }
 
 /// The backend that plans ahead.

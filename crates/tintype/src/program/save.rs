@@ -49,7 +49,7 @@ pub(crate) fn bytes(path: &Path, bytes: &[u8]) -> Result<()> {
 /// A file that vanishes unless it is given its name; readable as other new files are.
 fn temporary_in(folder: &Path) -> std::io::Result<tempfile::NamedTempFile> {
     let mut builder = tempfile::Builder::new();
-    builder.prefix(".tintype-");
+    builder.prefix(TEMPORARY);
     #[cfg(unix)]
     let permissions = std::os::unix::fs::PermissionsExt::from_mode(0o666);
     #[cfg(unix)]
@@ -71,3 +71,6 @@ fn folder_of(path: &Path) -> PathBuf {
         _ => PathBuf::from("."),
     }
 }
+
+/// How names of files begin that are being written.
+pub(crate) const TEMPORARY: &str = ".tintype-";

@@ -14,13 +14,17 @@ fn what_was_compiled_ahead_is_found_and_added_to() {
     fs::create_dir_all(&compiled).unwrap();
     let backend = Compiling::new("compiling");
     // As the backend would be given it.
-    let staged = tintype_backend::programs_for(backend.as_ref(), &graph).unwrap();
+    let narrowed = graph.narrowed(&[("n".into(), 1..=4)].into()).unwrap();
+    let staged = tintype_backend::programs_for(backend.as_ref(), &narrowed).unwrap();
     let names = [form(&staged.source)];
     fs::write(compiled.join(&names[0]), "compiled").unwrap();
-    let ahead = Ahead::new(&graph, "compiling").compiled(&names);
+    let ranges = crate::Ranges::new().symbol("n", 1..=4);
+    let ahead = Ahead::new(&graph, "compiling")
+        .ranges(&ranges)
+        .compiled(&names);
     assert_eq!(ahead.save(&folder).unwrap().compiled, 1);
     let parameters = bench.parameters();
-    let with = ahead.parameters(Some(&parameters));
+    let with = ahead.clone().parameters(Some(&parameters));
     assert_eq!(with.save(&folder).unwrap().referred, 4);
     // Another target: what was there stays.
     fs::write(compiled.join("other"), "compiled").unwrap();
@@ -45,6 +49,8 @@ fn what_was_compiled_ahead_is_found_and_added_to() {
     let x = input(3);
     assert_eq!(run(&loaded, &x), run(&bench.module(), &x));
     assert_eq!(backend.count(), 0);
+    run(&loaded, &input(5));
+    assert_eq!(backend.count(), 1, "out of the ranges");
     // Another graph: nothing of the old stays.
     let text = "graph g { input step %x: f32[2] output y = %x }";
     let graph = tintype_ir::parse(text).unwrap();

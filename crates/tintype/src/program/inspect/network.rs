@@ -12,7 +12,7 @@ use tintype_ir::{Graph, Stage, StagedGraph, Value};
 use tintype_tensorrt::lower::{Layers, LowerOptions, PlacedWeight};
 use tintype_tensorrt::plan::{PlanCache, PlanKey};
 
-use crate::program::plans::{PlanFolder, PlanRecord, told_sizes};
+use crate::program::folder::{PipelineFolder, PlanRecord, told_sizes};
 
 /// The network of a program, a layer a line.
 pub(super) fn lowered(graph: &Graph, stage: Stage) -> Result<()> {
@@ -98,20 +98,28 @@ fn origin(program: &Graph, value: Value) -> (Vec<&'static str>, Vec<&str>) {
     (operations, parameters)
 }
 
-/// What is in a folder of plans; of one program, its layers.
+/// What is in a folder that was compiled; of one program, the layers of its plans.
 pub(super) fn plans(folder: &Path, component: Option<&str>, program: Option<&str>) -> Result<()> {
-    let folder = PlanFolder::open(folder)?;
+    let folder = PipelineFolder::open(folder)?;
     let is_asked = |plan: &&PlanRecord| {
         component.is_none_or(|component| plan.component == component)
             && program.is_none_or(|program| plan.program == program)
     };
-    let plans: Vec<_> = folder.list.plans.iter().filter(is_asked).collect();
+    let list = &folder.list;
+    let plans: Vec<_> = list.plans.iter().filter(is_asked).collect();
     if program.is_none() {
         say!(
-            "{}: {}",
+            "{}: {} in {}, {}",
             folder.path().display(),
-            told_sizes(&folder.list.sizes)
+            list.model,
+            list.dtype,
+            told_sizes(&list.sizes)
         );
+        for record in &list.components {
+            if component.is_none_or(|component| record.component == component) {
+                say!("  {} for {}", record.component, record.backend);
+            }
+        }
         for plan in plans {
             say!("  {}", plan_line(plan));
         }
@@ -125,25 +133,22 @@ pub(super) fn plans(folder: &Path, component: Option<&str>, program: Option<&str
     }
     for plan in plans {
         say!("{}", plan_line(plan));
-        layers(folder.path(), plan)?;
+        layers(&folder.compiled(&plan.component), plan)?;
     }
     Ok(())
 }
 
 fn plan_line(plan: &PlanRecord) -> String {
     let PlanRecord {
-        model,
         component,
         program,
-        dtype,
         target,
         library,
         weights,
         ..
     } = plan;
     format!(
-        "{model} {component} {program} {dtype} for {target} by {library}: {:.1} MiB, {weights} \
-         weights, {}",
+        "{component} {program} for {target} by {library}: {:.1} MiB, {weights} weights, {}",
         plan.bytes as f64 / f64::from(1 << 20),
         plan.file
     )
