@@ -312,3 +312,35 @@ fn what_cannot_be_calibrated_is_told() {
         2
     );
 }
+
+#[test]
+fn flux_dev_takes_little_more_than_half_of_the_memory() {
+    let config = tintype_models::FluxTransformerConfig::dev();
+    let options = tintype_models::FluxTransformerOptions {
+        dtype: DType::BF16,
+        ..tintype_models::FluxTransformerOptions::default()
+    };
+    let graph = config.graph(&options).unwrap();
+    let bytes = |graph: &tintype_ir::Graph| -> usize {
+        let programs = tintype_ir::StagedGraph::split(graph).unwrap();
+        let weights = programs.weight.outputs().iter();
+        let types = weights.map(|weight| programs.weight.type_of(weight.value));
+        types
+            .map(|ty| ty.static_shape().unwrap().byte_len(ty.dtype).unwrap())
+            .sum()
+    };
+    let plain = bytes(&graph) as f64;
+    let share = |recipe: &Recipe| {
+        let mut scales = tintype_quant::Scales::new();
+        for name in recipe.scale_names(&graph).unwrap() {
+            scales.insert(name, 0.5).unwrap();
+        }
+        bytes(&quantize(&graph, recipe, &scales).unwrap().graph) as f64 / plain
+    };
+    let (narrow, kept) = (
+        share(&Recipe::flux()),
+        share(&Recipe::flux_with_kept_modulations()),
+    );
+    assert!((0.50..0.51).contains(&narrow), "{narrow}");
+    assert!((0.63..0.65).contains(&kept), "{kept}");
+}
