@@ -36,4 +36,8 @@ stage "bench" "${LIMIT:-3600}" "$python" "$here/peers/bench_flux.py" --program "
     --python "$python" --out "$out/flux.json" --logs "$out" --parts "$parts" \
     --limit "${PART_LIMIT:-240}" --more "${MORE:-}" "${small[@]}" "${model[@]}"
 grep -avE '^\$' "$out/bench.log" | tail -n 40
+# The tables of where time goes, if they were asked for.
+for part in profile bandwidth swap; do
+    [[ ",$parts," == *",$part,"* ]] && grep -ahE '^ {8}|^FAILED' "$out/$part.log" 2>/dev/null | cut -c1-140 | head -n 70
+done
 [ "$failed" = 0 ]

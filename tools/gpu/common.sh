@@ -34,6 +34,8 @@ stage() {
     esac
     [ "$word" = ok ] || failed=$((failed + 1))
     printf '%-34s %s, %s s\n' "$name" "$word" $((SECONDS - start)) | tee -a "$summary"
+    # Tests that need a GPU pass without one, and say so.
+    grep -aohs 'not run: .*' "$out/$name.log" | sort -u | head -n 2 | sed 's/^/    /' | tee -a "$summary"
     if [ "$word" != ok ]; then
         grep -aE 'FAILED|failed|panicked|rror' "$out/$name.log" | grep -av ' ... ok$' | head -n "${SHOWN:-6}" | cut -c1-400 |
             sed 's/^/    /' | tee -a "$summary"

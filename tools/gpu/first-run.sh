@@ -86,16 +86,27 @@ stage conformance 240 env NVIDIA_TF32_OVERRIDE=0 "$here/tintype-conformance" --r
     --backend cuda --only operations,promises,models,picture,refits \
     --fixtures "${FIXTURES:-$here/fixtures}" --json "$out/found.json"
 
-if command -v compute-sanitizer >/dev/null; then
+# One of both tools, under the stage's own name.
+sanitize() {
+    local tool=$1
+    shift
+    wanted "$tool" || return 0
+    if ! command -v compute-sanitizer >/dev/null; then
+        echo "skipped $tool: there is no compute-sanitizer" | tee -a "$summary"
+        return 0
+    fi
+    local only=${ONLY:-}
     for graph in operations flux_single_blocks flux_double_blocks; do
-        stage "memcheck.$graph" 100 compute-sanitizer --tool memcheck --error-exitcode 9 \
-            "$here/check_cuda" --require-gpu --no-graphs "$here/graphs/$graph.ir"
-        stage "racecheck.$graph" 100 compute-sanitizer --tool racecheck --error-exitcode 9 \
-            "$here/check_cuda" --require-gpu --own-kernels --no-graphs "$here/graphs/$graph.ir"
+        ONLY="" stage "$tool.$graph" 100 compute-sanitizer --tool "$tool" --error-exitcode 9 \
+            "$here/check_cuda" --require-gpu --no-graphs "$@" "$here/graphs/$graph.ir"
     done
-else
-    echo "skipped memcheck, racecheck: there is no compute-sanitizer" | tee -a "$summary"
-fi
+    ONLY=$only
+}
+sanitize memcheck
+sanitize racecheck --own-kernels
 
+# What libraries did not take, said once for each kind of step and each graph.
+grep -hs 'does not take' "$out"/{checks,plain}.*.log "$out/conformance.log" | sort | uniq -c | sort -rn |
+    cut -c1-300 | head -n 20 | tee -a "$summary"
 echo "$failed stages failed; logs and summary.txt in $out"
 [ "$failed" = 0 ]

@@ -16,7 +16,7 @@ export TINTYPE_COMMIT
 
 # The paths of programs that cargo made, one a line.
 made() {
-    cargo build "${profile[@]}" --message-format=json "$@" |
+    cargo build "${profile[@]}" --message-format=json-render-diagnostics "$@" |
         sed -n 's/.*"executable":"\([^"]*\)".*/\1/p'
 }
 
@@ -26,7 +26,7 @@ made -p tintype-conformance --bin tintype-conformance \
     cp "$program" "$folder/"
 done
 made -p tintype-device --example check_device | while read -r program; do cp "$program" "$folder/"; done
-tests=$(cargo test "${profile[@]}" -p tintype-cuda --lib --no-run --message-format=json |
+tests=$(cargo test "${profile[@]}" -p tintype-cuda --lib --no-run --message-format=json-render-diagnostics |
     sed -n 's/.*"executable":"\([^"]*\)".*/\1/p' | tail -n 1)
 cp "$tests" "$folder/cuda_tests"
 if command -v strip >/dev/null; then

@@ -102,6 +102,12 @@ impl Tensors {
         }
     }
 
+    /// Takes out the tensor of this name.
+    pub fn take(&mut self, name: &str) -> Option<DeviceTensor> {
+        let index = self.0.iter().position(|(other, _)| other == name)?;
+        Some(self.0.remove(index).1)
+    }
+
     /// The tensor of this name.
     pub fn get(&self, name: &str) -> Option<&DeviceTensor> {
         self.0
@@ -151,5 +157,9 @@ mod tests {
         assert_eq!(tensors.host("x").unwrap().to_f32_vec().unwrap(), [2.0]);
         let error = tensors.host("y").unwrap_err().to_string();
         assert_eq!(error, "there is no output `y`, only x");
+        let mut tensors = tensors;
+        assert!(tensors.take("y").is_none());
+        assert!(tensors.take("x").is_some());
+        assert_eq!(tensors.iter().count(), 0);
     }
 }

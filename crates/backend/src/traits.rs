@@ -54,11 +54,12 @@ pub trait Backend: Send + Sync {
 pub struct Capabilities {
     /// Whether one product for q, k and v is faster than three.
     pub fuse_qkv: bool,
-    /// Whether weights lie in memory of their own beside the mapped file.
-    pub copies_weights: bool,
     /// Whether a graph is compiled for ranges of sizes: the fewer, the better. Otherwise a
     /// compiled graph runs all sizes that it allows equally well.
     pub compiles_sizes: bool,
+    /// Whether outputs lie in memory of a device, from which the next step reads its inputs
+    /// faster than from the host.
+    pub device_outputs: bool,
 }
 
 impl Capabilities {
@@ -76,10 +77,10 @@ impl Capabilities {
         self
     }
 
-    /// Weights are copied to memory of a device.
+    /// Outputs lie in memory of a device.
     #[must_use]
-    pub fn with_copies_weights(mut self, copies_weights: bool) -> Self {
-        self.copies_weights = copies_weights;
+    pub fn with_device_outputs(mut self, device_outputs: bool) -> Self {
+        self.device_outputs = device_outputs;
         self
     }
 }

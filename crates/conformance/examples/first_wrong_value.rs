@@ -18,6 +18,7 @@
 //! the backend it says so and ends with 0.
 
 use std::path::Path;
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -44,7 +45,18 @@ const SMALL: &str = r#"graph "small" {
 }
 "#;
 
-fn main() -> Result<()> {
+fn main() -> ExitCode {
+    tintype_conformance::log_to_stderr();
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<()> {
     let mut arguments = std::env::args().skip(1);
     let text = match arguments.next() {
         Some(file) => std::fs::read_to_string(&file).map_err(|error| format!("{file}: {error}"))?,

@@ -32,5 +32,20 @@ pub use error::Error;
 pub use run::{Errors, request_of, run_case};
 pub use tolerance::Tolerance;
 
+/// Has log lines go to stderr, those too that say which step a library did not take and who runs
+/// it instead. `TINTYPE_LOG` sets another filter.
+pub fn log_to_stderr() {
+    let usual = "warn,tintype_cuda=info,tintype_device=info,tintype_tensorrt=info";
+    let filter = tracing_subscriber::EnvFilter::try_from_env("TINTYPE_LOG");
+    let filter = filter.unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(usual));
+    let subscriber = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_target(false)
+        .with_ansi(false)
+        .without_time();
+    // Whoever has set up another one before keeps it.
+    let _ = subscriber.with_writer(std::io::stderr).try_init();
+}
+
 /// The result of every fallible function of this crate.
 pub type Result<T> = std::result::Result<T, Error>;

@@ -17,6 +17,7 @@ use clap::Parser;
 use program::Arguments;
 
 fn main() -> ExitCode {
+    tintype_conformance::log_to_stderr();
     match program::run(&Arguments::parse()) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,

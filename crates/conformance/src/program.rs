@@ -8,6 +8,7 @@ mod flux;
 mod full;
 mod machine;
 mod models;
+mod mutable;
 mod operations;
 mod picture;
 mod plans;
@@ -102,7 +103,7 @@ struct Section {
     run: fn(&Machine, &Arguments, &mut Report) -> Result<()>,
 }
 
-const SECTIONS: [Section; 16] = [
+const SECTIONS: [Section; 17] = [
     Section {
         name: "engine",
         about: "TensorRT's engines on a GPU: loading, runs, refits, what bad input gets",
@@ -120,6 +121,12 @@ const SECTIONS: [Section; 16] = [
         about: "what the traits promise of refits, request states and sessions",
         is_usual: |_| true,
         run: promises::run,
+    },
+    Section {
+        name: "mutable",
+        about: "what the mutable module promises: changes noticed, refused, waited for",
+        is_usual: |_| true,
+        run: mutable::run,
     },
     Section {
         name: "models",

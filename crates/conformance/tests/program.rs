@@ -37,14 +37,14 @@ fn json(path: &Path) -> Value {
 #[test]
 fn all_but_the_recordings_pass_without_a_file() {
     let folder = tempfile::tempdir().unwrap();
-    let sections = "engine,operations,promises,plans,picture,flux,smaller";
+    let sections = "engine,operations,promises,mutable,plans,picture,flux,smaller";
     let output = program(folder.path(), &["--only", sections, "--json", "found.json"]);
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{text}");
     let found = json(&folder.path().join("found.json"));
     assert_eq!(found["is_complete"], true);
     assert_eq!(found["failed"], 0);
-    assert_eq!(found["sections"].as_array().unwrap().len(), 7);
+    assert_eq!(found["sections"].as_array().unwrap().len(), 8);
     let rows = found["rows"].as_array().unwrap();
     for row in rows.iter().filter(|row| row["outcome"] == "skipped") {
         assert!(!row["note"].as_str().unwrap().is_empty(), "{row}");
@@ -54,6 +54,10 @@ fn all_but_the_recordings_pass_without_a_file() {
         let plans = rows.iter().filter(|row| row["section"] == "plans");
         assert_eq!(plans.filter(|row| row["outcome"] == "ok").count(), 3);
     }
+    let mutable = rows.iter().filter(|row| row["section"] == "mutable");
+    let passed = mutable.filter(|row| row["backend"] == "cpu" && row["outcome"] == "ok");
+    // Twenty in f32 and twenty in bf16.
+    assert_eq!(passed.count(), 40);
     let operations = rows.iter().filter(|row| row["section"] == "operations");
     let passed = operations.filter(|row| row["backend"] == "cpu" && row["outcome"] == "ok");
     assert!(passed.count() > 100);
@@ -98,5 +102,5 @@ fn sections_are_listed() {
     let output = program(Path::new("."), &["--list"]);
     assert!(output.status.success());
     let text = String::from_utf8(output.stdout).unwrap();
-    assert_eq!(text.lines().count(), 16);
+    assert_eq!(text.lines().count(), 17);
 }

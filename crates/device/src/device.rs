@@ -112,6 +112,28 @@ impl Device {
         Ok(FreeMemory { free, total })
     }
 
+    /// Bytes that buffers could take now: what the driver says is free, and what freed buffers have
+    /// left to the next ones.
+    pub fn available_memory(&self) -> Result<usize> {
+        let free = self.free_memory()?.free;
+        let Some(pool) = self.pool()? else {
+            return Ok(free);
+        };
+        let ask = |attribute| {
+            let mut bytes = 0u64;
+            // SAFETY: the default pool lives as long as the device; these attributes are 64-bit
+            // integers, which live during the call.
+            let asked = unsafe {
+                result::mem_pool::get_attribute(pool, attribute, (&raw mut bytes).cast())
+            };
+            self.check("asking its pool", asked).map(|()| bytes)
+        };
+        let reserved = ask(sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_RESERVED_MEM_CURRENT)?;
+        let used = ask(sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_USED_MEM_CURRENT)?;
+        let idle = usize::try_from(reserved.saturating_sub(used)).unwrap_or(usize::MAX);
+        Ok(free.saturating_add(idle))
+    }
+
     /// What this crate has allocated.
     pub fn memory_usage(&self) -> MemoryUsage {
         MemoryUsage {
@@ -192,9 +214,11 @@ impl Device {
         self.check("asking for its pool", pool).map(Some)
     }
 
+    /// Lets freed buffers leave up to so many bytes to the next ones; 1 GiB when the device is opened.
+    ///
     /// By itself a pool gives everything back whenever somebody waits for a stream, and
     /// allocating again then takes milliseconds.
-    fn keep_freed_memory(&self, bytes: u64) -> Result<()> {
+    pub fn keep_freed_memory(&self, bytes: u64) -> Result<()> {
         let Some(pool) = self.pool()? else {
             return Ok(());
         };

@@ -228,7 +228,7 @@ const OLDEST: CudaVersion = CudaVersion {
 };
 
 /// What this crate calls, by itself or through cudarc.
-const SYMBOLS: [&str; 46] = [
+const SYMBOLS: [&str; 47] = [
     "cuCtxGetCurrent",
     "cuCtxSetCurrent",
     "cuCtxSynchronize",
@@ -260,6 +260,7 @@ const SYMBOLS: [&str; 46] = [
     "cuMemFree_v2",
     "cuMemGetInfo_v2",
     "cuMemHostAlloc",
+    "cuMemPoolGetAttribute",
     "cuMemPoolSetAttribute",
     "cuMemPoolTrimTo",
     "cuMemcpyDtoDAsync_v2",

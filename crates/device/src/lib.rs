@@ -44,8 +44,8 @@ pub use stream::{Event, Stream};
 pub use tensor::CudaTensor;
 pub use weights::{
     AUTO_RESERVE, DEVICE_RESERVE, Delivered, Keeping, KeptKey, KeptParameters, KeptPlace,
-    KeptTensor, KeptUsage, PinnedTensor, Sharing, WeightPlan, WeightProgram, WeightReport,
-    WeightRunner, Wish, WriteOver, forecast_kept, forecast_weights,
+    KeptRegistry, KeptTensor, KeptUsage, PinnedTensor, Sharing, WeightPlan, WeightProgram,
+    WeightReport, WeightRunner, Wish, WriteOver, forecast_kept, forecast_weights,
 };
 
 /// cudarc, for what this crate does not wrap.

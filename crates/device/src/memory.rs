@@ -102,6 +102,20 @@ impl DeviceBuffer {
         Ok(())
     }
 
+    /// Lets later work in `stream` write the memory: it comes after all work so far in the
+    /// buffer's own stream, and after all reads that the buffer was told of.
+    pub fn write_in(&self, stream: &Stream) -> Result<()> {
+        if !stream.is_same(&self.stream) {
+            stream.wait(&self.stream.record()?)?;
+        }
+        let readers = self.readers.lock().unwrap_or_else(PoisonError::into_inner);
+        let others = readers.iter().filter(|(reader, _)| !reader.is_same(stream));
+        for (_, event) in others {
+            stream.wait(event)?;
+        }
+        Ok(())
+    }
+
     /// Sets each byte of a range.
     pub fn fill(&self, range: Range<usize>, byte: u8, stream: &Stream) -> Result<()> {
         self.expect_range("filling", &range)?;

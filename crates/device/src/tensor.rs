@@ -74,6 +74,25 @@ impl CudaTensor {
         tensor.device().is_same(device).then_some(tensor)
     }
 
+    /// The memory of a tensor of `device`, of this dtype and shape, if nobody else has it: it can
+    /// be written again, after [`DeviceBuffer::write_in`].
+    pub fn reclaim(
+        tensor: DeviceTensor,
+        device: &Device,
+        dtype: DType,
+        shape: &Shape,
+    ) -> Option<Arc<DeviceBuffer>> {
+        let mut own = Self::of(&tensor, device)?.clone();
+        let DeviceTensor::Device(memory) = tensor else {
+            return None;
+        };
+        // Nobody can make a second handle of the only one.
+        let is_only = Arc::strong_count(&memory) == 1 && Arc::weak_count(&memory) == 0;
+        drop(memory);
+        let fits = own.dtype == dtype && own.shape == *shape;
+        (is_only && fits && Arc::get_mut(&mut own.buffer).is_some()).then_some(own.buffer)
+    }
+
     /// The same elements under another shape of the same size, in the same memory.
     pub fn reshape(&self, shape: impl Into<Shape>) -> Result<Self> {
         let shape = shape.into();

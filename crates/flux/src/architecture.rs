@@ -11,6 +11,7 @@
 
 use std::ops::RangeInclusive;
 
+use tintype_backend::Capabilities;
 use tintype_ir::Graph;
 use tintype_models::{
     AutoencoderKlConfig, ClipTextConfig, ClipTextOptions, DecoderOptions, EncoderOptions,
@@ -35,6 +36,9 @@ pub struct Architecture {
     pub transformer: FluxTransformerConfig,
     /// The autoencoder.
     pub vae: AutoencoderKlConfig,
+    /// Whether the Euler step belongs to the transformer's graph; see
+    /// [`Architecture::for_backend`].
+    pub euler_step: bool,
 }
 
 impl Architecture {
@@ -56,7 +60,18 @@ impl Architecture {
             t5: T5EncoderConfig::xxl(),
             transformer,
             vae: AutoencoderKlConfig::flux(),
+            euler_step: false,
         }
+    }
+
+    /// The same as a backend of such capabilities wants it: where outputs lie on a device, the
+    /// step to the next latents is computed there, too.
+    #[must_use]
+    pub fn for_backend(mut self, capabilities: &Capabilities) -> Self {
+        let transformer = &self.transformer;
+        let is_step = transformer.in_channels == transformer.out_channels;
+        self.euler_step = capabilities.device_outputs && is_step;
+        self
     }
 
     /// The graph of a model, before any pass.
@@ -82,6 +97,7 @@ impl Architecture {
                 batch: sizes.pictures.clone(),
                 image_tokens: sizes.image_tokens(),
                 text_tokens: sizes.text_tokens.clone(),
+                euler_step: self.euler_step,
                 ..FluxTransformerOptions::default()
             })?,
             ModelKind::Decoder => self.vae.decoder(&DecoderOptions {

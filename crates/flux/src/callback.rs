@@ -12,6 +12,17 @@ pub trait Observer {
         let _ = (part, steps);
     }
 
+    /// Whether [`Observer::step`] wants to see latents. If not, they may stay on a device from the
+    /// first step to the last, and only [`Observer::passed`] is called.
+    fn looks(&self) -> bool {
+        true
+    }
+
+    /// A step, from 0, is done or given to a device, which may be at it still.
+    fn passed(&mut self, index: usize) {
+        let _ = index;
+    }
+
     /// A step has ended. Latents and embeddings in `step` may be replaced, and the
     /// rest of the steps skipped.
     fn step(&mut self, step: &mut StepEnd) {
@@ -26,7 +37,11 @@ pub trait Observer {
 }
 
 /// Nobody looks.
-impl Observer for () {}
+impl Observer for () {
+    fn looks(&self) -> bool {
+        false
+    }
+}
 
 /// A closure sees steps alone.
 impl<F: FnMut(&mut StepEnd)> Observer for F {

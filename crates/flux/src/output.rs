@@ -31,13 +31,14 @@ pub struct Output {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Timings {
-    /// Reading, compiling and refitting models that were not loaded.
+    /// Reading, compiling and refitting models, and waiting for a change that was under way.
     pub load: Duration,
     /// Text encoders.
     pub encode: Duration,
     /// What the transformer computes once per request.
     pub prepare: Duration,
-    /// Each step.
+    /// Each step. Where latents stay on a device nobody waits between steps, and each has the
+    /// mean.
     pub steps: Vec<Duration>,
     /// The autoencoder.
     pub decode: Duration,

@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::{Error, Graph, Node, Parameter, Result, Value};
+use crate::passes::reached;
+use crate::{Error, Graph, Node, Parameter, Result, TensorType, Value};
 
 /// A fragment that computes a parameter's new value from its old one: a LoRA, a
 /// scale, a replacement.
@@ -18,6 +19,8 @@ use crate::{Error, Graph, Node, Parameter, Result, Value};
 pub struct Overlay {
     parameter: Arc<str>,
     fragment: Arc<Graph>,
+    /// Which of the fragment's parameters its value depends on.
+    read: Arc<[bool]>,
 }
 
 impl PartialEq for Overlay {
@@ -44,6 +47,7 @@ impl Overlay {
         }
         Ok(Self {
             parameter: parameter.into(),
+            read: reached(&fragment).1.into(),
             fragment: Arc::new(fragment),
         })
     }
@@ -64,6 +68,37 @@ impl Overlay {
             .parameters
             .iter()
             .filter(|parameter| parameter.name != Self::BASE)
+    }
+
+    /// The parameters that the fragment's value depends on, [`Overlay::BASE`] among them if it
+    /// does.
+    pub fn read_parameters(&self) -> impl Iterator<Item = &Parameter> {
+        let parameters = self.fragment.parameters.iter().zip(&*self.read);
+        parameters
+            .filter(|(_, read)| **read)
+            .map(|(parameter, _)| parameter)
+    }
+
+    /// An error unless it fits on a parameter of this type; none is one that `graph` lacks.
+    pub fn expect_on(&self, graph: &str, parameter: Option<&TensorType>) -> Result<()> {
+        let failed = |message: String| Error::Overlay {
+            parameter: self.parameter.to_string(),
+            message,
+        };
+        let Some(expected) = parameter else {
+            return Err(failed(format!("graph `{graph}` has no such parameter")));
+        };
+        let found = self.fragment.type_of(self.fragment.outputs[0].value);
+        if found != expected {
+            return Err(failed(format!("expected {expected}, found {found}")));
+        }
+        match self.fragment.parameter(Self::BASE) {
+            Some(base) if base.ty != *expected => Err(failed(format!(
+                "expected a base of {expected}, found {}",
+                base.ty
+            ))),
+            _ => Ok(()),
+        }
     }
 
     /// `graph` with every use of a changed parameter replaced by its overlays, in order.
@@ -109,28 +144,11 @@ impl Overlay {
 
     /// The parameter of `graph` that it lies on, if it is of its type.
     fn base_in(&self, graph: &Graph, places: &Places<'_>) -> Result<Value> {
-        let failed = |message: String| Error::Overlay {
-            parameter: self.parameter.to_string(),
-            message,
-        };
-        let missing = || failed(format!("graph `{}` has no such parameter", graph.name));
         // What overlays have declared lies beyond the graph's own.
         let index = places.get(&*self.parameter).copied();
-        let index = index.filter(|&index| index < graph.parameters.len());
-        let index = index.ok_or_else(missing)?;
-        let expected = &graph.parameters[index].ty;
-        let found = self.fragment.type_of(self.fragment.outputs[0].value);
-        if found != expected {
-            return Err(failed(format!("expected {expected}, found {found}")));
-        }
-        if let Some(base) = self.fragment.parameter(Self::BASE)
-            && base.ty != *expected
-        {
-            return Err(failed(format!(
-                "expected a base of {expected}, found {}",
-                base.ty
-            )));
-        }
+        let parameter = index.and_then(|index| graph.parameters.get(index));
+        self.expect_on(&graph.name, parameter.map(|parameter| &parameter.ty))?;
+        let index = index.expect("a parameter that was found");
         Ok(Value::Parameter(index))
     }
 

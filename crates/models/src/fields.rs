@@ -147,7 +147,23 @@ impl<'a> Fields<'a> {
     /// Refuses a diffusers configuration of another class.
     pub(crate) fn class(&self, expected: &str) -> Result<()> {
         self.only("_class_name", &[Value::from(expected)])?;
+        if self.is_fp8() {
+            return Ok(());
+        }
         self.absent("quantization_config")
+    }
+
+    /// Whether the weights are those of `ModelOpt`'s FP8: the same model, with scales beside it.
+    fn is_fp8(&self) -> bool {
+        let Some(settings) = self.get("quantization_config") else {
+            return false;
+        };
+        let says = |field: &str, text: &str| {
+            let value = settings.get(field).and_then(Value::as_str);
+            value.is_some_and(|value| value.eq_ignore_ascii_case(text))
+        };
+        let is_fp8 = says("quant_algo", "FP8") || says("quant_type", "FP8");
+        says("quant_method", "modelopt") && is_fp8
     }
 
     /// Refuses a transformers configuration of other architectures or another type.

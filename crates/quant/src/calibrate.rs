@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use tintype_tensor::Tensor;
 use tintype_weights::Parameters;
 
+use crate::insert::ATTENTION_PARTS;
 use crate::observe::Observed;
 use crate::sites::Sites;
 use crate::{E4M3_MAX, Error, Feed, Histogram, Moment, Recipe, Result, Scales};
@@ -178,7 +179,8 @@ impl Collected {
                     found: format!("none greater than {cut}"),
                 });
             }
-            let of_attention = !name.ends_with(".input");
+            let part = name.rsplit('.').next().unwrap_or_default();
+            let of_attention = ATTENTION_PARTS.contains(&part);
             let steps = if of_attention { steps } else { Vec::new() };
             found.insert(name, Calibrated { amax, scale, steps });
         }

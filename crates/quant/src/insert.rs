@@ -30,7 +30,6 @@
 //! ```
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::Arc;
 
 use tintype_ir::{BinaryOp, Graph, TensorType, Value};
 use tintype_tensor::DType;
@@ -175,7 +174,7 @@ impl<'a> Inserter<'a> {
         x: Value,
     ) -> Result<Value> {
         let source = self.rebuild.source.nodes()[index].operands[0];
-        let label = label_of(&format!("{}.input", site.name));
+        let label = format!("{}.input", site.name);
         let scale = match granularity {
             Granularity::WeightOnly => return Ok(x),
             Granularity::PerRow => None,
@@ -186,7 +185,7 @@ impl<'a> Inserter<'a> {
             return Ok(through);
         }
         let dtype = self.rebuild.b.type_of(x).dtype;
-        let through = self.rebuild.labelled(label, |b| {
+        let through = self.rebuild.labelled(Some(&label), |b| {
             let scale = scale.unwrap_or_else(|| {
                 let last = b.type_of(x).rank() - 1;
                 let maximum = absolute_maximum(b, x, &[last]);
@@ -207,10 +206,10 @@ impl<'a> Inserter<'a> {
         let mut scale = self.declared(names[0])?;
         for name in &names[1..] {
             let other = self.declared(name)?;
-            let label = label_of(&format!("{}.input", names[0]));
+            let label = format!("{}.input", names[0]);
             scale = self
                 .rebuild
-                .labelled(label, |b| b.binary(BinaryOp::Max, scale, other));
+                .labelled(Some(&label), |b| b.binary(BinaryOp::Max, scale, other));
         }
         self.shared_scales.insert(source, scale);
         Ok(scale)
@@ -249,7 +248,7 @@ impl<'a> Inserter<'a> {
         let whole = self.rebuild.parameter(weight);
         let dtype = self.rebuild.source.nodes()[index].ty.dtype;
         let given = self.given_weight_scale(site, granularity, whole)?;
-        let label = label_of(&site.name);
+        let label = Some(site.name.as_str());
         let through = self.rebuild.labelled(label, |b| {
             let mut scale = if granularity.has_row_scales() {
                 let maximum = absolute_maximum(b, whole, &[1]);
@@ -296,7 +295,8 @@ impl<'a> Inserter<'a> {
                 found: format!("{} of them", scale.element_count()),
             });
         }
-        Ok(Some(self.rebuild.b.parameter(&parameter_name(&name), ty)))
+        let name = parameter_name(self.scales.owner(&name));
+        Ok(Some(self.rebuild.b.parameter(&name, ty)))
     }
 
     /// Query, key and value as their codes hold them, and a bias as it is.
@@ -312,17 +312,13 @@ impl<'a> Inserter<'a> {
         let mut operands = operands.to_vec();
         for ((operand, name), scale) in operands.iter_mut().zip(&parts).zip(scales) {
             let dtype = self.rebuild.b.type_of(*operand).dtype;
-            *operand = self.rebuild.labelled(label_of(name), |b| {
+            *operand = self.rebuild.labelled(Some(name), |b| {
                 let scale = b.scalar(DType::F32, power_of_two_above(scale));
                 through_codes(b, *operand, scale, dtype)
             });
         }
         operands
     }
-}
-
-fn label_of(name: &str) -> Option<Arc<str>> {
-    Some(Arc::from(name))
 }
 
 /// What an attention reads, as its scales are named.

@@ -88,7 +88,9 @@ fn weights() -> [f64; WINDOW] {
         (-distance * distance / (2.0 * 1.5 * 1.5)).exp()
     });
     let sum: f64 = weights.iter().sum();
-    weights.iter_mut().for_each(|weight| *weight /= sum);
+    for weight in &mut weights {
+        *weight /= sum;
+    }
     weights
 }
 

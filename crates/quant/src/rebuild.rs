@@ -4,7 +4,6 @@
 //! declare more of them, and more outputs; and it may hold a source node's result twice.
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::Arc;
 
 use tintype_ir::{BinaryOp, Graph, GraphBuilder, Op, ReduceOp, TensorType, UnaryOp, Value};
 use tintype_tensor::DType;
@@ -86,16 +85,16 @@ impl<'g> Rebuild<'g> {
     /// The operation of a source node on these operands, under its label.
     pub(crate) fn copy(&mut self, index: usize, operands: &[Value]) -> Value {
         let node = &self.source.nodes()[index];
-        self.labelled(node.label.clone(), |b| b.op(node.op.clone(), operands))
+        self.labelled(node.label.as_deref(), |b| b.op(node.op.clone(), operands))
     }
 
     /// Runs `body` with nodes under a label.
     pub(crate) fn labelled<T>(
         &mut self,
-        label: Option<Arc<str>>,
+        label: Option<&str>,
         body: impl FnOnce(&mut GraphBuilder) -> T,
     ) -> T {
-        let before = self.b.set_label(label.as_deref());
+        let before = self.b.set_label(label);
         let result = body(&mut self.b);
         self.b.set_label(before.as_deref());
         result

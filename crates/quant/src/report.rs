@@ -164,7 +164,9 @@ impl fmt::Display for Report {
 
 fn sum(steps: &[Errors]) -> Errors {
     let mut all = Errors::default();
-    steps.iter().for_each(|&errors| all.add(errors));
+    for &errors in steps {
+        all.add(errors);
+    }
     all
 }
 

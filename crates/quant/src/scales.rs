@@ -25,8 +25,10 @@ use crate::{Error, Result};
 #[derive(Debug, Clone, Default)]
 pub struct Scales {
     values: BTreeMap<String, Tensor>,
-    /// Linears whose scales came with the checkpoint, part by part.
+    /// Linears whose inputs have scales of their own.
     separate: BTreeSet<String>,
+    /// Scales that are those of another name.
+    shared: BTreeMap<String, String>,
 }
 
 impl Scales {
@@ -61,24 +63,36 @@ impl Scales {
         Ok(())
     }
 
-    /// Says that the scales of a linear are its own: it is never fused with others.
+    /// Says that the scale of a linear's input is its own, whatever others that read the same
+    /// value have: it is never fused with them.
     pub fn keep_separate(&mut self, linear: impl Into<String>) {
         self.separate.insert(linear.into());
     }
 
-    /// Whether the scales of a linear are its own.
+    /// Says that the scale `name` is that of `other`. Weights that share a scale may be fused;
+    /// weights with scales of their own never are.
+    pub fn share(&mut self, name: impl Into<String>, other: impl Into<String>) {
+        self.shared.insert(name.into(), other.into());
+    }
+
+    /// Whether the scale of a linear's input is its own.
     pub fn is_separate(&self, linear: &str) -> bool {
         self.separate.contains(linear)
     }
 
     /// The scale of this name: one value `[]`, or one for each row `[rows, 1]`.
     pub fn get(&self, name: &str) -> Option<&Tensor> {
-        self.values.get(name)
+        self.values.get(self.owner(name))
+    }
+
+    /// The name under which a scale is kept.
+    pub(crate) fn owner<'n>(&'n self, name: &'n str) -> &'n str {
+        self.shared.get(name).map_or(name, String::as_str)
     }
 
     /// The scale of this name, where it is one value.
     pub fn one(&self, name: &str) -> Option<f32> {
-        let values = self.values.get(name)?.to_f32_vec().ok()?;
+        let values = self.get(name)?.to_f32_vec().ok()?;
         match values.as_slice() {
             [one] => Some(*one),
             _ => None,
@@ -95,6 +109,7 @@ impl Scales {
     pub fn and(mut self, others: &Self) -> Self {
         self.values.extend(others.values.clone());
         self.separate.extend(others.separate.iter().cloned());
+        self.shared.extend(others.shared.clone());
         self
     }
 

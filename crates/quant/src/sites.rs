@@ -143,7 +143,7 @@ fn check<'n, N: Iterator<Item = &'n str>>(
     patterns: impl Fn(&Rule) -> &[Pattern],
     names: impl Fn() -> N,
 ) -> Result<()> {
-    let all = recipe.rules.iter().flat_map(|rule| patterns(rule));
+    let all = recipe.rules.iter().flat_map(patterns);
     let lost: Vec<String> = all
         .filter(|pattern| !names().any(|name| pattern.matches(name)))
         .map(|pattern| format!("`{pattern}`"))

@@ -1,4 +1,5 @@
 //! A whole way on a small FLUX transformer: observe, keep, quantize, run, compare.
+#![allow(clippy::unwrap_used, reason = "a failing test panics")]
 
 mod support;
 
@@ -258,9 +259,7 @@ fn the_identity_does_not_depend_on_the_dtype_of_files() {
     let edited = {
         let mut edited = whole.clone();
         edited
-            .edit("proj_out.bias", |values| {
-                values.iter_mut().for_each(|v| *v += 1.0)
-            })
+            .edit("proj_out.bias", |values| values[0] += 1.0)
             .unwrap();
         edited
     };
@@ -282,7 +281,7 @@ fn what_cannot_be_calibrated_is_told() {
     let mut broken = weights.clone();
     broken
         .edit("x_embedder.bias", |values| values[0] = f32::NAN)
-        .unwrap_or_else(|_| unreachable!());
+        .unwrap();
     let mut feed = examples(&backend, &graph, &broken, 1);
     let error = message(calibrate(&mut feed, &recipe, Method::Max));
     assert!(

@@ -164,7 +164,15 @@ impl MutableModule {
                 State::NeedsRefit
             });
         };
-        let aim = self.aim(&latest.signature)?;
+        self.state_for(&latest.signature)
+    }
+
+    /// What a call of inputs of these types would do first.
+    ///
+    /// # Errors
+    /// What the definition says; inputs that do not fit it.
+    pub fn state_for(&self, signature: &Signature) -> Result<State> {
+        let aim = self.aim(signature)?;
         let Some(engine) = self.engine(&aim) else {
             return Ok(State::NeedsCompile);
         };

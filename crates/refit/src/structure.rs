@@ -1,11 +1,10 @@
 //! The graphs that a module's definition made lately.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use tintype_ir::passes::dead_code;
-use tintype_ir::{Graph, GraphHash, Overlay, StagedGraph};
+use tintype_ir::{Graph, GraphHash, Overlay, Parameter, StagedGraph, TensorType};
 use tintype_tensor::{DType, Shape};
 use tintype_weights::Parameters;
 
@@ -90,14 +89,43 @@ impl Structure {
     /// Every parameter that its weights are computed from is there, of its type, and every
     /// overlay fits; no tensor is read.
     pub(crate) fn expect(&self, weights: &Weights) -> Result<()> {
-        let program = dead_code(&Overlay::attach(self.weight()?, &weights.overlays)?);
-        let all = weights.all()?;
-        for parameter in program.parameters() {
-            let shape = parameter.ty.static_shape();
-            let shape = shape.expect("parameters have static types");
-            all.check(&parameter.name, parameter.ty.dtype, &shape)?;
+        weights.expect_own_names()?;
+        let program = self.weight()?;
+        let parameters = program.parameters().iter();
+        let types: HashMap<&str, &TensorType> = parameters
+            .map(|parameter| (parameter.name.as_str(), &parameter.ty))
+            .collect();
+        let mut own = types.clone();
+        for overlay in weights.overlays.iter() {
+            let parameter = types.get(overlay.parameter()).copied();
+            overlay.expect_on(program.name(), parameter)?;
+            for parameter in overlay.own_parameters() {
+                let known = own.entry(&parameter.name).or_insert(&parameter.ty);
+                expect_type(overlay, parameter, known)?;
+            }
         }
-        Ok(())
+        // From the top down: below an overlay that does not read its base nothing is needed.
+        let mut hidden: HashSet<&str> = HashSet::new();
+        for overlay in weights.overlays.iter().rev() {
+            if hidden.contains(overlay.parameter()) {
+                continue;
+            }
+            let mut reads_base = false;
+            for parameter in overlay.read_parameters() {
+                if parameter.name == Overlay::BASE {
+                    reads_base = true;
+                } else {
+                    weights.expect(&parameter.name, &parameter.ty)?;
+                }
+            }
+            if !reads_base {
+                hidden.insert(overlay.parameter());
+            }
+        }
+        let needed = types.iter().filter(|(name, _)| !hidden.contains(*name));
+        needed
+            .into_iter()
+            .try_for_each(|(name, ty)| weights.expect(name, ty))
     }
 
     fn weight(&self) -> Result<&Graph> {
@@ -107,6 +135,18 @@ impl Structure {
         let weight = StagedGraph::split(&self.graph)?.weight;
         Ok(self.weight.get_or_init(|| weight))
     }
+}
+
+/// Overlays may share a parameter, of one type.
+fn expect_type(overlay: &Overlay, parameter: &Parameter, known: &TensorType) -> Result<()> {
+    if parameter.ty == *known {
+        return Ok(());
+    }
+    let (name, found) = (&parameter.name, &parameter.ty);
+    Err(Error::Ir(tintype_ir::Error::Overlay {
+        parameter: overlay.parameter().to_owned(),
+        message: format!("`{name}`: expected {known}, found {found}"),
+    }))
 }
 
 impl Structures {

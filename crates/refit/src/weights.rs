@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use tintype_ir::Overlay;
+use tintype_ir::{Overlay, TensorType};
 use tintype_weights::{ChangeSet, ParameterInfo, Parameters};
 
 use crate::{Error, Noticed, Result};
@@ -46,14 +46,33 @@ impl Weights {
         if self.own.is_empty() {
             return Ok(self.parameters.clone());
         }
-        if let Some(name) = self.own.names().find(|name| self.parameters.contains(name)) {
-            return Err(Error::Shadowed {
-                name: name.to_owned(),
-                origin: self.parameters.origin(),
-            });
-        }
+        self.expect_own_names()?;
         let builder = Parameters::builder().parameters(&self.parameters);
         Ok(builder.parameters(&self.own).build()?)
+    }
+
+    /// No parameter of an overlay has the name of a parameter below.
+    pub(crate) fn expect_own_names(&self) -> Result<()> {
+        let shadowed = self.own.names().find(|name| self.parameters.contains(name));
+        match shadowed {
+            None => Ok(()),
+            Some(name) => Err(Error::Shadowed {
+                name: name.to_owned(),
+                origin: self.parameters.origin(),
+            }),
+        }
+    }
+
+    /// A parameter of either kind is there, of this type; it is not read.
+    pub(crate) fn expect(&self, name: &str, ty: &TensorType) -> Result<()> {
+        let shape = ty.static_shape().expect("parameters have static types");
+        let parameters = if self.own.contains(name) {
+            &self.own
+        } else {
+            &self.parameters
+        };
+        parameters.check(name, ty.dtype, &shape)?;
+        Ok(())
     }
 
     /// Whether both are the same state for sure, at the cost of three comparisons.

@@ -2,7 +2,7 @@
 //! of a sparse file, and a backend that computes nothing.
 //!
 //! ```text
-//! cargo test --release -p tintype-refit --test full_size -- --nocapture
+//! cargo test -p tintype-refit --test full_size -- --nocapture
 //! ```
 #![allow(clippy::unwrap_used, reason = "a failing test panics")]
 

@@ -2,7 +2,7 @@
 
 use tintype_tensor::{DType, Tensor, f8e4m3_from_f32, f8e4m3_to_f32};
 
-/// Recorded by tools/fixtures/record_float8.py.
+/// Recorded by `tools/fixtures/record_float8.py`.
 const TORCH: &str = include_str!("float8/torch.txt");
 
 fn pairs() -> impl Iterator<Item = (u32, u32)> {

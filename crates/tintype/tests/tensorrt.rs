@@ -16,9 +16,9 @@ use common::{Bench, Ran};
 use libtest_mimic::{Arguments, Failed, Trial};
 use serde_json::{Value, json};
 use tintype::backends::Options;
-use tintype::{ModelKind, Request, Sizes};
+use tintype::{DType, ModelKind, Request, Sizes};
 use tintype_refit::SavedModule;
-use tintype_tensorrt::{Newer, Tensorrt};
+use tintype_tensorrt::{Newer, Tensorrt, backend};
 
 type Test = (&'static str, fn(&Path) -> Result<(), Failed>);
 
@@ -196,12 +196,15 @@ fn found_by_generate(library: &Path) -> Result<(), Failed> {
     let pipeline = tintype::shapes()?;
     let request = Request::new("a red circle");
     assert_eq!(sizes, Sizes::of_request(&request, pipeline.defaults()));
-    let pipeline = pipeline.sizes(sizes);
+    let architecture = pipeline
+        .architecture()
+        .for_backend(&backend::capabilities());
     let tensorrt = Tensorrt::open(library, Newer::Refuse)?;
     for kind in [ModelKind::Clip, ModelKind::Transformer] {
         let folder = SavedModule::compiled_folder(bench.path("plans").join(kind.name()));
         let options = Options::default().with_plans(folder);
-        let programs = tintype::tensorrt::programs(&pipeline.graph(kind)?)?;
+        let graph = architecture.graph(kind, DType::F32, &sizes)?;
+        let programs = tintype::tensorrt::programs(&graph)?;
         let plans = tintype::tensorrt::build(&tensorrt, &programs, "sm89".parse()?, &options)?;
         assert!(
             !plans.is_empty() && plans.iter().all(|plan| !plan.is_new),

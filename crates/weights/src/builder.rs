@@ -107,13 +107,18 @@ impl ParametersBuilder {
         let mut parameters = Parameters::default();
         for layer in self.layers {
             let entries = match layer {
+                Layer::Entries { entries, strip } if strip.is_empty() => entries,
                 Layer::Entries { entries, strip } => stripped(entries, &strip)?,
                 Layer::View { name, of, view } => {
                     let entry = parameters.entry(&of)?.viewed(&of, view)?;
                     BTreeMap::from([(name, entry)])
                 }
             };
-            parameters.replace_entries(entries);
+            if parameters.is_empty() {
+                parameters = Parameters::from_entries(entries);
+            } else {
+                parameters.replace_entries(entries);
+            }
         }
         Ok(parameters)
     }

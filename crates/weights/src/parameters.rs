@@ -173,6 +173,12 @@ impl Parameters {
         Ok(self.entry(name)?.source.shape())
     }
 
+    /// What a tensor's stored codes of 8 bits are multiplied with: f32 `[1]`, which is 1 where
+    /// the file gives no scale, or `[rows]`; `None` if it is stored in another dtype.
+    pub fn f8_scale(&self, name: &str) -> Result<Option<Tensor>> {
+        self.entry(name)?.source.f8_scale(name)
+    }
+
     /// The change that made this parameter, counted over the whole process.
     pub fn generation(&self, name: &str) -> Result<u64> {
         Ok(self.entry(name)?.generation)

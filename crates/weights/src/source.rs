@@ -100,8 +100,24 @@ impl Source {
         }
     }
 
-    /// `tensor` has its views already; a scale for each row gets the same ones.
-    fn multiply(&self, tensor: &Tensor, scale: &Tensor) -> Result<Tensor, TensorError> {
+    /// What the codes of 8 bits are multiplied with: f32 `[1]`, 1 if nothing is said, or one for
+    /// each row; `None` for another dtype.
+    pub(crate) fn f8_scale(&self, name: &str) -> Result<Option<Tensor>> {
+        if self.base.dtype()? != DType::F8E4M3 {
+            return Ok(None);
+        }
+        let wrong = |source| self.base.value_error(name, source);
+        let scales = match &self.scale {
+            Some(scale) => self.scales(&scale.read()?).map_err(wrong)?,
+            None => vec![1.0],
+        };
+        Tensor::from_f32([scales.len()], scales)
+            .map(Some)
+            .map_err(wrong)
+    }
+
+    /// One scale, or one for each row, which then gets the views of the rows.
+    fn scales(&self, scale: &Tensor) -> Result<Vec<f32>, TensorError> {
         let mut scales = scale.reshape([scale.element_count()])?;
         if scales.element_count() != 1 {
             for view in &self.views {
@@ -110,7 +126,12 @@ impl Source {
                 }
             }
         }
-        let scales = scales.to_f32_vec()?;
+        scales.to_f32_vec()
+    }
+
+    /// `tensor` has its views already.
+    fn multiply(&self, tensor: &Tensor, scale: &Tensor) -> Result<Tensor, TensorError> {
+        let scales = self.scales(scale)?;
         let mut values = tensor.to_f32_vec()?;
         let row_len = values.len().checked_div(scales.len()).unwrap_or(0).max(1);
         for (row, scale) in values.chunks_mut(row_len).zip(&scales) {

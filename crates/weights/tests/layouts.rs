@@ -149,13 +149,13 @@ fn what_is_not_understood_is_named() {
             "double_blocks.0.img_attn.lora.weight",
             tintype_tensor::Tensor::scalar(1.0f32),
         )
-        .tensor("img_in.scale_input", tintype_tensor::Tensor::scalar(1.0f32))
+        .tensor("scaled_fp8", tintype_tensor::Tensor::scalar(1.0f32))
         .build()
         .unwrap();
     let file = all_in_one(&[("", &single("flux1-dev-tiny.safetensors")), ("", &extra)]);
     let converted = layout::flux_original_to_diffusers(&file).unwrap();
     assert_eq!(converted.unknown, ["double_blocks.0.img_attn.lora.weight"]);
-    assert_eq!(converted.ignored, ["img_in.scale_input"]);
+    assert_eq!(converted.ignored, ["scaled_fp8"]);
 }
 
 #[test]
@@ -234,6 +234,8 @@ fn scaled_fp8_files_are_split_after_scaling() {
         &[
             (name.to_owned(), Dtype::F8_E4M3, shape, bytes),
             f32s("double_blocks.0.img_attn.qkv.scale_weight", &[], &[0.25]),
+            f32s("double_blocks.0.img_attn.qkv.scale_input", &[], &[0.125]),
+            f32s("img_in.input_scale", &[], &[0.5]),
             counting("scaled_fp8", &[1], 0.0),
         ],
     );
@@ -249,6 +251,24 @@ fn scaled_fp8_files_are_split_after_scaling() {
         .get("transformer_blocks.0.attn.to_k.weight")
         .unwrap();
     assert!(key.to_f32_vec().unwrap().iter().all(|&value| value == 0.25));
+    // The scales themselves are known, of weights and of what each part reads.
+    let found = |name: &str| {
+        converted
+            .parameters
+            .get(name)
+            .unwrap()
+            .to_f32_vec()
+            .unwrap()
+    };
+    for part in ["to_q", "to_k", "to_v"] {
+        let module = format!("transformer_blocks.0.attn.{part}");
+        let scale = converted.parameters.f8_scale(&format!("{module}.weight"));
+        assert_eq!(scale.unwrap().unwrap().to_f32_vec().unwrap(), [0.25]);
+        assert_eq!(found(&format!("{module}.input_scale")), [0.125]);
+    }
+    assert_eq!(found("x_embedder.input_scale"), [0.5]);
+    let other = converted.parameters.f8_scale("x_embedder.weight");
+    assert!(other.unwrap().is_none());
     assert_eq!(converted.ignored, ["scaled_fp8"]);
     assert!(converted.unknown.is_empty());
 }

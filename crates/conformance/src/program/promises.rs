@@ -8,17 +8,20 @@ use super::report::{Label, Report};
 use super::{Arguments, Result, on_each};
 use model::Model;
 
+mod kept;
 pub(super) mod model;
 
 use std::time::{Duration, Instant};
 
 /// How many checks there are on a backend.
-const COUNT: usize = 21;
+const COUNT: usize = 21 + kept::COUNT;
 
 pub(super) fn run(machine: &Machine, _: &Arguments, report: &mut Report) -> Result<()> {
     on_each(machine, report, COUNT, |name, found: &Found, report| {
         values(name, found.backend.as_ref(), report)?;
-        promises(name, found.backend.as_ref(), report)
+        promises(name, found.backend.as_ref(), report)?;
+        kept::run(name, found.backend.as_ref(), report);
+        Ok(())
     })
 }
 

@@ -27,7 +27,7 @@ pub(super) struct Exchange<M: Machine> {
     machine: Arc<M>,
     graph: String,
     /// What weights are computed from, as far as it waits for the next refit.
-    kept: KeptOn<M>,
+    kept: Arc<KeptOn<M>>,
     current: Mutex<Current<M>>,
 }
 
@@ -51,10 +51,13 @@ pub(super) struct Sources<'a> {
 
 impl<M: Machine> Exchange<M> {
     pub(super) fn new(machine: Arc<M>, graph: &StagedGraph, policy: KeepWeights) -> Self {
+        let kept = KeptParameters::new(policy, Sharing::Weights, &graph.weight);
+        let kept = Arc::new(kept);
+        machine.kept().add(&kept);
         Self {
             machine,
             graph: graph.source.name().to_owned(),
-            kept: KeptParameters::new(policy, Sharing::Weights, &graph.weight),
+            kept,
             current: Mutex::new(Current {
                 weights: Held::None,
                 older: Vec::new(),
@@ -119,7 +122,11 @@ impl<M: Machine> Exchange<M> {
         self.lock().weights = Held::None;
         self.kept.reset();
         let needed = sources.new.bytes(names);
-        let free = self.machine.free_bytes(needed)?;
+        let mut free = self.machine.free_bytes(needed)?;
+        let wanted = needed.saturating_add(RESERVE);
+        if free < wanted && self.machine.kept().let_go() {
+            free = self.machine.free_bytes(wanted)?;
+        }
         if free < needed {
             return Err(self.too_little("its weights", needed, free));
         }

@@ -5,7 +5,9 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use tintype_backend::{Changes, CompileOptions, Executable, RefitReport, Result, Scope, Session};
+use tintype_backend::{
+    Changes, CompileOptions, Executable, KeepWeights, RefitReport, Result, Scope, Session,
+};
 use tintype_ir::{Binding, Evaluator, Graph, Overlay, Stage, StagedGraph};
 use tintype_weights::Parameters;
 
@@ -55,6 +57,11 @@ impl<M: Machine> CudaExecutable<M> {
     ) -> Self {
         if let Some(folder) = &options.folder {
             machine.look_into(folder);
+        }
+        if options.keep_weights == KeepWeights::Device
+            && let Err(error) = machine.keep_freed()
+        {
+            tracing::warn!("refits may be slower: {error}");
         }
         Self {
             shared: Arc::new(Shared {

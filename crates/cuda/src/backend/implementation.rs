@@ -209,5 +209,5 @@ impl fmt::Debug for CudaBackend {
 pub fn capabilities() -> Capabilities {
     Capabilities::default()
         .with_fuse_qkv(true)
-        .with_copies_weights(true)
+        .with_device_outputs(true)
 }

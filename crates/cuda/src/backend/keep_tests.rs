@@ -202,3 +202,31 @@ fn states_that_hold_weights_and_failures_keep_bases_whole() {
     assert_eq!(outcome(&host, &executable).0, bare);
     assert_eq!(host.used(), 4 * SIZE);
 }
+
+#[test]
+fn what_auto_keeps_makes_room_for_what_must_run() {
+    for keep in [KeepWeights::Auto, KeepWeights::Device] {
+        let (host, executable) = keeping(keep);
+        let weights = parameters(1, 2);
+        executable.refit(&Changes::all(&weights)).unwrap();
+        let (overlay, delta) = update(7);
+        let (all, overlays) = (with_update(&weights, &delta), [overlay]);
+        let changes = Changes::all(&all).with_overlays(&overlays);
+        executable.refit(&changes.only_names(["b"])).unwrap();
+        assert_eq!(host.used(), 4 * SIZE);
+        // Another graph that fits only without what is kept.
+        let staged = StagedGraph::split(&parse(LAYERS).unwrap()).unwrap();
+        let options = CompileOptions::default();
+        let machine = Arc::clone(&host);
+        let other = CudaExecutable::new(machine, staged, Arc::new(NoEvaluator), &options);
+        // Loading takes its parameters and weights, of which one is both.
+        host.set_total(host.used() + 3 * SIZE + SIZE / 2);
+        let loaded = other.refit(&Changes::all(&parameters(3, 4)));
+        assert_eq!(loaded.is_ok(), keep == KeepWeights::Auto, "{loaded:?}");
+        host.set_total(VAST);
+        // Only time is lost.
+        let changes = Changes::all(&weights).only_names(["b"]);
+        executable.refit(&changes).unwrap();
+        Run::new(&executable, weights).check(1);
+    }
+}

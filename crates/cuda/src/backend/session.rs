@@ -71,12 +71,13 @@ impl<M: Machine> CudaSession<M> {
         binding: &Binding,
         given: Given<'_>,
         weights: &WeightSet<M>,
+        into: &mut Tensors,
     ) -> Result<Vec<(String, DeviceTensor)>> {
         if self.shared.graph.program(stage).outputs().is_empty() {
             return Ok(Vec::new());
         }
         let program = self.shared.program(stage, binding, &mut self.lane)?;
-        Ok(self.lane.run(&program, given, weights)?)
+        Ok(self.lane.run(&program, given, weights, into)?)
     }
 }
 
@@ -91,7 +92,8 @@ impl<M: Machine> Session for CudaSession<M> {
             inputs,
             handed: None,
         };
-        let results = self.run(Stage::Request, &binding, given, &weights)?;
+        let into = &mut Tensors::new();
+        let results = self.run(Stage::Request, &binding, given, &weights, into)?;
         let graph_outputs = shared.graph.source.outputs();
         let (mut outputs, mut handed) = (Tensors::new(), HashMap::new());
         let is_handed = |name: &str| shared.graph.handed_to_step().any(|other| other == name);
@@ -117,6 +119,17 @@ impl<M: Machine> Session for CudaSession<M> {
     }
 
     fn step(&mut self, state: &dyn RequestState, inputs: &Tensors) -> Result<Tensors> {
+        let mut outputs = Tensors::new();
+        self.step_into(state, inputs, &mut outputs)?;
+        Ok(outputs)
+    }
+
+    fn step_into(
+        &mut self,
+        state: &dyn RequestState,
+        inputs: &Tensors,
+        outputs: &mut Tensors,
+    ) -> Result<()> {
         let state = state.as_any().downcast_ref::<CudaState<M>>();
         let state = state.filter(|state| Arc::ptr_eq(&state.shared, &self.shared));
         let state = state.ok_or(Error::ForeignState)?;
@@ -134,7 +147,9 @@ impl<M: Machine> Session for CudaSession<M> {
             inputs,
             handed: Some((state.number, &state.handed)),
         };
-        let results = self.run(Stage::Step, &binding, given, &state.weights)?;
-        Ok(results.into_iter().collect())
+        let mut old = std::mem::take(outputs);
+        let results = self.run(Stage::Step, &binding, given, &state.weights, &mut old)?;
+        *outputs = results.into_iter().collect();
+        Ok(())
     }
 }

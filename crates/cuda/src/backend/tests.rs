@@ -508,6 +508,8 @@ fn no_picture_is_made_with_mixed_weights() {
 mod forecasts;
 #[path = "keep_tests.rs"]
 mod keep;
+#[path = "output_tests.rs"]
+mod outputs;
 #[path = "save_tests.rs"]
 mod save;
 

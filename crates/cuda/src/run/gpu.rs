@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use cudarc::driver::result;
 use tintype_backend::DeviceTensor;
 use tintype_device::{
-    CudaTensor, Device, DeviceBuffer, Event, Keeping, PinnedTensor, SavedFolders, Staging, Stream,
-    WeightKernels, WeightProgram, WeightRunner, WriteOver,
+    CudaTensor, Device, DeviceBuffer, Event, Keeping, KeptRegistry, PinnedTensor, SavedFolders,
+    Staging, Stream, WeightKernels, WeightProgram, WeightRunner, WriteOver,
 };
 use tintype_tensor::{DType, Shape};
 
@@ -25,6 +25,7 @@ use crate::{Profile, Result, Step};
 pub(crate) struct Gpu {
     device: Device,
     makers: Makers<Box<dyn Prepared>>,
+    kept: KeptRegistry,
     /// Folders of modules, which makers look into.
     saved: SavedFolders,
     runner: Mutex<WeightRunner>,
@@ -80,6 +81,7 @@ impl Gpu {
         }
         Ok(Self {
             makers: makers(&device, options, &saved)?,
+            kept: KeptRegistry::default(),
             saved,
             weight_stream: runner.stream().clone(),
             runner: Mutex::new(runner),
@@ -143,7 +145,7 @@ impl Gpu {
             stream.wait(event)?;
         }
         // New values that stay take no more memory than they have, but take it from others.
-        let grows = kept.grows && kept.store.has_room(0, self.device.free_memory()?.free);
+        let grows = kept.grows && kept.store.has_room(0, self.device.available_memory()?);
         for pair in pairs {
             let [old, new] = pair.map(CudaTensor::buffer);
             let whole = 0..pair[1].byte_len();
@@ -175,6 +177,10 @@ impl Machine for Gpu {
 
     fn makers(&self) -> &Makers<Box<dyn Prepared>> {
         &self.makers
+    }
+
+    fn kept(&self) -> &KeptRegistry {
+        &self.kept
     }
 
     fn look_into(&self, folder: &Path) {
@@ -238,23 +244,30 @@ impl Machine for Gpu {
     unsafe fn copy_out(
         &self,
         stream: &GpuStream,
-        dtype: DType,
-        shape: Shape,
+        (dtype, shape): (DType, Shape),
         address: u64,
+        into: Option<DeviceTensor>,
     ) -> Result<CudaTensor> {
         let (stream, bytes) = (&stream.stream, shape.byte_len(dtype)?);
-        let buffer = DeviceBuffer::allocate(stream, bytes)?;
+        let there = into.and_then(|into| CudaTensor::reclaim(into, &self.device, dtype, &shape));
+        let buffer = if let Some(buffer) = there {
+            buffer.write_in(stream)?;
+            buffer
+        } else {
+            Arc::new(DeviceBuffer::allocate(stream, bytes)?)
+        };
         if bytes > 0 {
             self.device.bind()?;
-            // SAFETY: the buffer is as large, is freed in the order of the stream, and the caller
-            // promises the same of the source.
+            // SAFETY: the buffer is as large, is written after all that read it, and is told of
+            // this stream below; the caller promises the same of the source.
             let copied = unsafe {
                 let raw = stream.as_raw().cast();
                 result::memcpy_dtod_async(buffer.address(), address, bytes, raw)
             };
             copied.map_err(|error| driver_error(&self.device, "copying an output", error))?;
         }
-        Ok(CudaTensor::new(dtype, shape, buffer.into(), stream)?)
+        buffer.read_by(stream)?;
+        Ok(CudaTensor::new(dtype, shape, buffer, stream)?)
     }
 
     fn scratch_bytes(prepared: &Box<dyn Prepared>) -> usize {
@@ -301,14 +314,20 @@ impl Machine for Gpu {
     }
 
     fn free_bytes(&self, wanted: usize) -> Result<usize> {
-        let free = self.device.free_memory()?.free;
+        let free = self.device.available_memory()?;
         if free >= wanted {
             return Ok(free);
         }
         // What was freed a moment ago is so for the driver only now.
         self.device.synchronize()?;
         self.device.trim()?;
-        Ok(self.device.free_memory()?.free)
+        Ok(self.device.available_memory()?)
+    }
+
+    fn keep_freed(&self) -> Result<()> {
+        let total = self.device.free_memory()?.total;
+        let kept = total.saturating_sub(LEFT_TO_LIBRARIES);
+        Ok(self.device.keep_freed_memory(kept as u64)?)
     }
 
     fn compute(&self, job: &WeightJob<'_>, kept: Keeping<'_>) -> Result<Computed<Self>> {
@@ -339,6 +358,9 @@ impl Machine for Gpu {
         Ok(())
     }
 }
+
+/// What no freed memory of ours takes from libraries and other processes.
+const LEFT_TO_LIBRARIES: usize = 2 << 30;
 
 /// Inputs are small; weights do not come this way.
 const STAGING_BYTES: usize = 4 << 20;

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use tintype_backend::{DeviceMemory, DeviceTensor};
-use tintype_device::{KeptTensor, WriteOver};
+use tintype_device::{KeptRegistry, KeptTensor, WriteOver};
 use tintype_tensor::{DType, Shape, Tensor};
 
 use super::Addresses;
@@ -29,6 +29,7 @@ mod steps;
 pub(crate) struct Host {
     heap: Arc<Heap>,
     makers: Makers<Step>,
+    kept: KeptRegistry<HostTensor, Tensor>,
     pub(crate) has_graphs: bool,
     /// While a stream captures: what it has captured.
     capturing: Mutex<Option<Captured>>,
@@ -132,6 +133,7 @@ impl Host {
                 total: AtomicUsize::new(total),
             }),
             makers: Makers::new(vec![Box::new(Everything)]),
+            kept: KeptRegistry::default(),
             has_graphs: true,
             capturing: Mutex::default(),
             log: Mutex::default(),
@@ -160,6 +162,19 @@ impl Host {
         if log.last() != Some(&what) {
             log.push(what);
         }
+    }
+
+    /// A tensor of this machine and type that nobody else has.
+    fn reclaim(&self, tensor: DeviceTensor, dtype: DType, shape: &Shape) -> Option<HostTensor> {
+        let DeviceTensor::Device(memory) = tensor else {
+            return None;
+        };
+        let own = memory.as_any().downcast_ref::<HostTensor>()?.clone();
+        let is_only = Arc::strong_count(&memory) == 1;
+        drop(memory);
+        let is_here = Arc::ptr_eq(&own.memory.heap, &self.heap);
+        let fits = is_here && own.dtype == dtype && own.shape == *shape;
+        (is_only && fits && own.is_alone()).then_some(own)
     }
 
     fn tensor(&self, tensor: &Tensor) -> Result<HostTensor> {
@@ -205,6 +220,10 @@ impl Machine for Host {
 
     fn makers(&self) -> &Makers<Step> {
         &self.makers
+    }
+
+    fn kept(&self) -> &KeptRegistry<HostTensor, Tensor> {
+        &self.kept
     }
 
     fn look_into(&self, folder: &Path) {
@@ -263,11 +282,16 @@ impl Machine for Host {
     unsafe fn copy_out(
         &self,
         (): &(),
-        dtype: DType,
-        shape: Shape,
+        (dtype, shape): (DType, Shape),
         address: u64,
+        into: Option<DeviceTensor>,
     ) -> Result<HostTensor> {
         let bytes = self.heap.read(address, shape.byte_len(dtype)?);
+        if let Some(tensor) = into.and_then(|into| self.reclaim(into, dtype, &shape)) {
+            self.note("reuse an output");
+            self.heap.write(tensor.memory.address, &bytes);
+            return Ok(tensor);
+        }
         self.tensor(&Tensor::from_bytes(dtype, shape, bytes)?)
     }
 
@@ -326,6 +350,11 @@ impl Machine for Host {
 
     fn free_bytes(&self, _: usize) -> Result<usize> {
         Ok(self.heap.free())
+    }
+
+    fn keep_freed(&self) -> Result<()> {
+        self.note("keep freed memory");
+        Ok(())
     }
 
     fn compute(&self, job: &WeightJob<'_>, kept: KeepingOn<'_, Self>) -> Result<Computed<Self>> {

@@ -2,7 +2,7 @@
 //!
 //! Inputs are copied to slots that stay, so that captured graphs find them; what a request hands
 //! to its steps is copied once, when the lane turns to that request. Outputs are copied to tensors
-//! of their own, so that callers may keep them. Both are copies within the device, of what a step
+//! of their own, new ones or those that the caller gives back, so that callers may keep them. Both are copies within the device, of what a step
 //! reads and gives: some hundred kilobytes of latents.
 //!
 //! ```text
@@ -77,7 +77,8 @@ impl<M: Machine> Lane<M> {
         self.machine.keep(&mut self.stream, tensor)
     }
 
-    /// Runs a program with these inputs and weights; waits for nothing.
+    /// Runs a program with these inputs and weights; waits for nothing. Outputs go into the memory
+    /// of tensors that are taken from `into`, as far as nobody else has it.
     ///
     /// # Errors
     /// An input that is missing; what a step says. The lane can be used again.
@@ -86,6 +87,7 @@ impl<M: Machine> Lane<M> {
         program: &Arc<Program<M>>,
         given: Given<'_>,
         weights: &WeightSet<M>,
+        into: &mut Tensors,
     ) -> Result<Vec<(String, DeviceTensor)>> {
         self.make_room(program)?;
         let index = self.instance(program)?;
@@ -98,7 +100,7 @@ impl<M: Machine> Lane<M> {
             weights: &|index| addresses[index],
         };
         let launched = self.launch(index, &bases, weights.layout());
-        let outputs = launched.and_then(|()| self.outputs(program, &bases));
+        let outputs = launched.and_then(|()| self.outputs(program, &bases, into));
         // Also after an error: some steps may be under way.
         let read = self.machine.record(&self.stream);
         let read = read.map(|event| weights.read_by(self.number, event));
@@ -142,12 +144,14 @@ impl<M: Machine> Lane<M> {
         &self,
         program: &Program<M>,
         bases: &Bases<'_>,
+        into: &mut Tensors,
     ) -> Result<Vec<(String, DeviceTensor)>> {
         let outputs = program.outputs(bases);
         outputs
             .map(|(name, dtype, shape, address)| {
+                let (ty, into) = ((dtype, shape), into.take(name));
                 // SAFETY: outputs lie where the plan says, in memory that stays as for `launch`.
-                let copied = unsafe { self.machine.copy_out(&self.stream, dtype, shape, address) };
+                let copied = unsafe { self.machine.copy_out(&self.stream, ty, address, into) };
                 Ok((name.to_owned(), copied?.into()))
             })
             .collect()
@@ -168,10 +172,21 @@ impl<M: Machine> Lane<M> {
             // First: both may not fit.
             self.workspace = None;
         }
-        let memory = self.machine.allocate(&self.stream, bytes);
+        let memory = self.allocate(bytes);
         let memory = memory.map_err(|error| named(error, program.plan().graph.name()))?;
         self.workspace = Some((memory, bytes));
         Ok(())
+    }
+
+    /// Memory of the stream, if need be in place of parameters that need not be kept.
+    fn allocate(&self, bytes: usize) -> Result<M::Memory> {
+        match self.machine.allocate(&self.stream, bytes) {
+            Err(Error::Device(DeviceError::OutOfMemory { .. })) if self.machine.kept().let_go() => {
+                self.machine.free_bytes(bytes)?;
+                self.machine.allocate(&self.stream, bytes)
+            }
+            other => other,
+        }
     }
 
     fn workspace_at(&self) -> u64 {
@@ -198,7 +213,7 @@ impl<M: Machine> Lane<M> {
         let (offsets, bytes) = program.input_offsets()?;
         Ok(Instance {
             captures: Captures::new(!self.machine.has_graphs()),
-            slots: self.machine.allocate(&self.stream, bytes)?,
+            slots: self.allocate(bytes)?,
             offsets,
             holds: None,
             weights: None,

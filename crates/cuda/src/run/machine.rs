@@ -17,7 +17,7 @@ use std::collections::HashSet;
 use std::path::Path;
 
 use tintype_backend::DeviceTensor;
-use tintype_device::{Keeping, KeptParameters, KeptTensor};
+use tintype_device::{Keeping, KeptParameters, KeptRegistry, KeptTensor};
 use tintype_ir::{Evaluator, Graph};
 use tintype_tensor::{DType, Shape};
 use tintype_weights::Parameters;
@@ -48,6 +48,9 @@ pub(crate) trait Machine: Sized + Send + Sync + 'static {
 
     /// Who makes steps ready.
     fn makers(&self) -> &Makers<Self::Prepared>;
+
+    /// Parameters of all graphs that wait on it.
+    fn kept(&self) -> &KeptRegistry<Self::Tensor, Self::Pinned>;
 
     /// Looks into a folder first for what was compiled and chosen; never writes to it.
     fn look_into(&self, folder: &Path);
@@ -83,16 +86,17 @@ pub(crate) trait Machine: Sized + Send + Sync + 'static {
     /// device, itself.
     fn keep(&self, stream: &mut Self::Stream, tensor: &DeviceTensor) -> Result<DeviceTensor>;
 
-    /// A new tensor with a copy of what lies at an address.
+    /// A tensor with a copy of what lies at an address: in the memory of `into` where that is a
+    /// tensor of this machine and of the same type, and nobody else has it; else in new memory.
     ///
     /// # Safety
     /// So many bytes lie there, until the stream has copied them.
     unsafe fn copy_out(
         &self,
         stream: &Self::Stream,
-        dtype: DType,
-        shape: Shape,
+        ty: (DType, Shape),
         address: u64,
+        into: Option<DeviceTensor>,
     ) -> Result<Self::Tensor>;
 
     /// Scratch memory that a step needs.
@@ -129,6 +133,10 @@ pub(crate) trait Machine: Sized + Send + Sync + 'static {
     /// Bytes that could be allocated now. If fewer than `wanted` are free, what is kept for later
     /// is given back first.
     fn free_bytes(&self, wanted: usize) -> Result<usize>;
+
+    /// Leaves the memory of freed weights to the next ones: getting it from the system takes longer
+    /// than computing them.
+    fn keep_freed(&self) -> Result<()>;
 
     /// Computes weights in the stream of weights, and keeps parameters. They are there when this
     /// returns. After an error nothing is kept.

@@ -167,6 +167,13 @@ mod tests {
     }
 
     #[test]
+    fn steps_run_once_unless_more_is_asked_for() {
+        assert_eq!(Profile::new().repeats(), 1);
+        assert_eq!(Profile::repeating(10).repeats(), 10);
+        assert_eq!(Profile::repeating(0).repeats(), 1);
+    }
+
+    #[test]
     fn steps_of_one_name_are_summed_and_the_longest_stands_first() {
         let lines = vec![
             line("linear", 1.0),

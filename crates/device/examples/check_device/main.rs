@@ -1,5 +1,6 @@
 //! Checks a GPU against the meaning: every kernel of weight programs on fresh random inputs
-//! against the CPU, whole weight programs, and what streams, events and memory promise.
+//! against the CPU, whole weight programs, parameters
+//! that wait between their runs, and what streams, events and memory promise.
 //!
 //! ```text
 //! cargo build --release -p tintype-device --example check_device
@@ -10,6 +11,7 @@
 //! the CPU alone and ends with 0, or with 1 under `--require-gpu`. `--seed N` repeats a run, `--device N` takes another
 //! GPU, `--no-speed` leaves the measurements out. It ends with 1 if a check fails.
 
+mod keep;
 mod kernels;
 mod machine;
 #[path = "../../tests/support/programs.rs"]
@@ -93,6 +95,7 @@ fn check(mut bench: Bench, arguments: &Arguments) -> Result<bool> {
     machine::check(&mut bench);
     kernels::check(&mut bench)?;
     whole::check(&mut bench)?;
+    keep::check(&mut bench);
     if arguments.speed {
         speed::measure(&mut bench)?;
     }

@@ -8,7 +8,7 @@
 //! | `Device` | on the device, in the dtype of the program | device memory, its size | reads it there |
 //! | `Host` | in pinned memory, as it is stored | memory of the host that is never swapped out | copies it to the device |
 //! | `Disk` | in its file | nothing | reads the file, or what the system has of it |
-//! | `Auto` | as `Device` while the device has room to spare, else as `Disk` | | |
+//! | `Auto` | as `Device` while the device has room to spare, else as `Disk`; makes room for what must run ([`KeptRegistry`]) | | |
 //!
 //! **What is kept, and when.** The first run of a program, which loads a model, reads each
 //! parameter once, and most are never read again. So it keeps what costs nothing: parameters that
@@ -41,7 +41,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use tintype_backend::KeepWeights;
 use tintype_ir::Graph;
@@ -308,6 +308,29 @@ impl<T: KeptTensor, P> KeptParameters<T, P> {
         state.addresses.clear();
     }
 
+    /// Lets go, where nobody asked for the device, of what takes memory there beside weights; gives
+    /// its bytes.
+    pub fn let_go(&self) -> usize {
+        if self.policy != KeepWeights::Auto {
+            return 0;
+        }
+        let mut state = self.lock();
+        let alone = state
+            .entries
+            .iter()
+            .filter(|(_, entry)| match &entry.place {
+                KeptPlace::Device(tensor) => tensor.is_alone(),
+                KeptPlace::Host(_) => false,
+            });
+        let alone: Vec<(String, usize)> = alone
+            .map(|(name, entry)| (name.clone(), entry.bytes))
+            .collect();
+        for (name, _) in &alone {
+            state.remove(name);
+        }
+        alone.iter().map(|(_, bytes)| bytes).sum()
+    }
+
     /// Whether more can be kept on the device, with what it has `free`.
     pub fn has_room(&self, pending: usize, free: usize) -> bool {
         has_room(self.policy, pending, free)
@@ -339,6 +362,38 @@ impl<T: KeptTensor, P> KeptParameters<T, P> {
     /// A panic elsewhere leaves the entries whole.
     fn lock(&self) -> MutexGuard<'_, State<T, P>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What all graphs of a device keep, so that it makes room for what must run.
+pub struct KeptRegistry<T = CudaTensor, P = PinnedTensor>(Mutex<Vec<Weak<KeptParameters<T, P>>>>);
+
+impl<T: KeptTensor, P> KeptRegistry<T, P> {
+    /// One more, as long as it lives.
+    pub fn add(&self, kept: &Arc<KeptParameters<T, P>>) {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|known| known.strong_count() > 0);
+        all.push(Arc::downgrade(kept));
+    }
+
+    /// Has all let go of what [`KeptParameters::let_go`] says; whether that was anything.
+    pub fn let_go(&self) -> bool {
+        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let bytes: usize = all
+            .iter()
+            .filter_map(Weak::upgrade)
+            .map(|kept| kept.let_go())
+            .sum();
+        if bytes > 0 {
+            tracing::info!("{bytes} bytes of kept parameters make room; refits read them again");
+        }
+        bytes > 0
+    }
+}
+
+impl<T, P> Default for KeptRegistry<T, P> {
+    fn default() -> Self {
+        Self(Mutex::default())
     }
 }
 

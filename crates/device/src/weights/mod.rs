@@ -22,8 +22,8 @@ mod values;
 
 pub use self::forecast::{forecast_kept, forecast_weights};
 pub use self::kept::{
-    AUTO_RESERVE, DEVICE_RESERVE, Keeping, KeptKey, KeptParameters, KeptPlace, KeptTensor,
-    KeptUsage, Sharing, Wish, WriteOver,
+    AUTO_RESERVE, DEVICE_RESERVE, Keeping, KeptKey, KeptParameters, KeptPlace, KeptRegistry,
+    KeptTensor, KeptUsage, Sharing, Wish, WriteOver,
 };
 pub use self::pinned::PinnedTensor;
 pub use self::plan::WeightPlan;

@@ -62,7 +62,7 @@ fn read_and_keep(
     context: &mut Context<'_>,
 ) -> Result<OnDevice> {
     let device = context.staging.stream().device().clone();
-    let free = || device.free_memory().map(|memory| memory.free);
+    let free = || device.available_memory();
     let wish = if kept.grows {
         kept.store.wish(context.pending, free)?
     } else {

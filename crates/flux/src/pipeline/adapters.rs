@@ -88,7 +88,9 @@ impl Binder {
     /// What lies on the models with these LoRAs. Changes nothing but what is remembered.
     pub(super) fn mix(&mut self, pipeline: &FluxPipeline, adapters: &Adapters) -> Result<Mixes> {
         if adapters.list.is_empty() {
+            // Their files may go.
             self.bound.clear();
+            self.mixers = Default::default();
             return Ok(Mixes::default());
         }
         let mut mixes = Mixes::default();

@@ -1,7 +1,6 @@
 //! Changes of a pipeline while it runs: all models or none.
 
 use std::fmt;
-use std::ops::Deref;
 use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLockWriteGuard};
 use std::time::{Duration, Instant};
@@ -12,7 +11,7 @@ use tintype_weights::Parameters;
 
 use super::FluxPipeline;
 use super::live::Live;
-use super::modules::{ModelKind, parameters_in};
+use super::modules::{ModelKind, Modules, parameters_in};
 use crate::model_index::Component;
 use crate::{Error, Result};
 
@@ -181,6 +180,7 @@ impl FluxPipeline {
             waited: start.elapsed().saturating_sub(prepared),
             ..ChangeReport::default()
         };
+        let unwinding = Unwinding(&self.modules);
         let mut done = Vec::new();
         for kind in ModelKind::ALL {
             let Some(module) = self.modules.loaded(kind) else {
@@ -196,10 +196,12 @@ impl FluxPipeline {
                     for (kind, module, before) in done {
                         self.bring_back(&module, kind, before);
                     }
+                    std::mem::forget(unwinding);
                     return Err(error.refused());
                 }
             }
         }
+        std::mem::forget(unwinding);
         *live = new;
         report.duration = start.elapsed();
         Ok((report, live))
@@ -240,6 +242,18 @@ impl FluxPipeline {
     }
 }
 
+/// Dropped by a panic alone: some models may have changed then, so all are made anew from the
+/// state there was.
+struct Unwinding<'m>(&'m Modules);
+
+impl Drop for Unwinding<'_> {
+    fn drop(&mut self) {
+        for kind in ModelKind::ALL {
+            self.0.forget(kind);
+        }
+    }
+}
+
 fn refitted(module: &MutableModule, weights: Weights) -> Result<Report> {
     module.change(|change| {
         change.set_weights(weights);
@@ -250,7 +264,8 @@ fn refitted(module: &MutableModule, weights: Weights) -> Result<Report> {
 
 /// Whether both are one state, at the cost of three comparisons.
 fn is_same(one: &Weights, other: &Weights) -> bool {
-    one.parameters.is_same(&other.parameters)
-        && one.own.is_same(&other.own)
-        && std::ptr::eq(one.overlays.deref(), other.overlays.deref())
+    let is_bare = |weights: &Weights| weights.overlays.is_empty() && weights.own.is_empty();
+    let is_same_on_top = (is_bare(one) && is_bare(other))
+        || (Arc::ptr_eq(&one.overlays, &other.overlays) && one.own.is_same(&other.own));
+    is_same_on_top && one.parameters.is_same(&other.parameters)
 }

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use tintype_backend::{RequestState, Tensors};
+use tintype_backend::{DeviceTensor, RequestState, Tensors};
 use tintype_refit::{Picture, Signature};
 use tintype_tensor::{DType, Tensor};
 
@@ -10,6 +10,7 @@ use super::check::{Generators, Run};
 use super::drawing::Drawing;
 use super::encode::{Embeddings, Prompts};
 use super::modules::ModelKind;
+use super::on_device::run_steps;
 use crate::latents::{image_ids, text_ids};
 use crate::scheduler::{euler_step, stochastic_step};
 use crate::{Error, Observer, Part, Result, StepEnd};
@@ -26,12 +27,13 @@ impl Drawing<'_> {
         let configs = &self.pipeline.configs;
         let settings = Settings {
             dtype: self.pipeline.dtype,
+            euler_step: self.pipeline.architecture().euler_step,
             guidance_embeds: configs.transformer.guidance_embeds,
             stochastic_sampling: configs.scheduler.stochastic_sampling,
         };
         let module = self.module(ModelKind::Transformer)?;
         let inputs = settings.request_inputs(&self.run, &prompts.positive)?;
-        let signature = Signature::of(&inputs).and(&step_inputs(0, &latents));
+        let signature = Signature::of(&inputs).and(&step_inputs(0, &latents.clone().into()));
         let mut picture = self.begin(ModelKind::Transformer, &module, &signature)?;
         let (run, observer) = (&mut self.run, &mut *self.observer);
         let start = Instant::now();
@@ -44,37 +46,54 @@ impl Drawing<'_> {
             observer.outputs(None, state.outputs());
         }
         run.timings.prepare += start.elapsed();
-        let count = run.schedule.steps();
-        observer.begin(Part::Denoise, count);
-        let mut state = Denoised {
+        observer.begin(Part::Denoise, run.schedule.steps());
+        let first = Denoised {
             latents,
             prompt_embeds: prompts.positive.prompt.clone(),
         };
-        for index in 0..count {
-            let start = Instant::now();
-            let cfg = negative.as_deref().zip(run.true_cfg_scale);
-            let seen = &mut |outputs: &Tensors| observer.outputs(Some(index), outputs);
-            let velocity = predict(
+        let denoised = if settings.stays_on_device() && negative.is_none() && !observer.looks() {
+            let latents = run_steps(
                 &mut picture,
-                index,
-                &state.latents,
                 positive.as_ref(),
-                cfg,
-                seen,
+                first.latents,
+                run,
+                observer,
             )?;
-            let latents = settings.advance(run, index, &state.latents, &velocity)?;
-            let duration = start.elapsed();
-            run.timings.steps.push(duration);
-            let end = StepEnd {
-                index,
-                count,
-                timestep: run.schedule.timesteps[index],
-                duration,
-                latents,
-                prompt_embeds: state.prompt_embeds.clone(),
-                interrupt: false,
+            Denoised { latents, ..first }
+        } else {
+            let mut steps = Steps {
+                settings,
+                picture: &mut picture,
+                run,
+                observer,
+                positive: &mut positive,
+                negative: negative.as_deref(),
+                pooled: &prompts.positive.pooled,
             };
-            let after = observed(end, &state, settings.dtype, observer)?;
+            steps.run(first)?
+        };
+        drop((positive, negative, picture));
+        drop(module);
+        self.release(ModelKind::Transformer);
+        Ok(denoised)
+    }
+}
+
+/// The loop with latents on the host after each step.
+struct Steps<'s, 'm> {
+    settings: Settings,
+    picture: &'s mut Picture<'m>,
+    run: &'s mut Run,
+    observer: &'s mut dyn Observer,
+    positive: &'s mut Box<dyn RequestState>,
+    negative: Option<&'s dyn RequestState>,
+    pooled: &'s Tensor,
+}
+
+impl Steps<'_, '_> {
+    fn run(&mut self, mut state: Denoised) -> Result<Denoised> {
+        for index in 0..self.run.schedule.steps() {
+            let after = self.step(index, &state)?;
             state = after.state;
             if after.interrupt {
                 break;
@@ -82,15 +101,42 @@ impl Drawing<'_> {
             if after.other_prompt {
                 let embeddings = Embeddings {
                     prompt: state.prompt_embeds.clone(),
-                    pooled: prompts.positive.pooled.clone(),
+                    pooled: self.pooled.clone(),
                 };
-                positive = settings.prepare(&mut picture, run, &embeddings)?;
+                let inputs = self.settings.request_inputs(self.run, &embeddings)?;
+                *self.positive = self.picture.prepare(&inputs)?;
             }
         }
-        drop((positive, negative, picture));
-        drop(module);
-        self.release(ModelKind::Transformer);
         Ok(state)
+    }
+
+    fn step(&mut self, index: usize, state: &Denoised) -> Result<Observed> {
+        let start = Instant::now();
+        let cfg = self.negative.zip(self.run.true_cfg_scale);
+        let observer = &mut *self.observer;
+        let velocity = predict(
+            self.picture,
+            index,
+            &state.latents,
+            self.positive.as_ref(),
+            cfg,
+            &mut |outputs: &Tensors| observer.outputs(Some(index), outputs),
+        )?;
+        let (settings, run) = (self.settings, &mut *self.run);
+        let latents = settings.advance(run, index, &state.latents, &velocity)?;
+        let duration = start.elapsed();
+        run.timings.steps.push(duration);
+        let end = StepEnd {
+            index,
+            count: run.schedule.steps(),
+            timestep: run.schedule.timesteps[index],
+            duration,
+            latents,
+            prompt_embeds: state.prompt_embeds.clone(),
+            interrupt: false,
+        };
+        observer.passed(index);
+        observed(end, state, settings.dtype, observer)
     }
 }
 
@@ -98,11 +144,18 @@ impl Drawing<'_> {
 #[derive(Clone, Copy)]
 struct Settings {
     dtype: DType,
+    /// Whether the graph takes the step, and its lengths.
+    euler_step: bool,
     guidance_embeds: bool,
     stochastic_sampling: bool,
 }
 
 impl Settings {
+    /// Whether the graph's own step is the one that the scheduler would take.
+    fn stays_on_device(self) -> bool {
+        self.euler_step && !self.stochastic_sampling
+    }
+
     fn prepare(
         self,
         picture: &mut Picture<'_>,
@@ -113,7 +166,14 @@ impl Settings {
     }
 
     fn request_inputs(self, run: &Run, embeddings: &Embeddings) -> Result<Tensors> {
-        request_inputs(run, self.guidance_embeds, embeddings)
+        let mut inputs = request_inputs(run, self.guidance_embeds, embeddings)?;
+        if self.euler_step {
+            let sigmas = run.schedule.sigmas.windows(2);
+            let lengths: Vec<f32> = sigmas.map(|pair| pair[1] - pair[0]).collect();
+            let lengths = Tensor::from_f32_as(self.dtype, [lengths.len()], lengths)?;
+            inputs.insert("step_lengths", lengths);
+        }
+        Ok(inputs)
     }
 
     /// The latents after a step along `velocity`.
@@ -174,7 +234,7 @@ fn predict(
     negative: Option<(&dyn RequestState, f32)>,
     seen: &mut dyn FnMut(&Tensors),
 ) -> Result<Vec<f32>> {
-    let inputs = step_inputs(index, latents);
+    let inputs = step_inputs(index, &latents.clone().into());
     let mut velocity_at = |state: &dyn RequestState| -> Result<Vec<f32>> {
         let outputs = picture.step(state, &inputs)?;
         seen(&outputs);
@@ -192,7 +252,7 @@ fn predict(
     Ok(velocity)
 }
 
-fn step_inputs(index: usize, latents: &Tensor) -> Tensors {
+pub(super) fn step_inputs(index: usize, latents: &DeviceTensor) -> Tensors {
     Tensors::new()
         .with("step_index", Tensor::scalar(index as i64))
         .with("hidden_states", latents.clone())

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use tintype_backend::Tensors;
-use tintype_refit::{MutableModule, Picture, Signature};
+use tintype_refit::{MutableModule, Picture, Signature, State};
 use tintype_tensor::{DType, Tensor};
 
 use super::FluxPipeline;
@@ -76,7 +76,8 @@ impl<'p> Drawing<'p> {
         signature: &Signature,
     ) -> Result<Picture<'m>> {
         let start = Instant::now();
-        if module.engines() == 0 {
+        // What does not fit is told by the picture.
+        if !matches!(module.state_for(signature), Ok(State::Live) | Err(_)) {
             let part = Part::Load(kind.component().name());
             self.observer.begin(part, 0);
         }

@@ -17,6 +17,7 @@ mod encode;
 mod initial;
 mod live;
 mod modules;
+mod on_device;
 mod open;
 mod parameters;
 mod quantize;
@@ -25,6 +26,7 @@ mod tiles;
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Instant;
 
 use tintype_backend::{Backend, CompileOptions, KeepWeights};
 use tintype_models::{AutoencoderKlConfig, ClipTextConfig, FluxTransformerConfig, T5EncoderConfig};
@@ -203,8 +205,10 @@ impl FluxPipeline {
     /// `observer` of another shape; what reading, compiling and running models may give.
     /// The pipeline can be used again after any of them.
     pub fn generate_with(&self, request: &Request, observer: &mut dyn Observer) -> Result<Output> {
-        let run = check::Run::new(self, request)?;
+        let mut run = check::Run::new(self, request)?;
+        let start = Instant::now();
         let live = self.live_with(run.lora_scale)?;
+        run.timings.load += start.elapsed();
         Drawing::new(self, &live, run, observer).run()
     }
 

@@ -149,15 +149,20 @@ impl FluxPipeline {
         self.rewritten(kind, graph)
     }
 
-    /// What the models compute.
+    /// What the models compute, as the backend wants it if one is chosen.
     pub fn architecture(&self) -> Architecture {
         let configs = &self.configs;
-        Architecture {
+        let architecture = Architecture {
             clip: configs.clip.clone(),
             clip_tokens: self.clip_tokens(),
             t5: configs.t5.clone(),
             transformer: configs.transformer.clone(),
             vae: configs.vae.clone(),
+            euler_step: false,
+        };
+        match &self.backend {
+            Some(backend) => architecture.for_backend(&backend.capabilities()),
+            None => architecture,
         }
     }
 
@@ -174,13 +179,11 @@ impl FluxPipeline {
         if let Some(changed) = live.parameters.get(&component) {
             return Ok(changed.clone());
         }
-        match live.weight_files.get(&component) {
-            Some(path) => parameters_in(component, path),
-            None => {
-                let own = self.source.subfolder(component.name());
-                named_as_in_graphs(component, &Checkpoint::from_files(&own)?, own.root())
-            }
+        if let Some(path) = live.weight_files.get(&component) {
+            return parameters_in(component, path);
         }
+        let own = self.source.subfolder(component.name());
+        named_as_in_graphs(component, &Checkpoint::from_files(&own)?, own.root())
     }
 }
 

@@ -56,7 +56,7 @@ pub fn dead_code(graph: &Graph) -> Graph {
 }
 
 /// Which nodes and which parameters an output reaches.
-fn reached(graph: &Graph) -> (Vec<bool>, Vec<bool>) {
+pub(crate) fn reached(graph: &Graph) -> (Vec<bool>, Vec<bool>) {
     let mut nodes = vec![false; graph.nodes.len()];
     let mut parameters = vec![false; graph.parameters.len()];
     let mut mark = |value: Value, nodes: &mut [bool]| match value {

@@ -7,10 +7,9 @@
 //!
 //! Weights that are quantized are joined before that, so that the fused weight has one
 //! scale, the greatest of theirs, or where rows have their own the rows of all. Linears
-//! of which only some are quantized, or whose inputs have scales of their own, read other
-//! values and stay as they are.
+//! stay apart of which only some are quantized, or whose scales are parameters of their own.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use tintype_tensor::DType;
@@ -172,13 +171,49 @@ fn fits(graph: &Graph, a: &Node, b: &Node) -> bool {
         && packing(graph, a.operands[1]) == packing(graph, b.operands[1])
 }
 
-/// How a weight is quantized: the dtype of its codes, whether rows have scales of their own,
-/// and whether the codes are computed here; `None` where it is not quantized.
-fn packing(graph: &Graph, weight: Value) -> Option<(DType, bool, bool)> {
+/// How a weight is quantized.
+#[derive(Debug, PartialEq)]
+struct Packing {
+    dtype: DType,
+    has_row_scales: bool,
+    /// Whether the codes are computed here: then the parameters that its scale reads beside the
+    /// weight itself. Parts with scales of their own stay apart, as the joint scale is none of
+    /// theirs; rows keep theirs.
+    computed_by: Option<BTreeSet<usize>>,
+}
+
+/// How a weight is quantized; `None` where it is not.
+fn packing(graph: &Graph, weight: Value) -> Option<Packing> {
     let Dequantized { codes, scale } = graph.dequantized(weight)?;
     let has_row_scales = graph.type_of(scale).rank() > 0;
-    let is_computed = quantizing(graph, weight).is_some();
-    Some((graph.type_of(codes).dtype, has_row_scales, is_computed))
+    let computed_by = quantizing(graph, weight).map(|quantized| {
+        if has_row_scales {
+            return BTreeSet::new();
+        }
+        let own = parameters_of(graph, quantized.value);
+        let all = parameters_of(graph, scale);
+        all.difference(&own).copied().collect()
+    });
+    Some(Packing {
+        dtype: graph.type_of(codes).dtype,
+        has_row_scales,
+        computed_by,
+    })
+}
+
+/// The parameters that a value is computed from.
+fn parameters_of(graph: &Graph, value: Value) -> BTreeSet<usize> {
+    let (mut waiting, mut parameters) = (vec![value], BTreeSet::new());
+    while let Some(value) = waiting.pop() {
+        match value {
+            Value::Parameter(index) => {
+                parameters.insert(index);
+            }
+            Value::Node(index) => waiting.extend(&graph.nodes[index].operands),
+            Value::Input(_) => {}
+        }
+    }
+    parameters
 }
 
 /// What a weight was quantized from, and by the scale that it is multiplied with again.

@@ -46,6 +46,7 @@ pub use activations::{Gelu, Silu, Softmax};
 pub use attention::FuseAttention;
 pub use canonical::{Canonical, canonical};
 pub use common_subexpressions::{CommonSubexpressions, common_subexpressions};
+pub(crate) use dead_code::reached;
 pub use dead_code::{DeadCode, dead_code};
 pub use fold_constants::{FOLD_LIMIT, FoldConstants, fold_constants};
 pub use fuse_qkv::{FuseQkv, fuse_qkv};

@@ -191,5 +191,11 @@ mod tests {
         assert!(message(r#"{"axes_dims_rope": []}"#).contains("`axes_dims_rope`"));
         assert!(message(r#"{"num_attention_heads": 1000000}"#).contains("heads times their size"));
         assert!(message(r#"{"quantization_config": {"bits": 4}}"#).contains("not supported"));
+        let of = |algorithm: &str| {
+            let settings = r#""quant_method": "modelopt", "quant_algo""#;
+            format!(r#"{{"quantization_config": {{{settings}: "{algorithm}"}}}}"#)
+        };
+        assert!(message(&of("NVFP4")).contains("not supported"));
+        assert!(FluxTransformerConfig::from_json("config.json", &of("FP8")).is_ok());
     }
 }

@@ -1,5 +1,9 @@
 //! A small FLUX transformer by chance, and what it is given. No assertions.
-#![allow(dead_code, reason = "each test file takes what it needs")]
+#![allow(
+    dead_code,
+    clippy::unwrap_used,
+    reason = "each test file takes what it needs; a failing test panics"
+)]
 
 use tintype_backend::{Backend, Changes, CompileOptions, Tensors};
 use tintype_cpu::CpuBackend;

@@ -7,7 +7,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use tintype_backend::{Changes, CompileOptions, Executable, RefitReport, Result, Scope, Session};
-use tintype_device::{KeptParameters, Sharing, WeightRunner};
+use tintype_device::{
+    DeviceBuffer, Error as DeviceError, KeptParameters, KeptRegistry, Sharing, Stream, WeightRunner,
+};
 use tintype_ir::{Evaluator, Graph, Overlay, Stage, StagedGraph};
 use tintype_weights::Parameters;
 
@@ -28,19 +30,26 @@ pub(super) struct TensorrtExecutable {
 pub(super) struct Shared {
     /// In its canonical form, as the plans are.
     pub(super) graph: StagedGraph,
-    pub(super) runtime: Runtime,
-    pub(super) build: BuildOptions,
+    pub(super) common: Common,
     /// Of the request and of the step program; none for programs without outputs.
     sources: [Option<Source>; 2],
-    evaluator: Arc<dyn Evaluator + Send + Sync>,
     engines: Exchange<Instance>,
     /// What weights are computed from, as far as it waits for the next refit.
-    kept: KeptParameters,
-    /// Runs the weight programs of all graphs of a backend, one after another.
-    runner: Arc<Mutex<WeightRunner>>,
+    kept: Arc<KeptParameters>,
     /// Held by a refit: what a second one starts from is what the first one leaves.
     origin: Mutex<Option<Origin>>,
     sessions: AtomicU64,
+}
+
+/// What the graphs of a backend have in common, and how the plans of one were built.
+pub(super) struct Common {
+    pub(super) runtime: Runtime,
+    /// Runs the weight programs of all graphs, one after another.
+    pub(super) runner: Arc<Mutex<WeightRunner>>,
+    /// What all graphs keep.
+    pub(super) registry: Arc<KeptRegistry>,
+    pub(super) evaluator: Arc<dyn Evaluator + Send + Sync>,
+    pub(super) build: BuildOptions,
 }
 
 /// What the engines' weights were computed from.
@@ -53,37 +62,61 @@ impl TensorrtExecutable {
     /// Loads both plans, so that one that does not run here is found out now.
     pub(super) fn new(
         graph: StagedGraph,
-        runtime: Runtime,
         sources: [Option<Source>; 2],
-        runner: Arc<Mutex<WeightRunner>>,
-        evaluator: Arc<dyn Evaluator + Send + Sync>,
-        build: BuildOptions,
+        common: Common,
         options: &CompileOptions,
     ) -> Result<Self> {
+        let weights = graph.weight.outputs().iter();
+        let weights = weights.map(|output| output.name.as_str());
+        common.make_room(total_bytes(&graph.weight, weights))?;
         let load = |source: &Option<Source>| -> crate::Result<Option<Arc<Instance>>> {
             let Some(source) = source else {
                 return Ok(None);
             };
-            let instance = source.load(&runtime)?;
+            let instance = source.load(&common.runtime)?;
             instance.check(&graph.weight)?;
             Ok(Some(Arc::new(instance)))
         };
         let engines = [load(&sources[0])?, load(&sources[1])?];
+        // Engines have weights in memory of their own.
+        let kept = KeptParameters::new(options.keep_weights, Sharing::Nothing, &graph.weight);
+        let kept = Arc::new(kept);
+        common.registry.add(&kept);
         Ok(Self {
             shared: Arc::new(Shared {
                 engines: Exchange::new(graph.source.name(), engines),
-                // Engines have weights in memory of their own.
-                kept: KeptParameters::new(options.keep_weights, Sharing::Nothing, &graph.weight),
+                kept,
                 graph,
-                runtime,
-                build,
+                common,
                 sources,
-                evaluator,
-                runner,
                 origin: Mutex::new(None),
                 sessions: AtomicU64::new(0),
             }),
         })
+    }
+}
+
+impl Common {
+    /// Lets kept parameters go that are in the way of so many bytes.
+    fn make_room(&self, bytes: usize) -> crate::Result<()> {
+        let device = self.runtime.device();
+        if device.free_memory()?.free < bytes.saturating_add(RESERVE) && self.registry.let_go() {
+            // What was freed a moment ago is so for the driver only then.
+            device.synchronize()?;
+            device.trim()?;
+        }
+        Ok(())
+    }
+
+    /// Memory of a stream, if need be in place of parameters that need not be kept.
+    pub(super) fn allocate(&self, stream: &Stream, bytes: usize) -> crate::Result<DeviceBuffer> {
+        match DeviceBuffer::allocate(stream, bytes) {
+            Err(DeviceError::OutOfMemory { .. }) => {
+                self.make_room(bytes)?;
+                Ok(DeviceBuffer::allocate(stream, bytes)?)
+            }
+            other => Ok(other?),
+        }
     }
 }
 
@@ -111,7 +144,7 @@ impl Executable for TensorrtExecutable {
             old: old
                 .as_ref()
                 .map(|(program, parameters)| shared.inputs(program, parameters)),
-            runner: &mut lock(&shared.runner),
+            runner: &mut lock(&shared.common.runner),
             moved: 0,
         };
         let brought = shared.engines.bring(&names, &mut work)?;
@@ -167,7 +200,7 @@ impl Shared {
         Inputs {
             program,
             parameters,
-            evaluator: &*self.evaluator,
+            evaluator: &*self.common.evaluator,
             kept: &self.kept,
         }
     }
@@ -216,7 +249,7 @@ impl Workshop for Work<'_> {
     fn load(&mut self, program: usize) -> Result<Instance> {
         let source = self.shared.sources[program].as_ref();
         let source = source.expect("only programs with a plan need weights");
-        Ok(source.load(&self.shared.runtime)?)
+        Ok(source.load(&self.shared.common.runtime)?)
     }
 
     fn compute(
@@ -251,7 +284,7 @@ impl Work<'_> {
     /// How many bytes of weights may lie beside the engines, of which some have still to take
     /// memory for theirs.
     fn room(&self, empty: [bool; 2]) -> Result<usize> {
-        let free = self.shared.runtime.device().free_memory();
+        let free = self.shared.common.runtime.device().free_memory();
         let free = free.map_err(crate::Error::from)?.free;
         let empty = (0..2).filter(|&program| empty[program]);
         let engines: usize = empty

@@ -7,12 +7,12 @@ use tintype_backend::{
     Backend, Capabilities, CompileOptions, Error as BackendError, Executable, Forecast, Result,
 };
 use tintype_device::{
-    Device, KernelCache, WeightKernels, WeightRunner, forecast_kept, forecast_weights,
+    Device, KeptRegistry, KernelCache, WeightKernels, WeightRunner, forecast_kept, forecast_weights,
 };
 use tintype_ir::{Binding, Evaluator, Op, Stage, StagedGraph, verify};
 
 use super::NAME;
-use super::executable::TensorrtExecutable;
+use super::executable::{Common, TensorrtExecutable};
 use super::instance::Source;
 use super::plans::{BuildOptions, PlanTarget, plan};
 use crate::engine::Runtime;
@@ -92,6 +92,8 @@ impl fmt::Debug for TensorrtOptions {
 pub struct TensorrtBackend {
     runtime: Runtime,
     runner: Arc<Mutex<WeightRunner>>,
+    /// Parameters of all graphs that wait on the device.
+    registry: Arc<KeptRegistry>,
     target: PlanTarget,
     options: TensorrtOptions,
 }
@@ -113,6 +115,7 @@ impl TensorrtBackend {
         Ok(Self {
             runtime,
             runner: Arc::new(Mutex::new(runner)),
+            registry: Arc::default(),
             target,
             options,
         })
@@ -187,15 +190,15 @@ impl Backend for TensorrtBackend {
             self.source(&staged, Stage::Request, &build)?,
             self.source(&staged, Stage::Step, &build)?,
         ];
-        Ok(Box::new(TensorrtExecutable::new(
-            staged,
-            self.runtime.clone(),
-            sources,
-            Arc::clone(&self.runner),
-            Arc::clone(&self.options.evaluator),
+        let common = Common {
+            runtime: self.runtime.clone(),
+            runner: Arc::clone(&self.runner),
+            registry: Arc::clone(&self.registry),
+            evaluator: Arc::clone(&self.options.evaluator),
             build,
-            options,
-        )?))
+        };
+        let executable = TensorrtExecutable::new(staged, sources, common, options)?;
+        Ok(Box::new(executable))
     }
 
     /// Which plans are in the folder or the cache; what the plans' engines need to work with is
@@ -236,8 +239,8 @@ impl fmt::Debug for TensorrtBackend {
 pub fn capabilities() -> Capabilities {
     Capabilities::default()
         .with_fuse_qkv(true)
-        .with_copies_weights(true)
         .with_compiles_sizes(true)
+        .with_device_outputs(true)
 }
 
 /// What plans are built for on a GPU.

@@ -48,7 +48,7 @@ impl RequestState for TensorrtState {
 
 impl TensorrtSession {
     pub(super) fn new(shared: Arc<Shared>, number: u64) -> crate::Result<Self> {
-        let stream = shared.runtime.device().new_stream()?;
+        let stream = shared.common.runtime.device().new_stream()?;
         Ok(Self {
             shared,
             number,
@@ -67,7 +67,7 @@ impl Session for TensorrtSession {
         let mut binding = Binding::new();
         let given = self.inputs(Stage::Request, inputs, &mut binding)?;
         let results = match &request {
-            Some(instance) => self.run(instance, &given, &binding)?,
+            Some(instance) => self.run(instance, &given, &binding, &mut Tensors::new())?,
             None => Vec::new(),
         };
         let is_handed = |name: &str| shared.graph.handed_to_step().any(|other| other == name);
@@ -93,6 +93,17 @@ impl Session for TensorrtSession {
     }
 
     fn step(&mut self, state: &dyn RequestState, inputs: &Tensors) -> Result<Tensors> {
+        let mut outputs = Tensors::new();
+        self.step_into(state, inputs, &mut outputs)?;
+        Ok(outputs)
+    }
+
+    fn step_into(
+        &mut self,
+        state: &dyn RequestState,
+        inputs: &Tensors,
+        outputs: &mut Tensors,
+    ) -> Result<()> {
         let state = state.as_any().downcast_ref::<TensorrtState>();
         let state = state.ok_or(Error::ForeignState)?;
         if !Arc::ptr_eq(&state.shared, &self.shared) {
@@ -104,11 +115,13 @@ impl Session for TensorrtSession {
         for (name, tensor) in &state.handed {
             given.insert(name.clone(), tensor.clone());
         }
+        let mut old = std::mem::take(outputs);
         let results = match &state.step {
-            Some(instance) => self.run(instance, &given, &binding)?,
+            Some(instance) => self.run(instance, &given, &binding, &mut old)?,
             None => Vec::new(),
         };
-        Ok(results.into_iter().collect())
+        *outputs = results.into_iter().collect();
+        Ok(())
     }
 }
 
@@ -144,7 +157,7 @@ impl TensorrtSession {
 
     /// A plan may be for fewer sizes than the graph.
     fn check_ranges(&self, binding: &Binding) -> Result<()> {
-        for (symbol, range) in self.shared.build.ranges() {
+        for (symbol, range) in self.shared.common.build.ranges() {
             if let Some(found) = binding.get(symbol)
                 && !(range.min..=range.max).contains(&found)
             {
@@ -174,19 +187,21 @@ impl TensorrtSession {
 
     /// The tensor on this device, uploaded if it lies elsewhere.
     fn on_device(&mut self, tensor: &DeviceTensor) -> Result<CudaTensor> {
-        if let Some(tensor) = CudaTensor::of(tensor, self.shared.runtime.device()) {
+        if let Some(tensor) = CudaTensor::of(tensor, self.shared.common.runtime.device()) {
             return Ok(tensor.clone());
         }
         let tensor = CudaTensor::upload(&tensor.to_host()?, &mut self.staging);
         Ok(tensor.map_err(crate::Error::from)?)
     }
 
-    /// Runs a program in the session's stream.
+    /// Runs a program in the session's stream. Outputs go into the memory of tensors that are taken
+    /// from `into`, as far as nobody else has it.
     fn run(
         &mut self,
         instance: &Arc<Instance>,
         inputs: &HashMap<String, CudaTensor>,
         binding: &Binding,
+        into: &mut Tensors,
     ) -> Result<Vec<(String, CudaTensor)>> {
         let weak = Arc::downgrade(instance);
         self.used.retain(|used| used.strong_count() > 0);
@@ -196,7 +211,13 @@ impl TensorrtSession {
         let outputs = instance.with_context(self.number, |own| {
             let sizes = self.give_inputs(instance, &mut own.context, inputs, binding)?;
             self.give_memory(own, sizes)?;
-            Ok(own.context.enqueue(&self.stream)?)
+            let lent = self.lend_outputs(instance, &mut own.context, into);
+            let enqueued = lent.and_then(|()| Ok(own.context.enqueue(&self.stream)?));
+            // The caller's from now on, or nobody's.
+            for output in &instance.manifest().outputs {
+                own.context.set_output(&output.tensor, None)?;
+            }
+            enqueued
         })?;
         let outputs = instance.manifest().outputs.iter().map(|output| {
             let tensor = outputs[output.tensor.as_str()].clone();
@@ -229,6 +250,38 @@ impl TensorrtSession {
         Ok(sizes)
     }
 
+    /// Binds outputs to memory that the caller has given back and that is large enough; others get
+    /// new memory.
+    fn lend_outputs(
+        &self,
+        instance: &Instance,
+        context: &mut Context,
+        into: &mut Tensors,
+    ) -> Result<()> {
+        for output in &instance.manifest().outputs {
+            let Some(tensor) = into.take(&output.name) else {
+                continue;
+            };
+            let own = context.engine().tensor(&output.tensor);
+            let known = own
+                .map(|own| own.dtype)
+                .filter(|&dtype| dtype == tensor.dtype());
+            // Sizes that are known only after a run take new memory.
+            let sizes = context.output_sizes(&output.tensor);
+            let (Some(dtype), Ok(sizes)) = (known, sizes) else {
+                continue;
+            };
+            let needed = context.output_len(&output.tensor)?;
+            let (device, shape) = (self.shared.common.runtime.device(), Shape::from(sizes));
+            let buffer = CudaTensor::reclaim(tensor, device, dtype, &shape);
+            if let Some(buffer) = buffer.filter(|buffer| buffer.len() >= needed) {
+                buffer.write_in(&self.stream).map_err(crate::Error::from)?;
+                context.set_output(&output.tensor, Some(buffer))?;
+            }
+        }
+        Ok(())
+    }
+
     /// A tensor whose size alone is read.
     fn only_size(&self, size: usize) -> crate::Result<CudaTensor> {
         let shape = Shape::from([size]);
@@ -252,7 +305,7 @@ impl TensorrtSession {
         let needed = own.context.needed_bytes()?;
         let scratch = match self.scratch.take() {
             Some(scratch) if scratch.len() >= needed => scratch,
-            _ => Arc::new(DeviceBuffer::allocate(&self.stream, needed)?),
+            _ => Arc::new(self.shared.common.allocate(&self.stream, needed)?),
         };
         own.context.set_memory(Arc::clone(&scratch))?;
         own.memory = Some(Arc::clone(&scratch));

@@ -274,6 +274,17 @@ impl Context {
         self.sizes(self.engine.expect_tensor(output, false)?.1)
     }
 
+    /// The bytes that the memory of an output must have; the sizes of all inputs must be known. The
+    /// library may want more than the tensor has.
+    ///
+    /// # Errors
+    /// As [`Context::output_sizes`].
+    pub fn output_len(&self, output: &str) -> Result<usize> {
+        let (_, own) = self.engine.expect_tensor(output, false)?;
+        let shape = Shape::from(self.sizes(own)?);
+        self.output_bytes(own, &shape)
+    }
+
     /// Waits until no run of this context is under way.
     pub fn wait(&self) -> Result<()> {
         match &self.last {

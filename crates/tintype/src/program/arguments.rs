@@ -227,6 +227,10 @@ pub(crate) struct Bench {
 /// How a model is quantized. The scales are for --dtype fp8; they are measured in the dtype that
 /// --dtype names here.
 #[derive(Debug, Args)]
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "each is a flag of the command line"
+)]
 pub(crate) struct Quantize {
     #[command(flatten)]
     pub(crate) model: ModelArguments,

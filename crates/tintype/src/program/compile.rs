@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 use tintype::backends::Options;
 use tintype::{Backend, DType, ModelDefaults, ModelKind, Sizes, backends};
-use tintype_backend::{CompileOptions, programs_for};
+use tintype_backend::{Capabilities, CompileOptions, programs_for};
 use tintype_ir::Graph;
 use tintype_refit::Ahead;
 
@@ -27,14 +27,18 @@ pub(crate) fn run(arguments: &Compile) -> Result<()> {
     let sizes = sizes(arguments, &model.defaults).checked()?;
     let mut progress = Progress::new(arguments.quiet);
     let compiler = compiler(arguments, &progress)?;
+    let architecture = model
+        .architecture
+        .clone()
+        .for_backend(&compiler.capabilities());
     let reference = ModelReference::of(name(arguments.model.as_deref()), &arguments.output)?;
     let mut folder = PipelineFolder::create(&arguments.output, reference, dtype, &sizes)?;
     let mut rows = Vec::new();
     for kind in kinds(arguments) {
         progress.spin(kind.name());
-        let graph = model.architecture.graph(kind, dtype, &sizes)?;
+        let graph = architecture.graph(kind, dtype, &sizes)?;
         // As pipelines have it: for all sizes, from which engines are narrowed.
-        let whole = model.architecture.graph(kind, dtype, &Sizes::default())?;
+        let whole = architecture.graph(kind, dtype, &Sizes::default())?;
         folder.expect_graph(kind, &whole)?;
         let compiled = folder.compiled(kind.name());
         let told = || format!("{}: cannot be made", compiled.display());
@@ -42,7 +46,7 @@ pub(crate) fn run(arguments: &Compile) -> Result<()> {
         let built = compiler.compile(kind, &graph, &compiled, &mut progress)?;
         let parameters = model.parameters(kind);
         Ahead::new(&whole, &arguments.backend)
-            .ranges(&model.architecture.ranges(kind, &sizes))
+            .ranges(&architecture.ranges(kind, &sizes))
             .parameters(parameters.as_ref())
             .compiled(&built.files)
             .save(folder.component(kind.name()))?;
@@ -64,6 +68,9 @@ pub(crate) fn run(arguments: &Compile) -> Result<()> {
 
 /// What compiles for a backend.
 trait Compiler {
+    /// How the backend likes its graphs.
+    fn capabilities(&self) -> Capabilities;
+
     /// Leaves the compiled forms of a model in a folder.
     fn compile(
         &self,
@@ -117,6 +124,10 @@ struct Here {
 }
 
 impl Compiler for Here {
+    fn capabilities(&self) -> Capabilities {
+        self.backend.capabilities()
+    }
+
     fn compile(
         &self,
         kind: ModelKind,

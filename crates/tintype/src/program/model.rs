@@ -6,7 +6,7 @@ use std::sync::{Arc, Once};
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use tintype::backends::{Building, Follow, Options};
-use tintype::quant::ScaleTable;
+use tintype::quant::{self, ScaleTable};
 use tintype::{
     AdapterReport, Backend, DType, FluxPipeline, KeepWeights, ModelFiles, Request, Sizes, backends,
     built_in, hub,
@@ -92,11 +92,7 @@ fn quantize(pipeline: &mut FluxPipeline, scales: Option<&Path>) -> Result<()> {
             let bytes = pipeline.files().read(own, SCALES_LIMIT);
             (pipeline.files().path(own), bytes.map(Cow::into_owned))
         }
-        None => bail!(
-            "--dtype fp8: {} has no {OWN_SCALES}; measure scales with `tintype quantize` and give \
-             them by --scales",
-            pipeline.files().root().display()
-        ),
+        None => return import(pipeline),
     };
     let origin = origin.display().to_string();
     let text = text.with_context(|| format!("{origin}: cannot be read"))?;
@@ -106,6 +102,19 @@ fn quantize(pipeline: &mut FluxPipeline, scales: Option<&Path>) -> Result<()> {
     table.check(&origin, &pipeline.transformer_identity()?, &graph)?;
     pipeline.quantize(&table.recipe, &table.scales()?)?;
     Ok(())
+}
+
+/// The transformer in fp8, where its checkpoint is.
+fn import(pipeline: &mut FluxPipeline) -> Result<()> {
+    let graph = pipeline.transformer_graph()?;
+    let Some(imported) = quant::import(&graph, &pipeline.transformer_parameters()?)? else {
+        bail!(
+            "--dtype fp8: {} has no {OWN_SCALES}, and weights that are not in fp8; measure scales \
+             with `tintype quantize` and give them by --scales",
+            pipeline.files().root().display()
+        );
+    };
+    Ok(pipeline.quantize(&imported.recipe, &imported.scales)?)
 }
 
 /// What `--model` says; without it, what `--plans` was compiled for.

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use indicatif::{ProgressBar, ProgressStyle};
 use tintype::backends::{Building, Follow};
-use tintype::{Observer, Part, StepEnd};
+use tintype::{Observer, Part};
 
 /// Shows what a pipeline does.
 pub(crate) struct Progress {
@@ -99,7 +99,11 @@ impl Observer for Progress {
         }
     }
 
-    fn step(&mut self, _step: &mut StepEnd) {
+    fn looks(&self) -> bool {
+        false
+    }
+
+    fn passed(&mut self, _index: usize) {
         self.bar().inc(1);
     }
 }

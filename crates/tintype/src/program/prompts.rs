@@ -76,9 +76,8 @@ mod tests {
     #[test]
     fn a_fifth_is_held_out() {
         let text = |count: usize| {
-            (0..count)
-                .map(|i| format!("prompt {i}\n"))
-                .collect::<String>()
+            let lines = (0..count).map(|index| format!("prompt {index}"));
+            lines.collect::<Vec<_>>().join("\n")
         };
         let lengths = |count| {
             let (rest, held_out) = Prompts::parse(&text(count)).split();

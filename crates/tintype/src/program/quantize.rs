@@ -220,11 +220,11 @@ fn tell(arguments: &Quantize, table: &ScaleTable, measured: &Measured) -> Result
     if !measured.kept.is_empty() {
         say!("kept: {}", measured.kept.join(", "));
     }
-    if let (Some(psnrs), Some(ssims)) = (psnrs, ssims) {
+    if let (Some([psnr, least_psnr]), Some([ssim, least_ssim])) = (psnrs, ssims) {
         let count = measured.pictures.len();
         say!("{count} pictures against the model as it is, mean and least:");
-        say!("  PSNR {:.2} dB, {:.2} dB", psnrs[0], psnrs[1]);
-        say!("  SSIM {:.4}, {:.4}", ssims[0], ssims[1]);
+        say!("  PSNR {:.2} dB, {:.2} dB", psnr, least_psnr);
+        say!("  SSIM {:.4}, {:.4}", ssim, least_ssim);
     }
     say!(
         "{}: {} scales of {} examples of {} steps",

@@ -250,8 +250,10 @@ fn free_path(output: &Path, first: usize) -> (usize, PathBuf) {
         |extension| format!(".{}", extension.to_string_lossy()),
     );
     let path = |number: usize| output.with_file_name(format!("{stem}-{number:04}{extension}"));
-    let number = (first..).find(|&number| !path(number).exists());
-    let number = number.expect("some number is free");
+    let mut number = first;
+    while path(number).exists() {
+        number += 1;
+    }
     (number, path(number))
 }
 

@@ -10,8 +10,9 @@
     reason = "shared by several tests, each of which uses a part; a failing test panics"
 )]
 
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Output, Stdio};
 
 use serde_json::{Map, Value};
 use tempfile::TempDir;
@@ -77,7 +78,25 @@ impl Bench {
 
     /// The same with variables of the environment.
     pub fn run_with(&self, variables: &[(&str, &Path)], arguments: &[&str]) -> Ran {
-        let output = Command::new(env!("CARGO_BIN_EXE_tintype"))
+        Self::ran(self.command(variables, arguments).output().unwrap())
+    }
+
+    /// The same with lines of input.
+    pub fn run_lines(&self, arguments: &[&str], lines: &[u8]) -> Ran {
+        let mut command = self.command(&[], arguments);
+        let command = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        // It may end before it has read all; what it says tells.
+        let _ = child.stdin.take().unwrap().write_all(lines);
+        Self::ran(child.wait_with_output().unwrap())
+    }
+
+    fn command(&self, variables: &[(&str, &Path)], arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tintype"));
+        command
             .args(arguments)
             .current_dir(self.folder.path())
             .env_remove("TINTYPE_LOG")
@@ -88,9 +107,11 @@ impl Bench {
             .env("RAYON_NUM_THREADS", "1")
             // Pictures are those of the CPU, whatever is installed here.
             .env("TINTYPE_TENSORRT", self.path("no library"))
-            .envs(variables.iter().copied())
-            .output()
-            .unwrap();
+            .envs(variables.iter().copied());
+        command
+    }
+
+    fn ran(output: Output) -> Ran {
         Ran {
             status: output.status.code(),
             stdout: String::from_utf8(output.stdout).unwrap(),

@@ -49,6 +49,26 @@ impl<'a> Conversion<'a> {
         for part in ["weight", "bias"] {
             self.rename(&format!("{old}.{part}"), &format!("{new}.{part}"))?;
         }
+        self.input_scale(old, &[new])
+    }
+
+    /// The scale of the input that a scaled FP8 file may give for `old`, for each of `new`.
+    fn input_scale(&mut self, old: &str, new: &[&str]) -> Result<()> {
+        for suffix in INPUT_SCALES {
+            let name = format!("{old}.{suffix}");
+            if !self.from.contains(&name) {
+                continue;
+            }
+            self.used.insert(name.clone());
+            for new in new {
+                let entry = Arc::clone(self.from.entry(&name)?);
+                insert_new(
+                    &mut self.entries,
+                    format!("{new}.{}", INPUT_SCALES[0]),
+                    entry,
+                )?;
+            }
+        }
         Ok(())
     }
 
@@ -75,7 +95,8 @@ impl<'a> Conversion<'a> {
                 start = end;
             }
         }
-        Ok(())
+        let new: Vec<&str> = parts.iter().map(|part| part.0).collect();
+        self.input_scale(old, &new)
     }
 
     /// The size of the outermost axis.
@@ -118,6 +139,9 @@ impl<'a> Conversion<'a> {
         }
     }
 }
+
+/// How files name the scale of what a linear reads; the first is diffusers' way.
+const INPUT_SCALES: [&str; 2] = ["input_scale", "scale_input"];
 
 /// Marks and scales of activations that scaled FP8 files carry.
 fn is_needless(name: &str) -> bool {

@@ -71,13 +71,20 @@ pub(crate) struct Model {
 
 impl Model {
     pub(crate) fn new(backend: &dyn Backend, dtype: DType) -> Result<Self> {
+        Self::with(backend, dtype, &CompileOptions::default())
+    }
+
+    pub(crate) fn with(
+        backend: &dyn Backend,
+        dtype: DType,
+        options: &CompileOptions,
+    ) -> Result<Self> {
         let staged = staged(dtype)?;
-        let options = CompileOptions::default();
         let mut model = Self {
             dtype,
             parameters: Parameters::builder().build()?,
-            executable: backend.compile(&staged, &options)?,
-            reference: CpuBackend::new().compile(&staged, &options)?,
+            executable: backend.compile(&staged, options)?,
+            reference: CpuBackend::new().compile(&staged, &CompileOptions::default())?,
             generator: TorchGenerator::new(7),
         };
         for parameter in staged.source.parameters() {

@@ -151,7 +151,7 @@ impl Context {
     }
 
     /// The bytes of an output, and what the library may write beyond.
-    fn output_bytes(&self, tensor: &IoTensor, shape: &Shape) -> Result<usize> {
+    pub(super) fn output_bytes(&self, tensor: &IoTensor, shape: &Shape) -> Result<usize> {
         let bytes = shape
             .byte_len(tensor.dtype)
             .map_err(tintype_device::Error::from)?;

@@ -61,6 +61,10 @@ pub(crate) struct Compile {
     reason = "each is a flag of the command line"
 )]
 #[derive(Debug, Args)]
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "each is a flag of the command line"
+)]
 pub(crate) struct Inspect {
     /// A folder in diffusers' layout, `org/name[@revision]` on the hub, or `shapes`, the model
     /// inside the program (a folder of that name is `./shapes`) [default: shapes].

@@ -5,8 +5,9 @@ use std::path::Path;
 use anyhow::{Context as _, Result, anyhow, ensure};
 use tintype::ModelKind;
 use tintype::backends::Options;
+use tintype_backend::Capabilities;
 use tintype_ir::Graph;
-use tintype_tensorrt::backend::BuiltPlan;
+use tintype_tensorrt::backend::{self, BuiltPlan};
 use tintype_tensorrt::{LoadOptions, Target, Tensorrt};
 
 use super::{Built, Compiler, Row};
@@ -46,6 +47,10 @@ impl Targets {
 }
 
 impl Compiler for Targets {
+    fn capabilities(&self) -> Capabilities {
+        backend::capabilities()
+    }
+
     fn compile(
         &self,
         kind: ModelKind,

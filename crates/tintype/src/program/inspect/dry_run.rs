@@ -81,6 +81,7 @@ struct Report {
     most_low_memory: usize,
 }
 
+#[allow(clippy::struct_field_names, reason = "the names of the JSON")]
 #[derive(Serialize)]
 struct Component {
     #[serde(rename = "component")]
@@ -94,6 +95,7 @@ struct Component {
     held_low_memory: usize,
 }
 
+#[allow(clippy::struct_field_names, reason = "the names of the JSON")]
 #[derive(Serialize)]
 struct Program {
     #[serde(rename = "program")]
