@@ -203,7 +203,7 @@ fn median(mut change: impl FnMut(usize) -> ChangeReport) -> f64 {
             let start = thread_time();
             let report = change(turn);
             match (start, thread_time()) {
-                (Some(start), Some(end)) => end - start,
+                (Some(start), Some(end)) => end.saturating_sub(start),
                 _ => report.duration,
             }
         })
