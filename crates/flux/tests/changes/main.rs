@@ -533,11 +533,7 @@ fn weights_are_edited_in_place_also_before_they_are_loaded() {
     let brighter = |pipeline: &FluxPipeline| {
         let edited = pipeline.edit_weights(ModelKind::Decoder, |parameters| {
             parameters.edit("decoder.conv_out.bias", |values| {
-<<<<<<< HEAD
-                for value in values.iter_mut() {
-=======
                 for value in values {
->>>>>>> h3
                     *value += 1e-2;
                 }
             })?;
