@@ -56,10 +56,6 @@ pub(crate) struct Compile {
     pub(crate) quiet: bool,
 }
 
-#[allow(
-    clippy::struct_excessive_bools,
-    reason = "each is a flag of the command line"
-)]
 #[derive(Debug, Args)]
 #[allow(
     clippy::struct_excessive_bools,
