@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use tintype::backends::Options;
 use tintype::{Backend, DType, ModelDefaults, ModelKind, Sizes, backends};
 use tintype_backend::{Capabilities, CompileOptions, programs_for};
@@ -109,7 +109,7 @@ fn compiler(arguments: &Compile, progress: &Progress) -> Result<Box<dyn Compiler
     #[cfg(feature = "tensorrt")]
     if !arguments.target.is_empty() {
         let backend = &arguments.backend;
-        bail!(
+        anyhow::bail!(
             "--target: only the backend tensorrt builds for other GPUs, found --backend {backend}"
         );
     }

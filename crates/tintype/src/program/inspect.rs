@@ -61,15 +61,28 @@ pub(crate) fn run(arguments: &Inspect) -> Result<()> {
 #[cfg(feature = "tensorrt")]
 fn told_by_network(arguments: &Inspect, kind: ModelKind, pipeline: &FluxPipeline) -> Result<bool> {
     if arguments.weights {
-        network::weights(kind.name(), &pipeline.graph(kind)?)?;
+        network::weights(kind.name(), &graph_for_tensorrt(arguments, kind, pipeline)?)?;
     } else if arguments.lowered {
         let program = arguments.program.as_deref().context("--program")?;
         if program == "graph" {
             anyhow::bail!("--lowered: expected --program request or step, found graph");
         }
-        network::lowered(&pipeline.graph(kind)?, program.parse()?)?;
+        network::lowered(&graph_for_tensorrt(arguments, kind, pipeline)?, program.parse()?)?;
     }
     Ok(arguments.weights || arguments.lowered)
+}
+
+/// The graph that plans are built of.
+#[cfg(feature = "tensorrt")]
+fn graph_for_tensorrt(
+    arguments: &Inspect,
+    kind: ModelKind,
+    pipeline: &FluxPipeline,
+) -> Result<Graph> {
+    let dtype = arguments.dtype.parse().context("--dtype")?;
+    let capabilities = tintype_tensorrt::backend::capabilities();
+    let architecture = pipeline.architecture().for_backend(&capabilities);
+    Ok(architecture.graph(kind, dtype, &tintype::Sizes::default())?)
 }
 
 /// The model, and what it is asked for by default.

@@ -186,10 +186,10 @@ pub(crate) const CASES: &[Case] = &[
         &["f64", "bf16"],
     ),
     asked(
-        "fp8_on_the_cpu",
+        "fp8_without_scales",
         &["fox", "--dtype", "fp8"],
         1,
-        &["fp8", "cpu", "--dtype bf16"],
+        &["--dtype fp8", "scales.json", "tintype quantize", "--scales"],
     ),
     asked(
         "output_in_no_folder",

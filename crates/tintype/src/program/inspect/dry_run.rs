@@ -28,9 +28,11 @@ pub(super) fn run(arguments: &Inspect) -> Result<()> {
     let keep_weights = keep_weights.map_err(|error| anyhow::anyhow!("--keep-weights: {error}"))?;
     let mut reports = Vec::new();
     for source in Source::all(arguments)? {
+        let architecture = model.architecture.clone();
+        let architecture = architecture.for_backend(&source.capabilities());
         let mut components = Vec::new();
         for kind in kinds(arguments) {
-            let graph = model.architecture.graph(kind, dtype, &sizes)?;
+            let graph = architecture.graph(kind, dtype, &sizes)?;
             let compiled = folder.as_ref().map(|folder| folder.compiled(kind.name()));
             let asked = Asked {
                 graph: &graph,

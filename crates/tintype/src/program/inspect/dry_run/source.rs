@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use tintype::{Backend, backends};
-use tintype_backend::{CompileOptions, Forecast, programs_for};
+use tintype_backend::{Capabilities, CompileOptions, Forecast, programs_for};
 use tintype_ir::StagedGraph;
 
 use super::Asked;
@@ -54,6 +54,15 @@ impl Source {
                 )?;
                 Ok((staged, forecast))
             }
+        }
+    }
+
+    /// How it likes its graphs.
+    pub(super) fn capabilities(&self) -> Capabilities {
+        match self {
+            Self::Here(backend) => backend.capabilities(),
+            #[cfg(feature = "tensorrt")]
+            Self::Target(..) => tintype_tensorrt::backend::capabilities(),
         }
     }
 
