@@ -67,7 +67,10 @@ fn told_by_network(arguments: &Inspect, kind: ModelKind, pipeline: &FluxPipeline
         if program == "graph" {
             anyhow::bail!("--lowered: expected --program request or step, found graph");
         }
-        network::lowered(&graph_for_tensorrt(arguments, kind, pipeline)?, program.parse()?)?;
+        network::lowered(
+            &graph_for_tensorrt(arguments, kind, pipeline)?,
+            program.parse()?,
+        )?;
     }
     Ok(arguments.weights || arguments.lowered)
 }
