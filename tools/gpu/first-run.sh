@@ -48,12 +48,10 @@ graphs() {
     local group=$1 limit=$2
     shift 2
     wanted "$group" || return 0
-    local only=${ONLY:-}
     for graph in "$here"/graphs/*.ir; do
         ONLY="" stage "$group.$(basename "$graph" .ir)" "$limit" \
             "$here/check_cuda" --require-gpu "$@" "$graph"
     done
-    ONLY=$only
 }
 graphs own-checks 60 --own-kernels --checks
 graphs checks 60 --checks
@@ -62,7 +60,6 @@ graphs plain 60
 
 # Graphs that failed once more, value by value.
 if wanted wrong; then
-    only=${ONLY:-}
     for graph in "$here"/graphs/*.ir; do
         name=$(basename "$graph" .ir)
         for group in own-checks checks; do
@@ -76,7 +73,6 @@ if wanted wrong; then
             break
         done
     done
-    ONLY=$only
 fi
 
 stage blas 120 "$here/cuda_tests" libraries::blas --nocapture --test-threads 1
@@ -95,12 +91,10 @@ sanitize() {
         echo "skipped $tool: there is no compute-sanitizer" | tee -a "$summary"
         return 0
     fi
-    local only=${ONLY:-}
     for graph in operations flux_single_blocks flux_double_blocks; do
         ONLY="" stage "$tool.$graph" 100 compute-sanitizer --tool "$tool" --error-exitcode 9 \
             "$here/check_cuda" --require-gpu --no-graphs "$@" "$here/graphs/$graph.ir"
     done
-    ONLY=$only
 }
 sanitize memcheck
 sanitize racecheck --own-kernels

@@ -99,14 +99,14 @@ fn run() -> Result<()> {
         return Ok(());
     }
     let (mut right, mut wrong) = (0, lines.len());
-    while right + 1 < wrong {
+    while right < wrong {
         let middle = usize::midpoint(right, wrong);
         let name = lines[middle];
         let text = format!("{program}  output out = {name}\n}}\n");
         let (is_right, said) = trial(backend, &text, &sizes, name);
         println!("{said}");
         if is_right {
-            right = middle;
+            right = middle + 1;
         } else {
             wrong = middle;
         }

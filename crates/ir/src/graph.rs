@@ -140,10 +140,8 @@ impl Graph {
         let mut stages: Vec<Stage> = Vec::with_capacity(self.nodes.len());
         for node in &self.nodes {
             let symbols = node.ty.dims.iter().flat_map(Dim::symbols);
-            let known = symbols.map(|symbol| bound.get(symbol).copied());
-            let least = known
-                .map(|stage| stage.unwrap_or(Stage::Request))
-                .fold(Stage::Weight, Stage::max);
+            let known = symbols.map(|symbol| bound.get(symbol).copied().unwrap_or(Stage::Request));
+            let least = known.fold(Stage::Weight, Stage::max);
             let stage = node
                 .operands
                 .iter()

@@ -50,7 +50,11 @@ impl Graph {
         Ok(graph)
     }
 
-    fn expect_within(&self, symbol: &Symbol, range: &RangeInclusive<usize>) -> Result<()> {
+    /// Whether the graph has this symbol, and the range lies within its own.
+    ///
+    /// # Errors
+    /// [`Error::Narrow`], which says what there is.
+    pub fn expect_within(&self, symbol: &Symbol, range: &RangeInclusive<usize>) -> Result<()> {
         let own = self.symbols.get(symbol);
         let is_within = own.is_some_and(|own| {
             !range.is_empty() && own.contains(range.start()) && own.contains(range.end())

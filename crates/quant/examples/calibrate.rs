@@ -59,8 +59,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("{} weights of 8 bits in the step program\n", narrow.count());
 
     // What it costs, and what helps.
-    println!("{}", compare(&mut model, &recipe, &scales)?);
     let report = compare(&mut model, &recipe, &scales)?;
+    println!("{report}");
     let kept = keep_worst(&mut model, &recipe, &scales, report.worst() * 0.8)?;
     println!(
         "four fifths of the error, with these kept: {}",

@@ -60,11 +60,7 @@ pub struct Calibration {
 impl Calibration {
     /// The scales alone.
     pub fn scales(&self) -> Result<Scales> {
-        let mut scales = Scales::new();
-        for (name, value) in &self.values {
-            scales.insert(name, value.scale)?;
-        }
-        Ok(scales)
+        Scales::of(&self.values)
     }
 }
 

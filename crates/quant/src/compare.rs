@@ -152,7 +152,7 @@ impl Compared {
 
     fn report(&self, sums: &Sums) -> Report {
         let steps_of = |row: &Row| -> Vec<Errors> {
-            let all = sums.iter().filter(|((other, _), _)| other == row);
+            let all = sums.range((row.clone(), 0)..=(row.clone(), usize::MAX));
             all.map(|(_, errors)| *errors).collect()
         };
         let rows = || self.rows.iter().flatten();

@@ -36,49 +36,47 @@ pub fn keep_worst(
             found: bound.to_string(),
         });
     }
+    // NaN holds no bound.
+    let holds = |report: &Report| report.worst() <= bound;
     let first = compare(feed, recipe, scales)?;
+    if holds(&first) {
+        return Ok(Kept {
+            recipe: recipe.clone(),
+            layers: Vec::new(),
+            report: first,
+        });
+    }
     let order = first.by_sensitivity();
     let order: Vec<String> = order.iter().map(|layer| layer.name.clone()).collect();
-    let mut found = Kept {
-        recipe: recipe.clone(),
-        layers: Vec::new(),
-        report: first,
+    let (_, attentions) = layer_names(&feed.graph()?);
+    let mut keeping = |count: usize| -> Result<Kept> {
+        let layers = &order[..count];
+        let recipe = recipe.clone().keeping_layers(layers, &attentions);
+        let report = compare(feed, &recipe, scales)?;
+        Ok(Kept {
+            recipe,
+            layers: layers.to_vec(),
+            report,
+        })
     };
-    // NaN holds no bound.
-    if found.report.worst() <= bound {
-        return Ok(found);
+    // All of `low` are too few; `high` are enough.
+    let (mut low, mut high) = (0, order.len());
+    let mut found = keeping(high)?;
+    if !holds(&found.report) {
+        return Err(Error::Compare {
+            what: "the relative error with all layers kept",
+            expected: format!("at most {bound}"),
+            found: found.report.worst().to_string(),
+        });
     }
-    // All of `low` are too few; `high` are enough, once one such number is known.
-    let (mut low, mut high, mut is_known) = (0, order.len(), false);
-    while high - low > 1 || !is_known {
-        let count = if is_known {
-            usize::midpoint(low, high)
+    while high - low > 1 {
+        let count = usize::midpoint(low, high);
+        let kept = keeping(count)?;
+        if holds(&kept.report) {
+            (high, found) = (count, kept);
         } else {
-            high
-        };
-        let kept = kept(feed, recipe, scales, &order[..count])?;
-        if kept.report.worst() <= bound {
-            (high, is_known, found) = (count, true, kept);
-        } else if is_known {
             low = count;
-        } else {
-            return Err(Error::Compare {
-                what: "the relative error with all layers kept",
-                expected: format!("at most {bound}"),
-                found: kept.report.worst().to_string(),
-            });
         }
     }
     Ok(found)
-}
-
-fn kept(feed: &mut dyn Feed, recipe: &Recipe, scales: &Scales, layers: &[String]) -> Result<Kept> {
-    let (_, attentions) = layer_names(&feed.graph()?);
-    let recipe = recipe.clone().keeping_layers(layers, &attentions);
-    let report = compare(feed, &recipe, scales)?;
-    Ok(Kept {
-        recipe,
-        layers: layers.to_vec(),
-        report,
-    })
 }

@@ -19,7 +19,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use tintype_tensor::Tensor;
 use tintype_weights::Parameters;
 
-use crate::{Error, Result};
+use crate::{Calibrated, Error, Result};
 
 /// Scales of one model by name.
 #[derive(Debug, Clone, Default)]
@@ -35,6 +35,15 @@ impl Scales {
     /// None.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Those that were measured.
+    pub(crate) fn of(measured: &BTreeMap<String, Calibrated>) -> Result<Self> {
+        let mut scales = Self::new();
+        for (name, value) in measured {
+            scales.insert(name, value.scale)?;
+        }
+        Ok(scales)
     }
 
     /// Adds a scale, or replaces the one of this name.

@@ -3,7 +3,7 @@
 //! A linear is named by its weight: `X` where that is the parameter `X.weight`. An attention is
 //! named by its label. So names are those of the checkpoint.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use tintype_ir::{Graph, Op, Stage, Value};
 
@@ -37,25 +37,7 @@ pub(crate) struct Sites {
 impl Sites {
     /// What `recipe` says of `graph`; an error that names patterns without a match.
     pub(crate) fn of(graph: &Graph, recipe: &Recipe) -> Result<Self> {
-        let stages = graph.stages();
-        let mut linears: HashMap<usize, (String, usize)> = HashMap::new();
-        let mut attentions: HashMap<usize, String> = HashMap::new();
-        for (index, node) in graph.nodes().iter().enumerate() {
-            if stages[index] == Stage::Weight {
-                continue;
-            }
-            match (&node.op, &node.label) {
-                (Op::Linear, _) => {
-                    if let Some(named) = weight_name(graph, node.operands[1]) {
-                        linears.insert(index, named);
-                    }
-                }
-                (Op::Attention(_), Some(label)) => {
-                    attentions.insert(index, label.to_string());
-                }
-                _ => {}
-            }
-        }
+        let (linears, attentions) = named(graph);
         let linear_names = || linears.values().map(|named| named.0.as_str());
         check(graph, recipe, "linears", |rule| &rule.linears, linear_names)?;
         let attention_names = || attentions.values().map(String::as_str);
@@ -95,22 +77,29 @@ impl Sites {
 ///
 /// A recipe is written against these.
 pub fn layer_names(graph: &Graph) -> (Vec<String>, Vec<String>) {
-    let everything = Recipe::new([
-        Rule::linears(["**"], Granularity::WeightOnly),
-        Rule {
-            attentions: vec![Pattern::new("**")],
-            ..Rule::default()
-        },
-    ]);
-    let (mut linears, mut attentions) = (Vec::new(), Vec::new());
-    // Without any layer of a kind there is nothing to match: then both lists are gathered alone.
-    for rule in &everything.rules {
-        let one = Recipe::new([rule.clone()]);
-        for (_, site) in Sites::of(graph, &one).unwrap_or_default().iter() {
-            match site.kind {
-                SiteKind::Linear { .. } => linears.push(site.name.clone()),
-                SiteKind::Attention => attentions.push(site.name.clone()),
+    let (linears, attentions) = named(graph);
+    let linears = linears.into_values().map(|(name, _)| name);
+    (linears.collect(), attentions.into_values().collect())
+}
+
+/// Linears by their nodes, with name and index of the weight of their own; attentions with a name.
+fn named(graph: &Graph) -> (BTreeMap<usize, (String, usize)>, BTreeMap<usize, String>) {
+    let stages = graph.stages();
+    let (mut linears, mut attentions) = (BTreeMap::new(), BTreeMap::new());
+    for (index, node) in graph.nodes().iter().enumerate() {
+        if stages[index] == Stage::Weight {
+            continue;
+        }
+        match (&node.op, &node.label) {
+            (Op::Linear, _) => {
+                if let Some(named) = weight_name(graph, node.operands[1]) {
+                    linears.insert(index, named);
+                }
             }
+            (Op::Attention(_), Some(label)) => {
+                attentions.insert(index, label.to_string());
+            }
+            _ => {}
         }
     }
     (linears, attentions)

@@ -126,11 +126,7 @@ impl ScaleTable {
 
     /// The scales, checked when they were read.
     pub fn scales(&self) -> Result<Scales> {
-        let mut scales = Scales::new();
-        for (name, value) in &self.scales {
-            scales.insert(name, value.scale)?;
-        }
-        Ok(scales)
+        Scales::of(&self.scales)
     }
 
     /// Writes the table, whole or not at all.
@@ -144,7 +140,13 @@ impl ScaleTable {
             .parent()
             .filter(|folder| !folder.as_os_str().is_empty());
         let folder = folder.unwrap_or_else(|| Path::new("."));
-        let mut file = tempfile::NamedTempFile::new_in(folder).map_err(failed)?;
+        let mut builder = tempfile::Builder::new();
+        // Readable as other new files are.
+        #[cfg(unix)]
+        let permissions = std::os::unix::fs::PermissionsExt::from_mode(0o666);
+        #[cfg(unix)]
+        builder.permissions(permissions);
+        let mut file = builder.tempfile_in(folder).map_err(failed)?;
         file.write_all(self.to_json().as_bytes()).map_err(failed)?;
         file.persist(path).map_err(|error| failed(error.error))?;
         Ok(())

@@ -115,28 +115,24 @@ fn symbol_of(
     })
 }
 
+/// The range, which is one of the graph's.
 fn checked(
     graph: &Graph,
     symbol: &Symbol,
     range: &RangeInclusive<usize>,
     what: &dyn Fn() -> String,
 ) -> Result<RangeInclusive<usize>> {
-    let own = graph.symbols().get(symbol);
-    let is_within = own.is_some_and(|own| {
-        !range.is_empty() && own.contains(range.start()) && own.contains(range.end())
-    });
-    if is_within {
-        return Ok(range.clone());
+    match graph.expect_within(symbol, range) {
+        Ok(()) => Ok(range.clone()),
+        Err(tintype_ir::Error::Narrow {
+            expected, found, ..
+        }) => Err(Error::Range {
+            what: what(),
+            expected,
+            found,
+        }),
+        Err(other) => Err(other.into()),
     }
-    let names: Vec<&str> = graph.symbols().keys().map(|symbol| &**symbol).collect();
-    Err(Error::Range {
-        what: what(),
-        expected: match own {
-            Some(own) => format!("a range within {own:?}"),
-            None => format!("one of the symbols {}", names.join(", ")),
-        },
-        found: format!("{range:?}"),
-    })
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@
 
 pub(super) mod build;
 mod engine;
-mod inputs;
+pub(super) mod inputs;
 pub(super) mod memory;
 mod weights;
 
@@ -21,6 +21,7 @@ use tintype_tensorrt::{Runtime, Target, Tensorrt};
 use self::engine::Loaded;
 use self::memory::{Watch, mebibytes};
 use self::weights::Maker;
+use super::full::median;
 use super::machine::Machine;
 use super::report::{Label, Report};
 use super::{Arguments, Result};
@@ -254,7 +255,7 @@ impl<'l> Bench<'l> {
         let seconds = start.elapsed().as_secs_f64();
         report.figure("steps: all with the host's work", seconds, "s", None)?;
         report.figure("steps: the first, with its kernels", times[0], "ms", None)?;
-        report.figure("steps: median", median(&mut times), "ms", None)?;
+        report.figure("steps: median", median(&times), "ms", None)?;
         let peak = self.watch.peak()?;
         report.figure("steps: peak of memory", peak, "MiB", None)?;
         let values = latents.to_f32_vec()?;
@@ -285,7 +286,7 @@ impl<'l> Bench<'l> {
         for _ in 0..3 {
             times.push(step.refit(&names, 0, &self.maker)?.milliseconds);
         }
-        report.figure("all weights again: median", median(&mut times), "ms", None)?;
+        report.figure("all weights again: median", median(&times), "ms", None)?;
         self.expect("all weights again", true, step, reference, report)
     }
 
@@ -327,7 +328,7 @@ impl<'l> Bench<'l> {
         report.figure(format!("{what}: weights"), names.len() as f64, "", None)?;
         report.figure(format!("{what}: weights besides"), added as f64, "", None)?;
         report.figure(format!("{what}: the first time"), first, "ms", None)?;
-        let median = median(&mut times);
+        let median = median(&times);
         report.figure(format!("{what}: median"), median, "ms", Some(allowed))
     }
 
@@ -424,10 +425,4 @@ fn gigabyte(step: &Loaded, names: &[String]) -> usize {
     });
     let before = sums.take_while(|&sum| sum < 1_000_000_000).count();
     names.len().min(before + 1)
-}
-
-/// The middle one.
-fn median(times: &mut [f64]) -> f64 {
-    times.sort_by(f64::total_cmp);
-    times.get(times.len() / 2).copied().unwrap_or(f64::NAN)
 }

@@ -17,7 +17,7 @@
 mod bandwidth;
 mod fidelity;
 mod loaded;
-pub(super) mod pictures;
+mod pictures;
 mod profile;
 mod random;
 mod size;
@@ -79,7 +79,7 @@ pub(crate) struct Options {
 }
 
 /// The middle one.
-fn median(times: &[f64]) -> f64 {
+pub(super) fn median(times: &[f64]) -> f64 {
     let mut times = times.to_vec();
     times.sort_by(f64::total_cmp);
     times.get(times.len() / 2).copied().unwrap_or(f64::NAN)

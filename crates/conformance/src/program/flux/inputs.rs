@@ -75,7 +75,7 @@ fn values(shape: &Shape, input: &LoweredInput, random: &mut TorchGenerator) -> R
 }
 
 /// Row and column of each token of a picture as square as may be.
-fn image_ids(tokens: usize) -> Vec<f32> {
+pub(crate) fn image_ids(tokens: usize) -> Vec<f32> {
     let side = tokens.isqrt().max(1);
     let id = |token: usize| [0.0, (token / side) as f32, (token % side) as f32];
     (0..tokens).flat_map(id).collect()

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use tintype_backend::{
-    Backend, Changes, CompileOptions, DeviceTensor, Executable, RequestState, Session, Tensors,
+    Backend, Changes, CompileOptions, DeviceTensor, Executable, Session, Tensors,
 };
 use tintype_device::{CudaTensor, Device, Staging};
 use tintype_ir::Graph;
@@ -160,13 +160,13 @@ impl Loaded {
         request: &Tensors,
         latents: &DeviceTensor,
         outputs: &mut Tensors,
-    ) -> Result<Box<dyn RequestState>> {
+    ) -> Result<()> {
         let state = self.session.prepare(request)?;
         for index in 0..size.steps {
             let inputs = step_inputs(index, latents.clone());
             self.session.step_into(state.as_ref(), &inputs, outputs)?;
         }
-        Ok(state)
+        Ok(())
     }
 }
 

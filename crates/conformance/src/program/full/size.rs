@@ -5,6 +5,7 @@ use tintype_ir::{Graph, StagedGraph};
 use tintype_models::{FluxTransformerConfig, FluxTransformerOptions};
 use tintype_tensor::{DType, Tensor};
 
+use super::super::flux::inputs::image_ids;
 use super::super::{Arguments, Result};
 use super::random::noise;
 
@@ -81,7 +82,10 @@ impl Size {
                 "text_ids",
                 Tensor::from_f32([self.text_tokens, 3], vec![0.0; 3 * self.text_tokens])?,
             )
-            .with("image_ids", self.image_ids()?);
+            .with(
+                "image_ids",
+                Tensor::from_f32([self.image_tokens, 3], image_ids(self.image_tokens))?,
+            );
         let pooled = [self.batch, self.config.pooled_projection_dim];
         let prompt = [
             self.batch,
@@ -103,14 +107,6 @@ impl Size {
     pub(super) fn latents(&self, seed: usize) -> Result<Tensor> {
         let shape = [self.batch, self.image_tokens, self.config.in_channels];
         noise(&format!("hidden_states.{seed}"), self.dtype, shape)
-    }
-
-    /// Row and column of each token of a picture as square as may be.
-    fn image_ids(&self) -> Result<Tensor> {
-        let side = self.image_tokens.isqrt().max(1);
-        let id = |token: usize| [0.0, (token / side) as f32, (token % side) as f32];
-        let ids = (0..self.image_tokens).flat_map(id).collect();
-        Ok(Tensor::from_f32([self.image_tokens, 3], ids)?)
     }
 }
 

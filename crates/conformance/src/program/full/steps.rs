@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use tintype_backend::{Backend, CompileOptions, Tensors};
+use tintype_backend::{Backend, CompileOptions, DeviceTensor, Tensors};
 
 use super::super::machine::{Found, Machine};
 use super::super::report::{Label, Report};
@@ -68,7 +68,7 @@ fn measure(
         "ms",
         limit,
     )?;
-    parts(&mut loaded, &size, &gauge, report)?;
+    parts(&mut loaded, &size, &gauge, (&request, &latents), report)?;
     gauge.pause(false);
     gauge.say_used("memory while stepping", report)?;
     gauge.say_peak("peak of memory while stepping", report)?;
@@ -84,12 +84,17 @@ fn measure(
 }
 
 /// What a request and single steps take, each waited for.
-fn parts(loaded: &mut Loaded, size: &Size, gauge: &Gauge, report: &mut Report) -> Result<()> {
-    let (request, latents) = (size.request(0)?, gauge.upload(size.latents(0)?)?);
+fn parts(
+    loaded: &mut Loaded,
+    size: &Size,
+    gauge: &Gauge,
+    (request, latents): (&Tensors, &DeviceTensor),
+    report: &mut Report,
+) -> Result<()> {
     let (mut requests, mut steps) = (Vec::new(), Vec::new());
     for _ in 0..5 {
         let start = Instant::now();
-        let state = loaded.session.prepare(&request)?;
+        let state = loaded.session.prepare(request)?;
         gauge.settle()?;
         requests.push(start.elapsed().as_secs_f64() * 1e3);
         for index in 0..4.min(size.steps) {
