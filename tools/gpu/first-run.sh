@@ -16,7 +16,7 @@
 # | checks | the same with cuBLASLt and cuDNN |
 # | own, plain | the same captured and replayed |
 # | wrong | where a graph went wrong before: the first wrong value |
-# | blas, dnn | the libraries' own tests |
+# | blas, dnn | the libraries' own tests; attention of bf16 and of 8-bit codes side by side |
 # | profile | the time of each step of the blocks |
 # | conformance | operations, promises, models, picture, refits on CUDA against the CPU |
 # | memcheck, racecheck | compute-sanitizer, if it is there |
@@ -76,7 +76,7 @@ if wanted wrong; then
 fi
 
 stage blas 120 "$here/cuda_tests" libraries::blas --nocapture --test-threads 1
-stage dnn 150 "$here/cuda_tests" libraries::dnn --include-ignored --nocapture --test-threads 1
+stage dnn 200 "$here/cuda_tests" libraries::dnn --include-ignored --nocapture --test-threads 1
 graphs profile 60 --profile
 stage conformance 240 env NVIDIA_TF32_OVERRIDE=0 "$here/tintype-conformance" --require-gpu \
     --backend cuda --only operations,promises,models,picture,refits \
@@ -91,7 +91,7 @@ sanitize() {
         echo "skipped $tool: there is no compute-sanitizer" | tee -a "$summary"
         return 0
     fi
-    for graph in operations flux_single_blocks flux_double_blocks; do
+    for graph in operations flux_single_blocks flux_double_blocks narrow_attention; do
         ONLY="" stage "$tool.$graph" 100 compute-sanitizer --tool "$tool" --error-exitcode 9 \
             "$here/check_cuda" --require-gpu --no-graphs "$@" "$here/graphs/$graph.ir"
     done

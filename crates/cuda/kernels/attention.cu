@@ -5,25 +5,54 @@
 // tile (of k along d, then of v) alternate between two slots of shared memory, so that one is
 // copied while the other is used. More than 128 columns of v are more blocks, which compute the
 // scores again. Numbers in capitals stand in front of this text.
+//
+// Codes of 8-bit floats become f16 on their way to shared memory, each 2^8 times smaller, which the
+// numbers in front make good: so their bits only move, and no value is rounded. Any GPU can do so.
 
 constexpr u32 TILE = 64;
 constexpr u32 QUERY_PITCH = D_PARTS * D_PART + 8;
 constexpr u32 SLOT_PITCH = (D_PART > E_PART ? D_PART : E_PART) + 8;
 constexpr u32 SLOT_BYTES = TILE * SLOT_PITCH * 2;
 
+struct alignas(16) Chunk { u32 words[4]; };
+
+// Two codes, in the bits from `Shift` on, as two f16. NaN stays NaN, subnormal codes are exact.
+template <u32 Shift> __device__ __forceinline__ u32 halves_of(u32 codes) {
+    const u32 pair = (codes >> Shift & 0xffu) | (codes >> Shift & 0xff00u) << 8;
+    const u32 magnitude = pair & 0x007f007fu;
+    const u32 is_nan = (magnitude + 0x00010001u) & 0x00800080u;
+    return (pair & 0x00800080u) << 8 | magnitude << 7 | is_nan * 248u;
+}
+
 // 64 rows from `first` on, of `Columns` elements from `column` on; zeros where there are none.
 template <u32 Columns>
 __device__ __forceinline__ void bring(
-    u8* to, u32 pitch, const Element* source, u64 stride, u32 first, u32 rows, u32 column,
+    u8* to, u32 pitch, const Stored* source, u64 stride, u32 first, u32 rows, u32 column,
     u32 columns
 ) {
+    constexpr u32 WIDTH = 16 / sizeof(Stored);
 #pragma unroll
-    for (u32 i = 0; i < Columns / 16; ++i) {
+    for (u32 i = 0; i < TILE * Columns / WIDTH / 128; ++i) {
         const u32 chunk = threadIdx.x + i * 128;
-        const u32 row = chunk / (Columns / 8), at = chunk % (Columns / 8) * 8;
+        const u32 row = chunk / (Columns / WIDTH), at = chunk % (Columns / WIDTH) * WIDTH;
         const bool is_there = first + row < rows && column + at < columns;
         const u64 place = is_there ? (u64)(first + row) * stride + column + at : 0;
-        copy_16(to + (row * pitch + at) * 2, source + place, is_there);
+        u8* target = to + (row * pitch + at) * 2;
+        if constexpr (sizeof(Stored) == 1) {
+            Chunk codes = {};
+            if (is_there) {
+                codes = *reinterpret_cast<const Chunk*>(source + place);
+            }
+#pragma unroll
+            for (u32 half = 0; half < 2; ++half) {
+                const u32 low = codes.words[2 * half], high = codes.words[2 * half + 1];
+                *reinterpret_cast<Chunk*>(target + 16 * half) = {
+                    halves_of<0>(low), halves_of<16>(low), halves_of<0>(high), halves_of<16>(high),
+                };
+            }
+        } else {
+            copy_16(target, source + place, is_there);
+        }
     }
 }
 
@@ -130,8 +159,8 @@ __device__ __forceinline__ void weigh(
 }
 
 __device__ __forceinline__ void store_rows(
-    const float (&sums)[E_PART / 8][4], const float (&totals)[2], Result* output, u32 first_query,
-    u32 first_e
+    const float (&sums)[E_PART / 8][4], const float (&totals)[2], float factor, Result* output,
+    u32 first_query, u32 first_e
 ) {
     const u32 lane = threadIdx.x % 32;
 #pragma unroll
@@ -151,8 +180,8 @@ __device__ __forceinline__ void store_rows(
                 continue;
             }
             Pack<Result, 2> pair;
-            pair.values[0] = Round<Result>::of(sums[j][2 * half] / total);
-            pair.values[1] = Round<Result>::of(sums[j][2 * half + 1] / total);
+            pair.values[0] = Round<Result>::of(sums[j][2 * half] / total * factor);
+            pair.values[1] = Round<Result>::of(sums[j][2 * half + 1] / total * factor);
             if constexpr (OUTPUT_PAIRED) {
                 *reinterpret_cast<Pack<Result, 2>*>(row + e) = pair;
             } else {
@@ -164,7 +193,8 @@ __device__ __forceinline__ void store_rows(
 }
 
 extern "C" __global__ void __launch_bounds__(128) attention(
-    const Element* query, const Element* key, const Element* value, BIAS_PARAMETER Result* output
+    const Stored* query, const Stored* key, const Stored* value, BIAS_PARAMETER FACTOR_PARAMETER
+    Result* output
 ) {
     DYNAMIC_SHARED(memory);
     u8* slots = memory + TILE * QUERY_PITCH * 2;
@@ -221,5 +251,5 @@ extern "C" __global__ void __launch_bounds__(128) attention(
         weigh(scores, sums, greatest, totals);
         add_values(sums, scores, part_of(number + D_PARTS));
     }
-    store_rows(sums, totals, output, first_query, first_e);
+    store_rows(sums, totals, OUTPUT_SCALE FACTOR, output, first_query, first_e);
 }

@@ -7,7 +7,7 @@
 constexpr u32 TILE = 32;
 
 __device__ __forceinline__ void bring(
-    float (&tile)[TILE][TILE + 1], const Element* source, u64 stride, u64 step, u32 first, u32 rows,
+    float (&tile)[TILE][TILE + 1], const Stored* source, u64 stride, u64 step, u32 first, u32 rows,
     u32 first_column, u32 columns
 ) {
 #pragma unroll
@@ -21,7 +21,8 @@ __device__ __forceinline__ void bring(
 }
 
 extern "C" __global__ void __launch_bounds__(256) plain_attention(
-    const Element* query, const Element* key, const Element* value, BIAS_PARAMETER Result* output
+    const Stored* query, const Stored* key, const Stored* value, BIAS_PARAMETER FACTOR_PARAMETER
+    Result* output
 ) {
     __shared__ float queries[TILE][TILE + 1];
     __shared__ float others[TILE][TILE + 1];
@@ -113,7 +114,7 @@ extern "C" __global__ void __launch_bounds__(256) plain_attention(
         const u32 column = first_e + e * 8 + lane;
         if (column < E) {
             output[(u64)own_query * OUTPUT_TOKEN + column * OUTPUT_STEP] =
-                Round<Result>::of(sums[e] / total);
+                Round<Result>::of(sums[e] / total * (OUTPUT_SCALE FACTOR));
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Runs a plan on the host, in a workspace that begins with what is no number.
 
 use tintype_conformance::operations::{Case, Result};
-use tintype_cuda::{Expression, Index, Instruction, Place, Plan, View, Work};
+use tintype_cuda::{AttentionCall, Expression, Index, Instruction, Place, Plan, View, Work};
 use tintype_ir::{BinaryOp, GraphBuilder, Op, ReduceOp, Stage, TensorType, UnaryOp};
 use tintype_tensor::{DType, Shape, Tensor};
 use tintype_weights::Parameters;
@@ -46,15 +46,7 @@ impl Memory<'_> {
                 let inputs: Vec<_> = work.reads().into_iter().cloned().collect();
                 self.operation(op, call.gelu, &inputs, &call.output)
             }
-            Work::Attention(call) => {
-                let inputs: Vec<_> = work.reads().into_iter().cloned().collect();
-                self.operation(
-                    Op::Attention(call.attributes.clone()),
-                    false,
-                    &inputs,
-                    &call.output,
-                )
-            }
+            Work::Attention(call) => self.attention(call),
             Work::Convolution(call) => {
                 let inputs: Vec<_> = work.reads().into_iter().cloned().collect();
                 self.operation(
@@ -69,6 +61,46 @@ impl Memory<'_> {
             }
             other => Err(format!("no way to run a {}", other.kind()).into()),
         }
+    }
+
+    /// Has the CPU compute an attention, of codes in f32, and writes its result.
+    fn attention(&mut self, call: &AttentionCall) -> Result<()> {
+        let op = Op::Attention(call.attributes.clone());
+        if call.query_key_value[0].dtype != DType::F8E4M3 {
+            let inputs: Vec<_> = call
+                .query_key_value
+                .iter()
+                .chain(&call.bias)
+                .cloned()
+                .collect();
+            return self.operation(op, false, &inputs, &call.output);
+        }
+        let mut builder = GraphBuilder::new("attention");
+        let (mut values, mut tensors) = (Vec::new(), Vec::new());
+        for ((view, scale), name) in call
+            .query_key_value
+            .iter()
+            .zip(call.scales)
+            .zip(["q", "k", "v"])
+        {
+            let ty = TensorType::new(view.dtype, view.shape());
+            let codes = builder.input(name, Stage::Step, ty);
+            let wide = builder.cast(codes, DType::F32);
+            let scale = builder.scalar(DType::F32, scale);
+            values.push(builder.mul(wide, scale));
+            tensors.push((name, self.tensor(view)?));
+        }
+        let result = builder.op(op, &values);
+        builder.output("y", result);
+        let weights = Parameters::builder().build()?;
+        let found = tintype_cpu::run(&builder.finish()?, &weights, &tensors)?;
+        let factor = match &call.output_factor {
+            Some(view) => self.read(view)?[0],
+            None => 1.0,
+        };
+        let found = numbers(&found.host("y")?)?;
+        let scaled: Vec<f64> = found.into_iter().map(|value| value * factor).collect();
+        self.write(&call.output, &scaled)
     }
 
     /// Has the CPU compute one operation, and writes its result.

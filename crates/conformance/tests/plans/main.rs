@@ -18,7 +18,7 @@ use tintype_cuda::Plan;
 use tintype_ir::Binding;
 use tintype_tensor::DType;
 
-const BLOCKS: [(&str, &str); 9] = [
+const BLOCKS: [(&str, &str); 12] = [
     (
         "clip_block",
         include_str!("../../../cuda/tests/files/clip_block.ir"),
@@ -32,8 +32,16 @@ const BLOCKS: [(&str, &str); 9] = [
         include_str!("../../../cuda/tests/files/flux_double_blocks.ir"),
     ),
     (
+        "flux_double_quantized_attention",
+        include_str!("../../../cuda/tests/files/flux_double_quantized_attention.ir"),
+    ),
+    (
         "flux_single_blocks",
         include_str!("../../../cuda/tests/files/flux_single_blocks.ir"),
+    ),
+    (
+        "flux_single_quantized_attention",
+        include_str!("../../../cuda/tests/files/flux_single_quantized_attention.ir"),
     ),
     (
         "flux_batch_2",
@@ -42,6 +50,10 @@ const BLOCKS: [(&str, &str); 9] = [
     (
         "long_rows",
         include_str!("../../../cuda/tests/files/long_rows.ir"),
+    ),
+    (
+        "narrow_attention",
+        include_str!("../../../cuda/tests/files/narrow_attention.ir"),
     ),
     (
         "operations",

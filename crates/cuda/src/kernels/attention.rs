@@ -3,6 +3,7 @@
 //! | form | kernel |
 //! |---|---|
 //! | f16, bf16; d and e multiples of 8 without gaps, d up to 512 | `attention`, on tensor cores |
+//! | f8e4m3; d and e multiples of 16 | the same, widened to f16 as it is read, which is exact |
 //! | everything else | `plain_attention`, in f32 |
 //!
 //! Both compute the softmax as tiles of keys come, so that no scores are kept in memory.
@@ -51,6 +52,7 @@ pub(super) fn attention(step: &str, call: &AttentionCall, machine: &Machine) -> 
     };
     let head = head(call, division, tiles);
     let views = call.query_key_value.iter().chain(&call.bias);
+    let views = views.chain(&call.output_factor);
     Ok(Generated {
         source: Source::new(
             format!("{step}.cu"),
@@ -69,13 +71,15 @@ impl Division {
     fn of(call: &AttentionCall, machine: &Machine) -> Self {
         let (d, e) = sizes(call);
         let (d_parts, e_parts) = (d.div_ceil(PART).max(1), e.div_ceil(PART).max(1));
+        // All threads of a block bring a part of a tile, 16 bytes each.
+        let unit = if is_narrow(call) { 32 } else { 16 };
         let division = Self {
             is_matrix: true,
             tile: 64,
             d_parts,
-            d_part: d.div_ceil(d_parts).next_multiple_of(16).max(16),
+            d_part: d.div_ceil(d_parts).next_multiple_of(unit).max(unit),
             e_parts,
-            e_part: e.div_ceil(e_parts).next_multiple_of(16).max(16),
+            e_part: e.div_ceil(e_parts).next_multiple_of(unit).max(unit),
         };
         let fits = division.shared_bytes() <= machine.shared_bytes;
         if machine.has_matrices() && fits && call.query_key_value.iter().all(is_packed) {
@@ -115,7 +119,13 @@ fn check(step: &str, call: &AttentionCall) -> Result<()> {
         let message = format!("expected floats of one dtype, found {}", found.join(", "));
         return Err(Error::unsupported(step, message));
     }
-    if views().chain(&call.bias).any(|view| view.index.is_some()) {
+    if let Some(factor) = &call.output_factor
+        && (factor.dtype != DType::F32 || factor.count() != 1)
+    {
+        return Err(Error::unsupported(step, format!("a factor {factor}")));
+    }
+    let others = || call.bias.iter().chain(&call.output_factor);
+    if views().chain(others()).any(|view| view.index.is_some()) {
         return Err(Error::unsupported(
             step,
             "an index that is known at run time only",
@@ -137,11 +147,12 @@ fn check(step: &str, call: &AttentionCall) -> Result<()> {
 /// Whether rows are read 16 bytes at a time.
 fn is_packed(view: &View) -> bool {
     let [batch, token, head, column] = four(view);
-    let aligned = |axis: &Axis| axis.size == 1 || axis.stride.is_multiple_of(8);
-    matches!(view.dtype, DType::F16 | DType::BF16)
+    let pack = 128 / view.dtype.bits();
+    let aligned = |axis: &Axis| axis.size == 1 || axis.stride.is_multiple_of(pack);
+    matches!(view.dtype, DType::F16 | DType::BF16 | DType::F8E4M3)
         && (column.stride == 1 || column.size == 1)
-        && column.size.is_multiple_of(8)
-        && view.offset.is_multiple_of(8)
+        && column.size.is_multiple_of(pack)
+        && view.offset.is_multiple_of(pack)
         && [batch, token, head].iter().all(aligned)
 }
 
@@ -155,16 +166,22 @@ fn is_paired(view: &View) -> bool {
 fn head(call: &AttentionCall, division: Division, tiles: [usize; 2]) -> String {
     let [query, key, value] = &call.query_key_value;
     let (d, e) = sizes(call);
+    let stored = type_of(query.dtype);
+    let is_moved = division.is_matrix && is_narrow(call);
+    // Codes whose bits were only moved are 2^8 times smaller as f16.
+    let moved: f32 = if is_moved { 256.0 } else { 1.0 };
+    let [of_query, of_key, of_value] = call.scales.map(|scale| scale * moved);
     let mut text = format!(
-        "typedef {} Element;\ntypedef {} Result;\n\
+        "typedef {stored} Stored;\ntypedef {} Element;\ntypedef {} Result;\n\
          constexpr u32 QUERIES = {}, KEYS = {}, HEADS = {}, D = {d}, E = {e};\n\
          constexpr u32 QUERY_TILES = {}, KEY_TILES = {};\n\
          constexpr u32 D_PARTS = {}, D_PART = {}, E_PARTS = {}, E_PART = {};\n\
          constexpr bool CAUSAL = {}, OUTPUT_PAIRED = {};\n\
          #define SCALE __uint_as_float(0x{:08x}u)\n\
+         #define OUTPUT_SCALE __uint_as_float(0x{:08x}u)\n\
          #define NOTHING __uint_as_float(0xff800000u)\n\
          #define LOG2_E 1.44269504f\n",
-        type_of(query.dtype),
+        if is_moved { "f16" } else { stored },
         type_of(call.output.dtype),
         four(query)[1].size,
         four(key)[1].size,
@@ -177,7 +194,8 @@ fn head(call: &AttentionCall, division: Division, tiles: [usize; 2]) -> String {
         division.e_part,
         call.attributes.causal,
         is_paired(&call.output),
-        call.attributes.scale.to_bits(),
+        (call.attributes.scale * of_query * of_key).to_bits(),
+        of_value.to_bits(),
     );
     let views = [
         ("QUERY", query),
@@ -194,6 +212,10 @@ fn head(call: &AttentionCall, division: Division, tiles: [usize; 2]) -> String {
         );
     }
     text.push_str(&bias(call.bias.as_ref()));
+    text.push_str(match call.output_factor {
+        Some(_) => "#define FACTOR_PARAMETER const float* factor,\n#define FACTOR * *factor\n",
+        None => "#define FACTOR_PARAMETER\n#define FACTOR\n",
+    });
     text
 }
 
@@ -212,6 +234,11 @@ fn bias(bias: Option<&View>) -> String {
          {{ score += widen(bias[query * {query}ull + key * {key}ull]); }}\n",
         type_of(view.dtype)
     )
+}
+
+/// Whether query, key and value are codes of 8 bits.
+fn is_narrow(call: &AttentionCall) -> bool {
+    call.query_key_value[0].dtype == DType::F8E4M3
 }
 
 /// The columns of keys and those of values.
@@ -243,12 +270,14 @@ mod tests {
         let view = |place| View::contiguous(Place::Buffer(place), dtype, &[1, tokens, heads, d]);
         AttentionCall {
             query_key_value: [0, 1, 2].map(view),
+            scales: [1.0; 3],
             bias: None,
             attributes: Attention {
                 scale: 0.125,
                 causal: false,
             },
             output: view(3),
+            output_factor: None,
         }
     }
 
@@ -268,6 +297,8 @@ mod tests {
         assert!(!is_matrix(&call(DType::F32, 77, 12, 64)));
         assert!(!is_matrix(&call(DType::F16, 77, 12, 60)));
         assert!(!is_matrix(&call(DType::F16, 77, 12, 2048)));
+        assert!(is_matrix(&call(DType::F8E4M3, 77, 12, 48)));
+        assert!(!is_matrix(&call(DType::F8E4M3, 77, 12, 24)));
         let mut odd = call(DType::BF16, 77, 12, 64);
         odd.query_key_value[1].offset = 4;
         assert!(!is_matrix(&odd));

@@ -14,6 +14,8 @@ use std::collections::{BTreeSet, HashSet};
 use tintype_ir::{Binding, Graph, Op, Result, UnaryOp, Value};
 use tintype_tensor::Shape;
 
+use super::narrow::Narrow;
+
 /// The shape of every value.
 pub(super) struct Shapes {
     inputs: Vec<Shape>,
@@ -78,6 +80,7 @@ pub(super) struct Unit {
 /// The units of a graph, in an order in which they can run.
 pub(super) struct Units<'a> {
     graph: &'a Graph,
+    narrow: &'a Narrow,
     formed: Vec<Option<Unit>>,
     unit_of: Vec<Option<usize>>,
     /// For each node, the nodes with a unit that it depends on, seen through all others.
@@ -86,9 +89,10 @@ pub(super) struct Units<'a> {
 
 impl<'a> Units<'a> {
     /// Forms the units of a graph whose values have these shapes.
-    pub(super) fn of(graph: &'a Graph, shapes: &Shapes) -> Vec<Unit> {
+    pub(super) fn of(graph: &'a Graph, shapes: &Shapes, narrow: &'a Narrow) -> Vec<Unit> {
         let mut units = Self {
             graph,
+            narrow,
             formed: Vec::new(),
             unit_of: vec![None; graph.nodes().len()],
             sources: Vec::new(),
@@ -105,11 +109,12 @@ impl<'a> Units<'a> {
         let node = &self.graph.nodes()[index];
         let sources = self.sources_of(index);
         self.sources.push(sources);
-        if is_no_work(&node.op) {
+        if is_no_work(&node.op) || self.narrow.is_absorbed(index) {
             return;
         }
-        if let Some(product) = self.product_of_activation(index, uses) {
-            let unit = self.unit_of[product];
+        let product = self.product_of_activation(index, uses);
+        if let Some(library) = product.or_else(|| self.narrow.attention_before(index)) {
+            let unit = self.unit_of[library];
             self.unit_of[index] = unit;
             self.unit_mut(unit).nodes.insert(index);
             return;

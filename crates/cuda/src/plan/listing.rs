@@ -46,7 +46,12 @@ impl fmt::Display for Plan {
                 } else {
                     ""
                 };
-                write!(f, " {{scale = {:?}{causal}}}", call.attributes.scale)?;
+                write!(f, " {{scale = {:?}{causal}", call.attributes.scale)?;
+                if call.scales != [1.0; 3] {
+                    let [query, key, value] = call.scales;
+                    write!(f, ", codes by {query:?}, {key:?}, {value:?}")?;
+                }
+                f.write_str("}")?;
             }
             if step.label.is_empty() {
                 writeln!(f)?;

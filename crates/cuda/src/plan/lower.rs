@@ -14,6 +14,7 @@ use tintype_tensor::{DType, Shape};
 
 use super::express::Express;
 use super::groups::{Kind, Shapes, Unit};
+use super::narrow::{Narrow, reciprocals};
 use super::patterns::pattern_of;
 use super::step::{AttentionCall, Convolution, Product, Step, Work};
 use crate::{Error, Expression, Instruction, Place, Result, Store, View};
@@ -30,6 +31,9 @@ pub(super) struct Lowering<'a> {
     graph: &'a Graph,
     shapes: &'a Shapes,
     binding: &'a Binding,
+    narrow: &'a Narrow,
+    /// For each scale of codes that a library writes, where one over it lies.
+    factors: Vec<(Value, View)>,
     /// Whether a unit computes the node.
     is_computed: Vec<bool>,
     /// Where a node's result must go.
@@ -39,11 +43,18 @@ pub(super) struct Lowering<'a> {
 }
 
 impl<'a> Lowering<'a> {
-    pub(super) fn new(graph: &'a Graph, shapes: &'a Shapes, binding: &'a Binding) -> Self {
+    pub(super) fn new(
+        graph: &'a Graph,
+        shapes: &'a Shapes,
+        binding: &'a Binding,
+        narrow: &'a Narrow,
+    ) -> Self {
         Self {
             graph,
             shapes,
             binding,
+            narrow,
+            factors: Vec::new(),
             is_computed: vec![false; graph.nodes().len()],
             destinations: HashMap::new(),
             views: HashMap::new(),
@@ -80,6 +91,7 @@ impl<'a> Lowering<'a> {
             };
             self.lowered.outputs.push((output.name.clone(), view));
         }
+        self.compute_factors()?;
         Ok(self.lowered)
     }
 
@@ -325,8 +337,9 @@ impl<'a> Lowering<'a> {
         let first = *unit.nodes.first().expect("a unit has nodes");
         let last = *unit.nodes.last().expect("a unit has nodes");
         let node = &self.graph.nodes()[first];
+        let narrow = self.narrow.attention(first);
         let mut x = Vec::new();
-        for &operand in &node.operands {
+        for &operand in narrow.map_or(&node.operands[..], |narrow| &narrow.codes) {
             let view = self.view(operand)?;
             let view = if is_taken(&node.op, &view) {
                 view
@@ -336,13 +349,38 @@ impl<'a> Lowering<'a> {
             x.push(view);
         }
         let output = self.destination(last)?;
-        let name = if first == last {
-            node.op.name().to_owned()
-        } else {
+        let has_gelu = first != last && narrow.is_none();
+        let name = if has_gelu {
             "linear_gelu".to_owned()
+        } else {
+            node.op.name().to_owned()
         };
-        let work = work_of(node, x, output, first != last);
+        let mut work = work_of(node, x, output, has_gelu);
+        if let (Some(narrow), Work::Attention(call)) = (narrow, &mut work) {
+            call.scales = narrow.scales;
+            call.output_factor = Some(self.factor(narrow.output_scale)?);
+        }
         self.push(label_of(node), name, work);
+        Ok(())
+    }
+
+    /// Where one over a scale lies, from the first step on.
+    fn factor(&mut self, scale: Value) -> Result<View> {
+        if let Some((_, known)) = self.factors.iter().find(|(known, _)| *known == scale) {
+            return Ok(known.clone());
+        }
+        let factor = self.buffer(DType::F32, &[1])?;
+        self.factors.push((scale, factor.clone()));
+        Ok(factor)
+    }
+
+    /// Puts what computes the factors in front of all steps.
+    fn compute_factors(&mut self) -> Result<()> {
+        let mut pairs = Vec::new();
+        for (scale, factor) in std::mem::take(&mut self.factors) {
+            pairs.push((self.view(scale)?, factor));
+        }
+        self.lowered.steps.splice(0..0, reciprocals(&pairs));
         Ok(())
     }
 }
@@ -366,9 +404,11 @@ fn work_of(node: &Node, mut x: Vec<View>, output: View, gelu: bool) -> Work {
             let [query, key, value] = [0, 1, 2].map(|place| x[place].clone());
             Work::Attention(AttentionCall {
                 query_key_value: [query, key, value],
+                scales: [1.0; 3],
                 bias,
                 attributes: attributes.clone(),
                 output,
+                output_factor: None,
             })
         }
         Op::Conv2d(attributes) => {

@@ -25,10 +25,12 @@
 //! # Ok::<(), tintype_cuda::Error>(())
 //! ```
 
+mod codes;
 mod express;
 mod groups;
 mod listing;
 mod lower;
+mod narrow;
 mod patterns;
 mod prepare;
 mod reuse;
@@ -68,8 +70,9 @@ impl Plan {
         verify(graph)?;
         let graph = prepare::prepare(graph)?;
         let shapes = groups::Shapes::of_graph(&graph, binding)?;
-        let units = groups::Units::of(&graph, &shapes);
-        let lowered = lower::Lowering::new(&graph, &shapes, binding).run(&units)?;
+        let narrow = narrow::Narrow::of(&graph);
+        let units = groups::Units::of(&graph, &shapes, &narrow);
+        let lowered = lower::Lowering::new(&graph, &shapes, binding, &narrow).run(&units)?;
         let (memory_of, workspace) = reuse::share(&lowered);
         Ok(Self {
             graph,

@@ -17,7 +17,7 @@ struct Pattern {
     operations: &'static [&'static str],
 }
 
-const PATTERNS: [Pattern; 15] = [
+const PATTERNS: [Pattern; 17] = [
     pattern("norm_modulate", &["layer_norm", "modulate"]),
     pattern(
         "residual_norm_modulate",
@@ -37,6 +37,14 @@ const PATTERNS: [Pattern; 15] = [
         "query_key_norm_rotary",
         &["rms_norm", "rotary", "rms_norm", "rotary"],
     ),
+    pattern(
+        "query_key_norm_rotary_codes",
+        &[
+            "rms_norm", "rotary", "cast", "div", "cast", "rms_norm", "rotary", "cast", "div",
+            "cast",
+        ],
+    ),
+    pattern("codes", &["cast", "div", "cast"]),
     pattern("group_norm_silu", &["group_norm", "silu"]),
     pattern("add_group_norm_silu", &["add", "group_norm", "silu"]),
     pattern("add_norm", &["add", "layer_norm"]),

@@ -72,16 +72,23 @@ pub struct Product {
 }
 
 /// `softmax(scale · q·kᵀ + bias) · v` of views `[b, s, h, d]`.
+///
+/// Query, key and value are all of 16 bits and more, or all codes of 8-bit floats.
 #[derive(Debug, Clone, PartialEq)]
 pub struct AttentionCall {
     /// Query, key and value.
     pub query_key_value: [View; 3],
+    /// What codes of query, key and value are multiplied with, powers of two; 1 where they are
+    /// none.
+    pub scales: [f32; 3],
     /// Added to the scores.
     pub bias: Option<View>,
     /// Scale and mask.
     pub attributes: Attention,
     /// `[b, s, h, e]`
     pub output: View,
+    /// One f32 that the result is multiplied with before it is rounded to codes.
+    pub output_factor: Option<View>,
 }
 
 /// A convolution of views `[b, c, h, w]`.
@@ -122,7 +129,12 @@ impl Work {
                 .into_iter()
                 .chain(&call.bias)
                 .collect(),
-            Self::Attention(call) => call.query_key_value.iter().chain(&call.bias).collect(),
+            Self::Attention(call) => call
+                .query_key_value
+                .iter()
+                .chain(&call.bias)
+                .chain(&call.output_factor)
+                .collect(),
             Self::Convolution(call) => [&call.input, &call.weight]
                 .into_iter()
                 .chain(&call.bias)

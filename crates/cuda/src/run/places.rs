@@ -67,6 +67,7 @@ fn views(work: &mut Work) -> Vec<&mut View> {
         }
         Work::Attention(call) => {
             let views = call.query_key_value.iter_mut().chain(&mut call.bias);
+            let views = views.chain(&mut call.output_factor);
             views.chain([&mut call.output]).collect()
         }
         Work::Convolution(call) => {
@@ -122,5 +123,39 @@ mod tests {
         assert_eq!(places.of(Place::Parameter(0)), Place::Parameter(0));
         assert_eq!(places.of(Place::Buffer(1)), Place::Buffer(2));
         assert_eq!(steps[1].1.of(Place::Parameter(0)), Place::Parameter(1));
+    }
+
+    #[test]
+    fn every_view_of_every_kind_of_step_is_renumbered() {
+        for text in [
+            include_str!("../../tests/files/narrow_attention.ir"),
+            include_str!("../../tests/files/operations.ir"),
+        ] {
+            let given = text.split("; expect:").next().unwrap();
+            let sizes = given.lines().find_map(|line| line.strip_prefix("; plan:"));
+            let mut binding = tintype_ir::Binding::new();
+            for part in sizes
+                .unwrap()
+                .split(',')
+                .filter_map(|part| part.split_once('='))
+            {
+                binding.set(part.0.trim(), part.1.trim().parse().unwrap());
+            }
+            let plan = Plan::new(&tintype_ir::parse(given).unwrap(), &binding).unwrap();
+            for step in &plan.steps {
+                let (own, places) = renumbered(step);
+                let of = |step: &Step| -> Vec<View> {
+                    let views = step.work.reads().into_iter().chain(step.work.writes());
+                    views.cloned().collect()
+                };
+                for (own, view) in of(&own).into_iter().zip(of(step)) {
+                    assert!(
+                        places.0.iter().any(|(known, _)| *known == own.place),
+                        "{own}"
+                    );
+                    assert_eq!(places.of(own.place), view.place);
+                }
+            }
+        }
     }
 }

@@ -140,14 +140,30 @@ fn attention(name: &str, dtype: DType, heads: &Heads) -> Step {
                 .reshape(&[2, keys, heads, e])
                 .unwrap(),
         ],
+        scales: [1.0; 3],
         bias: bias.map(|[b, h]| view(2, DType::F32, &[b, h, queries, keys])),
         attributes: Attention {
             scale: 0.25,
             causal,
         },
         output: view(3, dtype, &[2, queries, heads, e]),
+        output_factor: None,
     };
     step(name, Work::Attention(call))
+}
+
+/// An attention of codes, with a result of codes that is multiplied with a number in memory.
+fn narrow_attention(name: &str, output: DType, heads: &Heads) -> Step {
+    let mut step = attention(name, DType::F8E4M3, heads);
+    let Work::Attention(call) = &mut step.work else {
+        panic!()
+    };
+    call.scales = [0.5, 2.0, 16.0];
+    call.output.dtype = output;
+    if output == DType::F8E4M3 {
+        call.output_factor = Some(view(4, DType::F32, &[1]));
+    }
+    step
 }
 
 fn special(name: &str, op: Op, inputs: Vec<View>, output: View) -> Step {
@@ -259,6 +275,21 @@ fn attentions() -> Vec<Step> {
         half("attention_odd", of([35, 20], 2, 20, 12, true, None)),
         single("attention_f32", of([40, 70], 2, 50, 20, true, Some([2, 1]))),
         single("attention_wide", of([5, 40], 1, 300, 300, false, None)),
+        narrow_attention(
+            "attention_codes",
+            DType::F8E4M3,
+            &of([70, 130], 2, 48, 32, false, None),
+        ),
+        narrow_attention(
+            "attention_codes_128",
+            DType::BF16,
+            &of([66, 70], 1, 128, 128, true, None),
+        ),
+        narrow_attention(
+            "attention_codes_odd",
+            DType::F8E4M3,
+            &of([35, 20], 2, 24, 20, false, None),
+        ),
     ]
 }
 
@@ -335,6 +366,11 @@ pub(crate) fn large() -> Vec<Step> {
         attention(
             "flux_attention",
             DType::BF16,
+            &heads(4608, 24, 128, false, None),
+        ),
+        narrow_attention(
+            "flux_attention_codes",
+            DType::F8E4M3,
             &heads(4608, 24, 128, false, None),
         ),
         attention(

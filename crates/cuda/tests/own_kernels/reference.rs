@@ -66,6 +66,13 @@ fn attention(call: &AttentionCall, read: Read<'_>) -> Vec<f64> {
     let (keys, e) = (k.shape()[1], v.shape()[3]);
     let full = [batches, heads, queries, keys];
     let bias = call.bias.as_ref().map(|view| read(&view.broadcast(&full)));
+    let [q_scale, k_scale, v_scale] = call.scales.map(f64::from);
+    let scale = f64::from(call.attributes.scale) * q_scale * k_scale;
+    let factor = call
+        .output_factor
+        .as_ref()
+        .map_or(1.0, |view| read(view)[0])
+        * v_scale;
     let [q, k, v] = [read(q), read(k), read(v)];
     let mut output = vec![0.0; batches * queries * heads * e];
     for at in 0..batches * heads * queries {
@@ -81,7 +88,7 @@ fn attention(call: &AttentionCall, read: Read<'_>) -> Vec<f64> {
                 let dot =
                     (0..d).map(|i| q[row(query, queries) * d + i] * k[row(key, keys) * d + i]);
                 let bias = bias.as_ref().map_or(0.0, |bias| bias[at * keys + key]);
-                dot.sum::<f64>() * f64::from(call.attributes.scale) + bias
+                dot.sum::<f64>() * scale + bias
             })
             .collect();
         let most = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
@@ -92,7 +99,7 @@ fn attention(call: &AttentionCall, read: Read<'_>) -> Vec<f64> {
             let sum: f64 = terms
                 .map(|(key, weight)| weight * v[row(key, keys) * e + column])
                 .sum();
-            output[row(query, queries) * e + column] = sum / total;
+            output[row(query, queries) * e + column] = sum / total * factor;
         }
     }
     output

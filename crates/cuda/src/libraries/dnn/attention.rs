@@ -5,18 +5,21 @@
 //! | FLUX: no bias, no mask, width 128 | `unified`, and `composite` where the library is older or faster so |
 //! | CLIP: causal, width 64 | `composite` |
 //! | T5: a bias for each head, scale 1, width 64 | `composite` |
+//! | codes of 8-bit floats, neither bias nor mask | `narrow` |
 //! | VAE: one head of width 512 | none: cuDNN goes to 256 |
 //! | f32 | none |
 //!
 //! `unified` is one operation (cuDNN 9.13.1), which takes bias and mask from 9.21 on only;
 //! `composite` is the product, the softmax in pieces and the product, which the library knows
 //! by their pattern: scores stay in f32, the weights of values are rounded to the values' dtype.
+//! The logarithm of the sum is part of the pattern, though nothing reads it.
 
 use tintype_ir::Attention;
 use tintype_tensor::DType;
 
 use super::graph::{Function, GraphDescription, Operation, Reduction, Tensor, TensorId};
 use super::library::Version;
+use super::narrow;
 use crate::plan::AttentionCall;
 use crate::{Axis, View};
 
@@ -47,6 +50,8 @@ pub(crate) enum Path {
     Unified,
     /// Products, and the softmax in pieces.
     Composite,
+    /// The same of codes.
+    Narrow,
 }
 
 impl Path {
@@ -54,6 +59,7 @@ impl Path {
         match self {
             Self::Unified => "unified",
             Self::Composite => "composite",
+            Self::Narrow => "narrow",
         }
     }
 }
@@ -84,6 +90,9 @@ impl Form {
     pub(crate) fn paths(&self, version: Version, capability: u32) -> Result<Vec<Path>, String> {
         if let Some(obstacle) = &self.obstacle {
             return Err(obstacle.clone());
+        }
+        if self.dtype == DType::F8E4M3 {
+            return narrow::check(self, version, capability).map(|()| vec![Path::Narrow]);
         }
         if !matches!(self.dtype, DType::F16 | DType::BF16) {
             return Err(format!("attention of {}", self.dtype));
@@ -120,7 +129,7 @@ const GREATEST_WIDTH: usize = 256;
 const UNIFIED: Version = Version(91_301);
 
 /// 9.10.0 and 9.10.1 compute it wrongly, and nothing here was tried with what is older.
-const COMPOSITE: Version = Version(91_002);
+pub(super) const COMPOSITE: Version = Version(91_002);
 
 /// What of the layout keeps a call from cuDNN.
 fn obstacle(call: &AttentionCall) -> Option<String> {
@@ -149,6 +158,9 @@ fn obstacle(call: &AttentionCall) -> Option<String> {
     if !fits {
         return Some(format!("sizes that do not fit: {q:?} {k:?} {v:?} to {o:?}"));
     }
+    if let Some(problem) = problem_of_factor(call) {
+        return Some(problem);
+    }
     call.bias
         .as_ref()
         .and_then(|bias| problem_of_bias(bias, query.dtype, [q[0], q[2], q[1], k[1]]))
@@ -174,12 +186,21 @@ fn problem_of(view: &View, dtype: DType) -> Option<String> {
         return Some("has heads with gaps".to_owned());
     }
     // Rows are read 16 bytes at a time.
+    let pack = 128 / view.dtype.bits();
     let is_odd =
-        |axis: &Axis| axis.size > 1 && (axis.stride == 0 || !axis.stride.is_multiple_of(8));
-    if view.axes[..3].iter().any(is_odd) || !view.offset.is_multiple_of(8) {
+        |axis: &Axis| axis.size > 1 && (axis.stride == 0 || !axis.stride.is_multiple_of(pack));
+    if view.axes[..3].iter().any(is_odd) || !view.offset.is_multiple_of(pack) {
         return Some("has rows that are not aligned to 16 bytes".to_owned());
     }
     None
+}
+
+/// What the result is multiplied with is one number, and codes alone are multiplied.
+fn problem_of_factor(call: &AttentionCall) -> Option<String> {
+    let factor = call.output_factor.as_ref()?;
+    let fits = factor.dtype == DType::F32 && factor.count() == 1 && factor.index.is_none();
+    let is_narrow = call.output.dtype == DType::F8E4M3;
+    (!fits || !is_narrow).then(|| format!("factor {factor} of {}", call.output.dtype))
 }
 
 /// A bias must be there for each query and key; batch and heads may repeat.
@@ -208,11 +229,12 @@ pub(super) fn graph_of(call: &AttentionCall, path: Path) -> GraphDescription {
     match path {
         Path::Unified => unified(call),
         Path::Composite => composite(call),
+        Path::Narrow => narrow::graph_of(call),
     }
 }
 
 /// `[b, h, s, d]` of `[b, s, h, d]`.
-fn heads_first(view: &View) -> Tensor {
+pub(super) fn heads_first(view: &View) -> Tensor {
     Tensor::of_view(&view.transpose(&[0, 2, 1, 3]))
 }
 
@@ -288,7 +310,7 @@ fn masked(graph: &mut GraphDescription, scores: TensorId) -> TensorId {
 }
 
 /// The softmax of rows of f32, rounded to `dtype`.
-fn softmax(graph: &mut GraphDescription, scores: TensorId, dtype: DType) -> TensorId {
+pub(super) fn softmax(graph: &mut GraphDescription, scores: TensorId, dtype: DType) -> TensorId {
     let greatest = graph.reduce_rows(Reduction::Max, scores);
     let below = graph.pointwise(
         Function::Subtract,
@@ -298,5 +320,7 @@ fn softmax(graph: &mut GraphDescription, scores: TensorId, dtype: DType) -> Tens
     );
     let power = graph.pointwise(Function::Exp, &[below], DType::F32, DType::F32);
     let sum = graph.reduce_rows(Reduction::Sum, power);
+    let log = graph.pointwise(Function::Log, &[sum], DType::F32, DType::F32);
+    graph.pointwise(Function::Add, &[greatest, log], DType::F32, DType::F32);
     graph.pointwise(Function::Divide, &[power, sum], dtype, DType::F32)
 }

@@ -68,7 +68,7 @@ fn tensor_descriptor(
 ) -> Attempt<Descriptor> {
     let alignment = match tensor.store {
         Store::Memory { alignment, .. } => alignment as i64,
-        Store::Virtual | Store::Scalar(_) => 16,
+        Store::Virtual | Store::Scalar(_) | Store::Number(_) | Store::Spare(_) => 16,
     };
     let descriptor = Descriptor::new(library, Kind::CUDNN_BACKEND_TENSOR_DESCRIPTOR)?
         .with_choice(
@@ -81,7 +81,7 @@ fn tensor_descriptor(
         .with_integers(Name::CUDNN_ATTR_TENSOR_UNIQUE_ID, &[id.unique()])?
         .with_integers(Name::CUDNN_ATTR_TENSOR_BYTE_ALIGNMENT, &[alignment])?;
     let descriptor = match tensor.store {
-        Store::Memory { .. } => descriptor,
+        Store::Memory { .. } | Store::Number(_) | Store::Spare(_) => descriptor,
         Store::Virtual => descriptor.with_boolean(Name::CUDNN_ATTR_TENSOR_IS_VIRTUAL, true)?,
         Store::Scalar(_) => descriptor.with_boolean(Name::CUDNN_ATTR_TENSOR_IS_BY_VALUE, true)?,
     };
@@ -267,6 +267,7 @@ impl Builder<'_> {
         let kind = match reduction {
             Reduction::Max => cudnnReduceTensorOp_t::CUDNN_REDUCE_TENSOR_MAX,
             Reduction::Sum => cudnnReduceTensorOp_t::CUDNN_REDUCE_TENSOR_ADD,
+            Reduction::GreatestMagnitude => cudnnReduceTensorOp_t::CUDNN_REDUCE_TENSOR_AMAX,
         };
         let setting = self
             .make(Kind::CUDNN_BACKEND_REDUCTION_DESCRIPTOR)?
@@ -327,6 +328,7 @@ fn mode_of(function: Function) -> cudnnPointwiseMode_t {
         Function::Multiply => cudnnPointwiseMode_t::CUDNN_POINTWISE_MUL,
         Function::Divide => cudnnPointwiseMode_t::CUDNN_POINTWISE_DIV,
         Function::Exp => cudnnPointwiseMode_t::CUDNN_POINTWISE_EXP,
+        Function::Log => cudnnPointwiseMode_t::CUDNN_POINTWISE_LOG,
         Function::Position(_) => cudnnPointwiseMode_t::CUDNN_POINTWISE_GEN_INDEX,
         Function::AtLeast => cudnnPointwiseMode_t::CUDNN_POINTWISE_CMP_GE,
         Function::Select => cudnnPointwiseMode_t::CUDNN_POINTWISE_BINARY_SELECT,
@@ -337,6 +339,7 @@ fn data_type(dtype: DType) -> u32 {
     let ty = match dtype {
         DType::F16 => cudnnDataType_t::CUDNN_DATA_HALF,
         DType::BF16 => cudnnDataType_t::CUDNN_DATA_BFLOAT16,
+        DType::F8E4M3 => cudnnDataType_t::CUDNN_DATA_FP8_E4M3,
         DType::I32 => cudnnDataType_t::CUDNN_DATA_INT32,
         DType::Bool => cudnnDataType_t::CUDNN_DATA_BOOLEAN,
         // Graphs hold no others.

@@ -3,7 +3,8 @@
 //!
 //! An engine that rounds f32 to something shorter (TF32 among them), adds up in less than f32,
 //! or gives another result every time is never taken; for f32 neither are tensor cores, Fourier
-//! transforms and Winograd's scheme.
+//! transforms and Winograd's scheme. Products of 8-bit floats may add up in less: tensor cores of
+//! Hopper do so by themselves.
 
 use cudarc::cudnn::sys::cudnnBackendBehaviorNote_t as Behavior;
 use cudarc::cudnn::sys::cudnnBackendHeurMode_t as RawAdvice;
@@ -68,23 +69,43 @@ impl Advice {
     }
 }
 
-/// Whether f32 is read from or written to memory, so that tensor cores would round it.
-pub(super) fn is_of_f32(description: &GraphDescription) -> bool {
-    description
-        .tensors
-        .iter()
-        .any(|tensor| matches!(tensor.store, Store::Memory { .. }) && tensor.dtype == DType::F32)
+/// How exact a graph must be computed, by what it reads and writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Exactness {
+    /// f32, which tensor cores would round.
+    F32,
+    /// 16 bits.
+    Half,
+    /// 8 bits.
+    Codes,
+}
+
+/// How exact a graph must be. Single numbers do not count: they are scales.
+pub(super) fn exactness_of(description: &GraphDescription) -> Exactness {
+    let has = |dtype: DType| {
+        description.tensors.iter().any(|tensor| {
+            let is_in_memory = matches!(tensor.store, Store::Memory { .. });
+            is_in_memory && tensor.dtype == dtype && tensor.dims.iter().any(|&size| size > 1)
+        })
+    };
+    if has(DType::F32) {
+        Exactness::F32
+    } else if has(DType::F8E4M3) {
+        Exactness::Codes
+    } else {
+        Exactness::Half
+    }
 }
 
 /// Whether an engine with these notes computes what the dtypes promise.
-fn is_allowed(numerical: &[u32], behavior: &[u32], is_of_f32: bool) -> bool {
+fn is_allowed(numerical: &[u32], behavior: &[u32], exactness: Exactness) -> bool {
     let never = [
         Note::CUDNN_NUMERICAL_NOTE_DOWN_CONVERT_INPUTS,
-        Note::CUDNN_NUMERICAL_NOTE_REDUCED_PRECISION_REDUCTION,
         Note::CUDNN_NUMERICAL_NOTE_NONDETERMINISTIC,
         Note::CUDNN_NUMERICAL_NOTE_WINOGRAD_TILE_6x6,
         Note::CUDNN_NUMERICAL_NOTE_WINOGRAD_TILE_13x13,
     ];
+    let not_of_wider = [Note::CUDNN_NUMERICAL_NOTE_REDUCED_PRECISION_REDUCTION];
     let not_of_f32 = [
         Note::CUDNN_NUMERICAL_NOTE_TENSOR_CORE,
         Note::CUDNN_NUMERICAL_NOTE_FFT,
@@ -99,7 +120,9 @@ fn is_allowed(numerical: &[u32], behavior: &[u32], is_of_f32: bool) -> bool {
         Behavior::CUDNN_BEHAVIOR_NOTE_CUBLASLT_DEPENDENCY,
     ];
     let has = |note: &Note| numerical.contains(&(*note as u32));
-    let is_shortened = never.iter().any(has) || is_of_f32 && not_of_f32.iter().any(has);
+    let is_shortened = never.iter().any(has)
+        || exactness != Exactness::Codes && not_of_wider.iter().any(has)
+        || exactness == Exactness::F32 && not_of_f32.iter().any(has);
     let is_strange = |note: &Behavior| behavior.contains(&(*note as u32));
     !is_shortened && !strange.iter().any(is_strange)
 }
@@ -109,7 +132,7 @@ pub(super) fn configurations(
     library: &'static Library,
     graph: &OperationGraph,
     advice: Advice,
-    is_of_f32: bool,
+    exactness: Exactness,
 ) -> Attempt<Vec<Configuration>> {
     let heuristic = Descriptor::new(library, Kind::CUDNN_BACKEND_ENGINEHEUR_DESCRIPTOR)?
         .with_descriptor(Name::CUDNN_ATTR_ENGINEHEUR_OPERATION_GRAPH, &graph.graph)?
@@ -137,7 +160,7 @@ pub(super) fn configurations(
             Name::CUDNN_ATTR_ENGINE_BEHAVIOR_NOTE,
             Type::CUDNN_TYPE_BEHAVIOR_NOTE,
         )?;
-        if !is_allowed(&numerical, &behavior, is_of_f32) {
+        if !is_allowed(&numerical, &behavior, exactness) {
             continue;
         }
         allowed.push(Configuration {
@@ -195,13 +218,13 @@ pub(super) fn plans(
     library: &'static Library,
     handle: RawHandle,
     graph: &OperationGraph,
-    is_of_f32: bool,
+    exactness: Exactness,
     attempts: usize,
 ) -> Attempt<Vec<ExecutionPlan>> {
     let (mut plans, mut large) = (Vec::new(), Vec::new());
     let mut last = None;
     for advice in Advice::ALL {
-        let found = configurations(library, graph, advice, is_of_f32);
+        let found = configurations(library, graph, advice, exactness);
         let found = found.unwrap_or_else(|failure| {
             last = Some(failure);
             Vec::new()
@@ -233,10 +256,10 @@ pub(super) fn again(
     library: &'static Library,
     handle: RawHandle,
     graph: &OperationGraph,
-    is_of_f32: bool,
+    exactness: Exactness,
     origin: Origin,
 ) -> Option<ExecutionPlan> {
-    let found = configurations(library, graph, origin.advice, is_of_f32).ok()?;
+    let found = configurations(library, graph, origin.advice, exactness).ok()?;
     let same = found.into_iter().find(|found| found.origin == origin)?;
     same.plan(library, handle).ok()
 }
@@ -265,17 +288,32 @@ mod tests {
         let tensor_core = Note::CUDNN_NUMERICAL_NOTE_TENSOR_CORE as u32;
         let winograd = Note::CUDNN_NUMERICAL_NOTE_WINOGRAD as u32;
         let shortened = Note::CUDNN_NUMERICAL_NOTE_DOWN_CONVERT_INPUTS as u32;
-        assert!(is_allowed(&[], &[], true));
-        assert!(is_allowed(&[tensor_core], &[], false));
-        assert!(!is_allowed(&[tensor_core], &[], true), "this is TF32");
-        assert!(!is_allowed(&[winograd], &[], true));
-        assert!(!is_allowed(&[shortened], &[], false));
+        assert!(is_allowed(&[], &[], Exactness::F32));
+        assert!(is_allowed(&[tensor_core], &[], Exactness::Half));
+        assert!(
+            !is_allowed(&[tensor_core], &[], Exactness::F32),
+            "this is TF32"
+        );
+        assert!(!is_allowed(&[winograd], &[], Exactness::F32));
+        assert!(!is_allowed(&[shortened], &[], Exactness::Half));
+        let hasty = Note::CUDNN_NUMERICAL_NOTE_REDUCED_PRECISION_REDUCTION as u32;
+        assert!(!is_allowed(&[hasty], &[], Exactness::Half));
+        assert!(is_allowed(&[hasty], &[], Exactness::Codes));
         let compiled = Behavior::CUDNN_BEHAVIOR_NOTE_RUNTIME_COMPILATION as u32;
-        assert!(is_allowed(&[tensor_core], &[compiled], false));
+        assert!(is_allowed(&[tensor_core], &[compiled], Exactness::Half));
         let reordered = Behavior::CUDNN_BEHAVIOR_NOTE_REQUIRES_FILTER_INT8x32_REORDER as u32;
-        assert!(!is_allowed(&[], &[reordered], false));
+        assert!(!is_allowed(&[], &[reordered], Exactness::Half));
         // A newer library's note says nothing against an engine.
-        assert!(is_allowed(&[99], &[99], true));
+        assert!(is_allowed(&[99], &[99], Exactness::F32));
+    }
+
+    #[test]
+    fn a_factor_of_codes_asks_for_no_more_exactness() {
+        let mut graph = GraphDescription::default();
+        let view = |dtype, shape: &[usize]| View::contiguous(Place::Buffer(0), dtype, shape);
+        graph.tensor(Tensor::of_view(&view(DType::F32, &[1, 1, 1, 1])));
+        graph.tensor(Tensor::of_view(&view(DType::F8E4M3, &[4, 16])));
+        assert_eq!(exactness_of(&graph), Exactness::Codes);
     }
 
     #[test]
@@ -283,9 +321,9 @@ mod tests {
         let mut graph = GraphDescription::default();
         graph.tensor(Tensor::passing(&[4], DType::F32));
         graph.tensor(Tensor::scalar(1.0, 1));
-        assert!(!is_of_f32(&graph));
+        assert_eq!(exactness_of(&graph), Exactness::Half);
         let view = View::contiguous(Place::Buffer(0), DType::F32, &[4]);
         graph.tensor(Tensor::of_view(&view));
-        assert!(is_of_f32(&graph));
+        assert_eq!(exactness_of(&graph), Exactness::F32);
     }
 }

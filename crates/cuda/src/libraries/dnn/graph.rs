@@ -9,6 +9,8 @@
 //! | `Memory` | an address, when it runs |
 //! | `Virtual` | nothing: the tensor never leaves the chip |
 //! | `Scalar` | the address of a number on the host, which is read when a run is enqueued |
+//! | `Number` | the address of a number on the device, which stays there |
+//! | `Spare` | an address behind the plan's scratch memory, of what nobody reads |
 
 use std::fmt;
 
@@ -45,6 +47,10 @@ pub(super) enum Store {
     Virtual,
     /// A number of the host.
     Scalar(f32),
+    /// A number in memory of the device: the library takes scales of codes nowhere else.
+    Number(f32),
+    /// One f32 that the library insists to write, by its number within the graph.
+    Spare(usize),
 }
 
 /// A function of single elements.
@@ -55,6 +61,7 @@ pub(super) enum Function {
     Multiply,
     Divide,
     Exp,
+    Log,
     /// The position along an axis of the operand.
     Position(usize),
     /// Whether the first is at least the second.
@@ -68,6 +75,7 @@ pub(super) enum Function {
 pub(super) enum Reduction {
     Max,
     Sum,
+    GreatestMagnitude,
 }
 
 /// One operation. Products, reductions and convolutions compute in f32.
@@ -184,6 +192,14 @@ impl Tensor {
         }
     }
 
+    /// One number of `rank` axes that lies where `store` says.
+    pub(super) fn one(store: Store, rank: usize) -> Self {
+        Self {
+            store,
+            ..Self::scalar(0.0, rank)
+        }
+    }
+
     /// With the last two axes exchanged.
     pub(super) fn transposed(mut self) -> Self {
         let rank = self.dims.len();
@@ -274,6 +290,8 @@ impl fmt::Display for Tensor {
             Store::Memory { alignment, .. } => write!(f, "] align {alignment}"),
             Store::Virtual => write!(f, "]"),
             Store::Scalar(_) => write!(f, "] scalar"),
+            Store::Number(_) => write!(f, "] number"),
+            Store::Spare(_) => write!(f, "] spare"),
         }
     }
 }

@@ -76,8 +76,8 @@ impl Machine<'_> {
 
     fn get(&self, id: TensorId, index: &[usize]) -> f64 {
         match self.tensor(id).store {
-            Store::Scalar(value) => f64::from(value),
-            Store::Virtual => self.passing[&id.0][self.offset(id, index)],
+            Store::Scalar(value) | Store::Number(value) => f64::from(value),
+            Store::Virtual | Store::Spare(_) => self.passing[&id.0][self.offset(id, index)],
             Store::Memory { place, offset, .. } => {
                 self.memory[&place][offset + self.offset(id, index)]
             }
@@ -88,8 +88,8 @@ impl Machine<'_> {
         let at = self.offset(id, index);
         let tensor = &self.description.of(id);
         let elements = match tensor.store {
-            Store::Scalar(_) => panic!("a scalar is not written"),
-            Store::Virtual => {
+            Store::Scalar(_) | Store::Number(_) => panic!("a scalar is not written"),
+            Store::Virtual | Store::Spare(_) => {
                 let empty = || vec![f64::NAN; tensor.span()];
                 &mut self.passing.entry(id.0).or_insert_with(empty)[at]
             }
@@ -129,6 +129,7 @@ impl Machine<'_> {
                     Function::Multiply => x(0) * x(1),
                     Function::Divide => x(0) / x(1),
                     Function::Exp => x(0).exp(),
+                    Function::Log => x(0).ln(),
                     Function::Position(axis) => index[*axis] as f64,
                     Function::AtLeast => f64::from(u8::from(x(0) >= x(1))),
                     Function::Select if x(2) == 1.0 => x(0),
@@ -171,18 +172,23 @@ impl Machine<'_> {
         });
     }
 
+    /// Over the axes that have size 1 in the output and not in the input.
     fn reduce(&mut self, reduction: Reduction, input: TensorId, output: TensorId) {
-        let width = *self.tensor(input).dims.last().expect("rows") as usize;
+        let whole = self.tensor(input).dims.clone();
+        let kept = self.tensor(output).dims.clone();
         self.fill(output, |machine, index| {
-            let mut index = index.to_vec();
-            let last = index.len() - 1;
-            let row = (0..width).map(|column| {
-                index[last] = column;
-                machine.get(input, &index)
+            let along = whole.iter().zip(&kept);
+            let along: Vec<i64> = along
+                .map(|(&whole, &kept)| if kept == 1 { whole } else { 1 })
+                .collect();
+            let values = indices(&along).map(|offset| {
+                let at: Vec<usize> = index.iter().zip(&offset).map(|(a, b)| a + b).collect();
+                machine.get(input, &at)
             });
             match reduction {
-                Reduction::Max => row.fold(f64::NEG_INFINITY, f64::max),
-                Reduction::Sum => row.sum(),
+                Reduction::Max => values.fold(f64::NEG_INFINITY, f64::max),
+                Reduction::Sum => values.sum(),
+                Reduction::GreatestMagnitude => values.map(f64::abs).fold(0.0, f64::max),
             }
         });
     }

@@ -6,14 +6,15 @@
 //!
 //! | module | holds |
 //! |---|---|
-//! | `attention` | which forms of attention there are, and their graphs |
+//! | `attention`, `narrow` | which forms of attention there are, and their graphs; those of codes |
 //! | `convolution` | the graphs of convolutions |
 //! | `library`, `search` | the library's functions, and where it may lie |
 //! | `descriptor`, `handle` | its objects |
+//! | `numbers` | scales on the device |
 //!
 //! What cuDNN does not take (a bias in an old version, heads of 512) is
 //! [`Error::Unsupported`], and a kernel of this crate is to be taken instead. What is not here:
-//! FP8, dropout, the backward pass.
+//! dropout, the backward pass.
 //!
 //! ```ignore
 //! let dnn = Dnn::with(&device, DnnOptions::default())?;
@@ -34,6 +35,8 @@ mod handle;
 #[cfg(test)]
 mod interpret;
 mod library;
+mod narrow;
+mod numbers;
 mod prepare;
 mod search;
 mod stage;
@@ -51,6 +54,7 @@ use self::convolution::{Candidate, candidates_of};
 use self::handle::Handle;
 pub(crate) use self::library::Version;
 use self::library::{Failure, Library};
+use self::numbers::Numbers;
 use self::prepare::Preparation;
 use crate::plan::{AttentionCall, Convolution};
 use crate::run::{Addresses, Prepared};
@@ -125,6 +129,7 @@ impl Dnn {
                     .map(|folder| Choices::new(folder).with_saved(&options.saved)),
                 attempts: options.attempts,
                 plans: Mutex::default(),
+                numbers: Numbers::new(device),
             }),
         })
     }
@@ -233,10 +238,8 @@ impl Dnn {
 impl PreparedGraphs {
     fn scratch_bytes(&self) -> usize {
         let stages = self.prepared.stages.iter();
-        stages
-            .map(|stage| stage.plan().workspace)
-            .max()
-            .unwrap_or(0)
+        let bytes = stages.map(stage::Stage::scratch_bytes);
+        bytes.max().unwrap_or(0)
     }
 
     fn save(&self, folder: &std::path::Path) -> Result<Vec<String>> {
@@ -269,7 +272,7 @@ impl PreparedGraphs {
 }
 
 impl PreparedAttention {
-    /// What computes it: `unified` or `composite`.
+    /// What computes it: `unified`, `composite` or `narrow`.
     pub(crate) fn path(&self) -> &'static str {
         self.0.prepared.name
     }
@@ -314,6 +317,7 @@ impl Prepared for PreparedConvolution {
 
 fn views_of_attention(call: &AttentionCall) -> Vec<&View> {
     let reads = call.query_key_value.iter().chain(&call.bias);
+    let reads = reads.chain(&call.output_factor);
     reads.chain([&call.output]).collect()
 }
 

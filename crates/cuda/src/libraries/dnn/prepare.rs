@@ -10,12 +10,13 @@ use tintype_device::{Device, DeviceBuffer, Stream};
 
 use super::build::OperationGraph;
 use super::choices::{Choice, Choices, key};
-use super::choose::{again, is_of_f32, no_engine, plans};
+use super::choose::{again, exactness_of, no_engine, plans};
 use super::convolution::Candidate;
 use super::graph::{GraphDescription, Store};
 use super::handle::Handle;
 use super::library::{Attempt, Failure};
-use super::stage::{Ready, Stage};
+use super::numbers::Numbers;
+use super::stage::{Ready, Stage, scratch_bytes};
 use crate::Place;
 use crate::run::Addresses;
 
@@ -25,6 +26,7 @@ pub(super) struct Preparation {
     /// What was found for each graph, by its key. Fields are dropped in order, and plans go
     /// before the handle that they were made with.
     pub(super) plans: Mutex<HashMap<String, Attempt<Found>>>,
+    pub(super) numbers: Numbers,
     pub(super) device: Device,
     pub(super) handle: Arc<Handle>,
     pub(super) choices: Option<Choices>,
@@ -136,14 +138,14 @@ impl Preparation {
             plans().insert(key, found.clone());
             found?
         };
-        let stage = Stage::new(description, self.handle.clone(), found.ready);
+        let stage = Stage::new(description, self.handle.clone(), found.ready, &self.numbers)?;
         Ok((stage, found.milliseconds))
     }
 
     /// The plan of a graph: what is on disk, or else the fastest of those that are tried.
     fn plan(&self, description: &GraphDescription, key: &str) -> Attempt<Found> {
         let library = self.handle.library();
-        let is_of_f32 = is_of_f32(description);
+        let exactness = exactness_of(description);
         let handle = self.handle.lock();
         let graph = Arc::new(OperationGraph::new(library, handle.raw(), description)?);
         let ready = |plan| {
@@ -153,7 +155,7 @@ impl Preparation {
             })
         };
         if let Some(choice) = self.choices.as_ref().and_then(|choices| choices.read(key)) {
-            if let Some(plan) = again(library, handle.raw(), &graph, is_of_f32, choice.engine) {
+            if let Some(plan) = again(library, handle.raw(), &graph, exactness, choice.engine) {
                 return Ok(Found {
                     ready: ready(plan),
                     milliseconds: choice.milliseconds,
@@ -161,7 +163,7 @@ impl Preparation {
             }
             tracing::debug!("the engine that was chosen before is not there any more");
         }
-        let plans = plans(library, handle.raw(), &graph, is_of_f32, self.attempts)?;
+        let plans = plans(library, handle.raw(), &graph, exactness, self.attempts)?;
         drop(handle);
         let found = self.fastest(description, plans.into_iter().map(ready).collect())?;
         if let Some(choices) = &self.choices {
@@ -180,7 +182,10 @@ impl Preparation {
         description: &GraphDescription,
         mut plans: Vec<Arc<Ready>>,
     ) -> Attempt<Found> {
-        let scratch = plans.iter().map(|ready| ready.plan.workspace).max();
+        let workspaces = plans.iter().map(|ready| ready.plan.workspace);
+        let scratch = workspaces
+            .map(|bytes| scratch_bytes(bytes, description))
+            .max();
         let trial = match self.attempts {
             0 => None,
             _ => Trial::new(&self.device, description, scratch.unwrap_or(0))
@@ -196,7 +201,8 @@ impl Preparation {
         let mut best: Option<(f32, Arc<Ready>)> = None;
         let mut last = None;
         for ready in plans {
-            let stage = Stage::new(description, self.handle.clone(), ready.clone());
+            let handle = self.handle.clone();
+            let stage = Stage::new(description, handle, ready.clone(), &self.numbers)?;
             match trial.milliseconds(&stage) {
                 Ok(time) if best.as_ref().is_none_or(|(least, _)| time < *least) => {
                     best = Some((time, ready));

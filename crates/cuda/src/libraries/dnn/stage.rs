@@ -3,12 +3,13 @@
 //! What a run needs beside the plan is a *variant pack*: addresses by the tensors' ids. It is
 //! kept from run to run and made again only when an address has changed, so that the runs of a
 //! program on one workspace allocate nothing. Scalars are read from the host while a run is
-//! enqueued, and what is captured in a CUDA graph has their values.
+//! enqueued, and what is captured in a CUDA graph has their values. Numbers lie on the device for as
+//! long as the stage; what the library writes and nobody reads lies behind its scratch memory.
 
 use std::ffi::c_void;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use tintype_device::Stream;
+use tintype_device::{DeviceBuffer, Stream};
 
 use super::build::OperationGraph;
 use super::choose::ExecutionPlan;
@@ -16,6 +17,7 @@ use super::descriptor::{Descriptor, Kind, Name};
 use super::graph::{GraphDescription, Store, TensorId};
 use super::handle::Handle;
 use super::library::Attempt;
+use super::numbers::Numbers;
 use crate::Place;
 use crate::run::Addresses;
 
@@ -36,14 +38,19 @@ pub(super) struct Stage {
     ready: Arc<Ready>,
     handle: Arc<Handle>,
     bindings: Bindings,
+    numbers: Vec<Arc<DeviceBuffer>>,
 }
 
 /// The tensors that the library is given addresses of.
 #[derive(Debug, Clone, PartialEq)]
 struct Bindings {
-    /// Their ids, first those in memory.
+    /// Their ids: of memory, numbers, spares, scalars.
     ids: Vec<i64>,
     memory: Vec<Bound>,
+    /// Numbers of the device.
+    numbers: Vec<f32>,
+    /// How many numbers are written for nobody.
+    spares: usize,
     /// Numbers of the host, at addresses that stay.
     scalars: Box<[f32]>,
 }
@@ -67,6 +74,8 @@ struct Pack {
 impl Bindings {
     fn of(description: &GraphDescription) -> Self {
         let (mut ids, mut memory) = (Vec::new(), Vec::new());
+        let (mut number_ids, mut numbers) = (Vec::new(), Vec::new());
+        let mut spare_ids = Vec::new();
         let (mut scalar_ids, mut scalars) = (Vec::new(), Vec::new());
         for (number, tensor) in description.tensors.iter().enumerate() {
             let id = TensorId(number).unique();
@@ -83,13 +92,21 @@ impl Bindings {
                     scalar_ids.push(id);
                     scalars.push(value);
                 }
+                Store::Number(value) => {
+                    number_ids.push(id);
+                    numbers.push(value);
+                }
+                Store::Spare(_) => spare_ids.push(id),
                 Store::Virtual => {}
             }
         }
-        ids.extend(scalar_ids);
+        let spares = spare_ids.len();
+        ids.extend([number_ids, spare_ids, scalar_ids].concat());
         Self {
             ids,
             memory,
+            numbers,
+            spares,
             scalars: scalars.into(),
         }
     }
@@ -106,13 +123,25 @@ impl Stage {
         description: &GraphDescription,
         handle: Arc<Handle>,
         ready: Arc<Ready>,
-    ) -> Self {
-        Self {
+        numbers: &Numbers,
+    ) -> Attempt<Self> {
+        let bindings = Bindings::of(description);
+        let of_device = bindings
+            .numbers
+            .iter()
+            .map(|&number| numbers.on_device(number));
+        Ok(Self {
             pack: Mutex::new(None),
             ready,
             handle,
-            bindings: Bindings::of(description),
-        }
+            numbers: of_device.collect::<Attempt<_>>()?,
+            bindings,
+        })
+    }
+
+    /// The scratch memory of a run, in bytes.
+    pub(super) fn scratch_bytes(&self) -> usize {
+        with_spares(self.ready.plan.workspace, self.bindings.spares)
     }
 
     pub(super) fn plan(&self) -> &ExecutionPlan {
@@ -157,7 +186,17 @@ impl Stage {
             .scalars
             .iter()
             .map(|scalar| std::ptr::from_ref(scalar).cast_mut().cast());
-        let pointers: Vec<*mut c_void> = on_device.chain(on_host).collect();
+        let numbers = self
+            .numbers
+            .iter()
+            .map(|number| number.address() as *mut c_void);
+        let first = addresses.scratch + spares_start(self.ready.plan.workspace) as u64;
+        let spares = (0..bindings.spares).map(|at| (first + (at * SPARE) as u64) as *mut c_void);
+        let pointers: Vec<*mut c_void> = on_device
+            .chain(numbers)
+            .chain(spares)
+            .chain(on_host)
+            .collect();
         let scratch = addresses.scratch as *mut c_void;
         let library = self.handle.library();
         let descriptor = Descriptor::new(library, Kind::CUDNN_BACKEND_VARIANT_PACK_DESCRIPTOR)?
@@ -172,6 +211,25 @@ impl Stage {
         })
     }
 }
+
+/// The scratch memory of a graph whose plan asks for this much.
+pub(super) fn scratch_bytes(workspace: usize, description: &GraphDescription) -> usize {
+    with_spares(workspace, Bindings::of(description).spares)
+}
+
+fn with_spares(workspace: usize, spares: usize) -> usize {
+    match spares {
+        0 => workspace,
+        spares => spares_start(workspace) + spares * SPARE,
+    }
+}
+
+fn spares_start(workspace: usize) -> usize {
+    workspace.next_multiple_of(SPARE)
+}
+
+/// From one spare number to the next, in bytes: as much as any tensor is aligned to.
+const SPARE: usize = 16;
 
 #[cfg(test)]
 mod tests {
@@ -189,8 +247,12 @@ mod tests {
         graph.tensor(Tensor::of_view(&view.slice(1, 16, 32)));
         graph.tensor(Tensor::passing(&[4, 16], DType::F32));
         graph.tensor(Tensor::of_view(&view));
+        graph.tensor(Tensor::one(Store::Spare(0), 4));
+        graph.tensor(Tensor::one(Store::Number(2.0), 4));
         let bindings = Bindings::of(&graph);
-        assert_eq!(bindings.ids, [2, 4, 1]);
+        assert_eq!(bindings.ids, [2, 4, 6, 5, 1]);
+        assert_eq!((&bindings.numbers[..], bindings.spares), (&[2.0][..], 1));
+        assert_eq!(scratch_bytes(100, &graph), 112 + 16);
         assert_eq!(*bindings.scalars, [0.5]);
         let of = |place: Place| match place {
             Place::Buffer(2) => 0x1000,

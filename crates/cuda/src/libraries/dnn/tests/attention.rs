@@ -21,9 +21,31 @@ pub(super) fn joined(bias: Option<View>, attributes: Attention) -> AttentionCall
     let wide = View::contiguous(Place::Buffer(1), DType::BF16, &[2, 5, 40]);
     AttentionCall {
         query_key_value: [part(0), part(16), part(32)],
+        scales: [1.0; 3],
         bias,
         attributes,
         output: wide.slice(2, 8, 24).reshape(&[2, 5, 2, 8]).unwrap(),
+        output_factor: None,
+    }
+}
+
+/// The same of codes, with heads as wide as cuDNN takes them and a factor in memory.
+pub(super) fn codes() -> AttentionCall {
+    let view =
+        |place, shape: &[usize]| View::contiguous(Place::Buffer(place), DType::F8E4M3, shape);
+    let product = view(0, &[2, 5, 96]);
+    let part = |start: usize| {
+        let part = product.slice(2, start, start + 32);
+        part.reshape(&[2, 5, 2, 16]).unwrap()
+    };
+    let wide = view(1, &[2, 5, 64]);
+    AttentionCall {
+        query_key_value: [part(0), part(32), part(64)],
+        scales: [0.5, 0.25, 4.0],
+        bias: None,
+        attributes: plain(0.25, false),
+        output: wide.slice(2, 16, 48).reshape(&[2, 5, 2, 16]).unwrap(),
+        output_factor: Some(View::contiguous(Place::Buffer(4), DType::F32, &[1])),
     }
 }
 
@@ -47,6 +69,10 @@ pub(super) fn attention(call: &AttentionCall, memory: &Memory) -> Vec<f64> {
         .bias
         .as_ref()
         .map(|bias| elements(&bias.broadcast(&[b, h, s, t]), memory));
+    let [q_scale, k_scale, v_scale] = call.scales.map(f64::from);
+    let scale = f64::from(call.attributes.scale) * q_scale * k_scale;
+    let factor = call.output_factor.as_ref();
+    let factor = factor.map_or(1.0, |factor| elements(factor, memory)[0]) * v_scale;
     let mut output = Vec::new();
     for (batch, row) in (0..b).flat_map(|batch| (0..s).map(move |row| (batch, row))) {
         for head in 0..h {
@@ -61,14 +87,15 @@ pub(super) fn attention(call: &AttentionCall, memory: &Memory) -> Vec<f64> {
                     .as_ref()
                     .map_or(0.0, |bias| bias[((batch * h + head) * s + row) * t + key]);
                 let is_seen = !call.attributes.causal || key <= row;
-                let score = f64::from(call.attributes.scale) * dot + bias;
+                let score = scale * dot + bias;
                 if is_seen { score.exp() } else { 0.0 }
             };
             let powers: Vec<f64> = (0..t).map(score).collect();
             let sum: f64 = powers.iter().sum();
             for column in 0..e {
                 let value = |key: usize| v[((batch * t + key) * h + head) * e + column];
-                output.push((0..t).map(|key| powers[key] * value(key)).sum::<f64>() / sum);
+                let whole: f64 = (0..t).map(|key| powers[key] * value(key)).sum();
+                output.push(whole / sum * factor);
             }
         }
     }
@@ -77,10 +104,11 @@ pub(super) fn attention(call: &AttentionCall, memory: &Memory) -> Vec<f64> {
 
 fn check_attention(call: &AttentionCall, path: Path) {
     let mut memory = memory(&[
-        (Place::Buffer(0), 2 * 5 * 48),
-        (Place::Buffer(1), 2 * 5 * 40),
+        (Place::Buffer(0), 2 * 5 * 96),
+        (Place::Buffer(1), 2 * 5 * 64),
         (Place::Buffer(2), 2 * 2 * 5 * 5),
         (Place::Buffer(3), 2 * 3 * 16),
+        (Place::Buffer(4), 1),
     ]);
     let untouched = memory.clone();
     let expected = attention(call, &memory);
@@ -104,6 +132,51 @@ fn both_graphs_of_plain_attention_compute_it() {
         check_attention(&call, Path::Unified);
         check_attention(&call, Path::Composite);
     }
+}
+
+#[test]
+fn the_graph_of_codes_computes_it() {
+    check_attention(&codes(), Path::Narrow);
+    let mut call = codes();
+    call.output_factor = None;
+    check_attention(&call, Path::Narrow);
+}
+
+#[test]
+fn weights_are_codes_between_the_products_and_all_else_is_f32() {
+    let graph = graph_of(&codes(), Path::Narrow).to_string();
+    let of = |dtype: &str| {
+        let start = format!("= {dtype}[2:50, 2:25, 5:5, 5:1]");
+        graph.lines().filter(|line| line.contains(&start)).count()
+    };
+    // Scores, three times scaled, less the greatest, raised, weighed.
+    assert_eq!((of("f32"), of("f8e4m3")), (7, 1), "{graph}");
+    assert_eq!(graph.matches("GreatestMagnitude").count(), 2, "{graph}");
+    assert_eq!(graph.matches("] spare").count(), 2, "{graph}");
+    assert_eq!(graph.matches("] number").count(), 5, "{graph}");
+}
+
+#[test]
+fn codes_are_taken_from_hopper_on_where_the_result_is_codes() {
+    assert_eq!(paths(&codes()), Ok(vec![Path::Narrow]));
+    let form = form_of(&codes());
+    let of = |version, capability| form.paths(Version(version), capability).unwrap_err();
+    assert!(of(91_400, 89).contains("8.9"));
+    assert!(of(91_001, 90).contains("9.10.2"));
+    let refusal = |change: &dyn Fn(&mut AttentionCall)| {
+        let mut call = codes();
+        change(&mut call);
+        paths(&call).unwrap_err()
+    };
+    let text = refusal(&|call| call.output.dtype = DType::BF16);
+    assert!(text.contains("output") && text.contains("f8e4m3"), "{text}");
+    let text = refusal(&|call| call.attributes.causal = true);
+    assert!(text.contains("mask"), "{text}");
+    let text = refusal(&|call| call.query_key_value[0].offset = 8);
+    assert!(text.contains("aligned"), "{text}");
+    let wide = View::contiguous(Place::Buffer(4), DType::F32, &[2]);
+    let text = refusal(&|call| call.output_factor = Some(wide.clone()));
+    assert!(text.contains("factor"), "{text}");
 }
 
 #[test]

@@ -43,18 +43,19 @@ impl Bench {
         }
     }
 
-    /// Numbers of a dtype for the places of views.
-    fn memory(dtype: DType, views: &[&View]) -> Memory {
+    /// Numbers for the places of views, of their dtypes.
+    fn memory(views: &[&View]) -> Memory {
         let rounded = |(place, count): (Place, usize)| {
-            let values = numbers(count, count as u64 + 7);
+            let (dtype, values) = (dtype_of(place, views), numbers(count, count as u64 + 7));
             let values = values.iter().map(|&value| dtype.round(value as f32).into());
             (place, values.collect())
         };
         reach(views).into_iter().map(rounded).collect()
     }
 
-    fn upload(&mut self, dtype: DType, memory: &Memory) -> HashMap<Place, DeviceBuffer> {
-        let mut upload = |values: &Vec<f64>| {
+    fn upload(&mut self, memory: &Memory, views: &[&View]) -> HashMap<Place, DeviceBuffer> {
+        let mut upload = |place: Place, values: &Vec<f64>| {
+            let dtype = dtype_of(place, views);
             let values: Vec<f32> = values.iter().map(|&value| value as f32).collect();
             let tensor = Tensor::from_f32_as(dtype, [values.len()], values).unwrap();
             let bytes = tensor.bytes();
@@ -64,7 +65,7 @@ impl Bench {
         };
         let places = memory.iter();
         places
-            .map(|(&place, values)| (place, upload(values)))
+            .map(|(&place, values)| (place, upload(place, values)))
             .collect()
     }
 
@@ -73,10 +74,11 @@ impl Bench {
         &mut self,
         prepared: &dyn Prepared,
         memory: &Memory,
-        output: &View,
+        views: &[&View],
         expected: &[f64],
     ) -> [f64; 2] {
-        let buffers = self.upload(output.dtype, memory);
+        let buffers = self.upload(memory, views);
+        let output = *views.last().unwrap();
         let scratch = DeviceBuffer::allocate(&self.stream, prepared.scratch_bytes()).unwrap();
         let of = |place: Place| buffers[&place].address();
         let addresses = Addresses {
@@ -115,9 +117,9 @@ impl Bench {
     }
 
     /// The time of a run in milliseconds, from memory that holds anything.
-    fn milliseconds(&self, prepared: &dyn Prepared, dtype: DType, views: &[&View]) -> f32 {
+    fn milliseconds(&self, prepared: &dyn Prepared, views: &[&View]) -> f32 {
         let buffer = |(place, count): (Place, usize)| {
-            let bytes = count * dtype.bits() / 8;
+            let bytes = count * dtype_of(place, views).bits() / 8;
             let buffer = DeviceBuffer::allocate(&self.stream, bytes).unwrap();
             buffer.fill(0..bytes, 0x3c, &self.stream).unwrap();
             (place, buffer)
@@ -137,6 +139,12 @@ impl Bench {
         let end = self.stream.record_timed().unwrap();
         end.milliseconds_since(&start).unwrap() / 10.0
     }
+}
+
+/// The dtype of what lies at a place.
+fn dtype_of(place: Place, views: &[&View]) -> DType {
+    let mut there = views.iter().filter(|view| view.place == place);
+    there.next().expect("a view of the place").dtype
 }
 
 /// How many elements of each place views reach.
@@ -166,12 +174,14 @@ fn joined(
     let wide = View::contiguous(Place::Buffer(1), dtype, &[b, s, 2 * h * d]);
     AttentionCall {
         query_key_value: [part(0), part(1), part(2)],
+        scales: [1.0; 3],
         bias: has_bias.then(|| View::contiguous(Place::Buffer(2), dtype, &[1, h, s, s])),
         attributes,
         output: wide
             .slice(2, h * d, 2 * h * d)
             .reshape(&[b, s, h, d])
             .unwrap(),
+        output_factor: None,
     }
 }
 
@@ -203,15 +213,57 @@ fn attention_is_computed_on_a_gpu() {
                 Ok(prepared) => prepared,
                 Err(error) => panic!("{name}: {error}"),
             };
-            let memory = Bench::memory(dtype, &views(&call));
+            let memory = Bench::memory(&views(&call));
             let expected = attention(&call, &memory);
-            let errors = bench.errors(&prepared, &memory, &call.output, &expected);
+            let errors = bench.errors(&prepared, &memory, &views(&call), &expected);
             println!("{name} {dtype}: {} {errors:?}", prepared.path());
             assert!(
                 errors.iter().all(|error| *error < limit),
                 "{name}: {errors:?}"
             );
         }
+    }
+}
+
+/// The same call of codes, with a result of codes that is multiplied with a number in memory.
+fn of_codes(mut call: AttentionCall, scales: [f32; 3]) -> AttentionCall {
+    let views = call.query_key_value.iter_mut().chain([&mut call.output]);
+    views.for_each(|view| view.dtype = DType::F8E4M3);
+    call.scales = scales;
+    call.output_factor = Some(View::contiguous(Place::Buffer(4), DType::F32, &[1]));
+    call
+}
+
+#[test]
+#[ignore = "needs an NVIDIA GPU and cuDNN"]
+fn attention_of_codes_is_computed_on_a_gpu() {
+    let mut bench = Bench::new();
+    for (name, shape) in [
+        ("flux", [2, 160, 3, 128]),
+        ("of odd length", [1, 77, 2, 128]),
+        ("narrow heads", [1, 192, 4, 64]),
+    ] {
+        let plain = Attention {
+            scale: 0.088388346,
+            causal: false,
+        };
+        let call = joined(DType::F8E4M3, shape, false, plain);
+        let call = of_codes(call, [4.0, 2.0, 64.0]);
+        let prepared = match bench.dnn.attention(name, &call) {
+            Ok(prepared) => prepared,
+            Err(error) => panic!("{name}: {error}"),
+        };
+        let views = views(&call);
+        let memory = Bench::memory(&views);
+        let expected = attention(&call, &memory);
+        let errors = bench.errors(&prepared, &memory, &views, &expected);
+        println!("codes, {name}: {} {errors:?}", prepared.path());
+        // Rounding to codes costs 2.6 % of the result, and the weights as much once more, which
+        // adds up over keys.
+        assert!(
+            errors.iter().all(|error| *error < 5e-2),
+            "{name}: {errors:?}"
+        );
     }
 }
 
@@ -229,15 +281,25 @@ fn attention_at_the_models_sizes_takes_so_long() {
         ("t5", [1, 512, 64, 64], true, plain(1.0)),
     ] {
         let call = joined(DType::BF16, shape, has_bias, attributes);
-        let prepared = bench.dnn.attention(name, &call).unwrap();
-        let time = bench.milliseconds(&prepared, DType::BF16, &views(&call));
-        let [b, s, h, d] = shape.map(|size| size as f32);
-        let speed = 4.0 * b * h * s * s * d / time / 1e9;
-        println!(
-            "{name}: {} {time:.3} ms, {speed:.0} TFLOP/s, scratch {}",
-            prepared.path(),
-            prepared.scratch_bytes()
-        );
+        let codes = of_codes(call.clone(), [1.0; 3]);
+        for (call, dtype) in [(call, "bf16"), (codes, "codes")] {
+            let prepared = match bench.dnn.attention(name, &call) {
+                Ok(prepared) => prepared,
+                Err(error) => {
+                    println!("{name} {dtype}: {error}");
+                    assert!(dtype == "codes" && has_bias, "{name} must run");
+                    continue;
+                }
+            };
+            let time = bench.milliseconds(&prepared, &views(&call));
+            let [b, s, h, d] = shape.map(|size| size as f32);
+            let speed = 4.0 * b * h * s * s * d / time / 1e9;
+            println!(
+                "{name} {dtype}: {} {time:.3} ms, {speed:.0} TFLOP/s, scratch {}",
+                prepared.path(),
+                prepared.scratch_bytes()
+            );
+        }
     }
 }
 
@@ -293,9 +355,9 @@ fn convolutions_are_computed_on_a_gpu() {
                     }
                 };
                 let views = crate::libraries::dnn::views_of_convolution(&call);
-                let memory = Bench::memory(dtype, &views);
+                let memory = Bench::memory(&views);
                 let expected = convolved(&call, &memory);
-                let errors = bench.errors(&prepared, &memory, &call.output, &expected);
+                let errors = bench.errors(&prepared, &memory, &views, &expected);
                 println!("{name}: {} {errors:?}", prepared.path());
                 let is_near = errors.iter().all(|error| *error < limit);
                 if !is_near {
@@ -327,7 +389,7 @@ fn convolutions_at_the_vaes_sizes_take_so_long() {
                 }
             };
             let views = crate::libraries::dnn::views_of_convolution(&call);
-            let time = bench.milliseconds(&prepared, DType::BF16, &views);
+            let time = bench.milliseconds(&prepared, &views);
             let operations = 18.0 * call.input.count() as f32 * out as f32;
             println!(
                 "{shape:?} to {out} {order}: {} {time:.3} ms, {:.0} TFLOP/s, scratch {}",

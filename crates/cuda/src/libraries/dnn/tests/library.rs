@@ -3,11 +3,11 @@
 use cudarc::cudnn::sys::cudnnBackendNumericalNote_t as Note;
 use tintype_tensor::DType;
 
-use super::attention::{joined, plain};
+use super::attention::{codes, joined, plain};
 use super::convolution::convolution;
 use crate::libraries::dnn::attention::{Path, graph_of};
 use crate::libraries::dnn::build::OperationGraph;
-use crate::libraries::dnn::choose::{again, plans};
+use crate::libraries::dnn::choose::{Exactness, again, plans};
 use crate::libraries::dnn::convolution::candidates_of;
 use crate::libraries::dnn::descriptor::{Kind, Name};
 use crate::libraries::dnn::fake::{self, Engine};
@@ -42,6 +42,7 @@ fn every_tensor_and_operation_becomes_descriptors_that_are_destroyed() {
             .flat_map(|candidate| candidate.stages),
     );
     graphs.push(graph_of(&joined(None, plain(0.5, false)), Path::Unified));
+    graphs.push(graph_of(&codes(), Path::Narrow));
     for description in graphs {
         let graph = of_graph(library, &description).unwrap();
         let tensor = Kind::CUDNN_BACKEND_TENSOR_DESCRIPTOR;
@@ -113,19 +114,21 @@ fn engines_come_in_the_order_of_the_advice_without_the_inexact_and_the_broken() 
     let description = &candidates_of(&convolution(true, false, 1)).unwrap()[0].stages[0];
     let graph = of_graph(library, description).unwrap();
     let handle = std::ptr::null_mut();
-    let numbers = |is_of_f32, attempts| -> Vec<i64> {
-        let found = plans(library, handle, &graph, is_of_f32, attempts).unwrap();
+    let numbers = |exactness, attempts| -> Vec<i64> {
+        let found = plans(library, handle, &graph, exactness, attempts).unwrap();
         found.iter().map(|plan| plan.origin.engine).collect()
     };
-    assert_eq!(numbers(false, 4), [10, 11]);
-    assert_eq!(numbers(false, 0), [10]);
-    assert_eq!(numbers(true, 4), [11]);
-    let first = plans(library, handle, &graph, false, 1).unwrap().remove(0);
+    assert_eq!(numbers(Exactness::Half, 4), [10, 11]);
+    assert_eq!(numbers(Exactness::Half, 0), [10]);
+    assert_eq!(numbers(Exactness::F32, 4), [11]);
+    let first = plans(library, handle, &graph, Exactness::Half, 1)
+        .unwrap()
+        .remove(0);
     assert_eq!((first.workspace, first.origin.position), (64, 3));
     let origin = first.origin;
-    let same = again(library, handle, &graph, false, origin).unwrap();
+    let same = again(library, handle, &graph, Exactness::Half, origin).unwrap();
     assert_eq!(same.origin, origin);
-    assert!(again(library, handle, &graph, true, origin).is_none());
+    assert!(again(library, handle, &graph, Exactness::F32, origin).is_none());
     drop((first, same, graph));
     assert_eq!(fake::alive(), 0);
 }
@@ -148,7 +151,7 @@ fn a_graph_without_engines_is_refused_with_the_librarys_words() {
     ] {
         let library = fake::library(engines);
         let graph = of_graph(library, description).unwrap();
-        let failure = plans(library, std::ptr::null_mut(), &graph, false, 4).unwrap_err();
+        let failure = plans(library, std::ptr::null_mut(), &graph, Exactness::Half, 4).unwrap_err();
         assert!(failure.is_refusal());
         assert!(failure.to_string().contains(words), "{failure}");
     }
@@ -158,6 +161,6 @@ fn a_graph_without_engines_is_refused_with_the_librarys_words() {
         ..engine(3)
     }]);
     let graph = of_graph(library, description).unwrap();
-    let found = plans(library, std::ptr::null_mut(), &graph, false, 4).unwrap();
+    let found = plans(library, std::ptr::null_mut(), &graph, Exactness::Half, 4).unwrap();
     assert_eq!(found[0].workspace, 4 << 30);
 }
