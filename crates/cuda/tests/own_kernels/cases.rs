@@ -166,6 +166,26 @@ fn narrow_attention(name: &str, output: DType, heads: &Heads) -> Step {
     step
 }
 
+/// Two heads of codes with one key each, whose result is not rounded.
+pub(crate) fn one_key() -> Step {
+    let heads = Heads {
+        tokens: [1, 1],
+        count: 2,
+        d: 32,
+        e: 128,
+        causal: false,
+        bias: None,
+    };
+    let mut step = attention("one_key", DType::F8E4M3, &heads);
+    let Work::Attention(call) = &mut step.work else {
+        panic!()
+    };
+    let codes = |place, width| view(place, DType::F8E4M3, &[1, 1, 2, width]);
+    call.query_key_value = [codes(0, 32), codes(1, 32), codes(2, 128)];
+    call.output = view(3, DType::F32, &[1, 1, 2, 128]);
+    step
+}
+
 fn special(name: &str, op: Op, inputs: Vec<View>, output: View) -> Step {
     step(name, Work::Special { op, inputs, output })
 }

@@ -8,7 +8,7 @@ use tintype_cuda::{Machine, Place, Step, View, own_kernels};
 use tintype_tensor::{DType, Tensor};
 
 use crate::on_host::{Memory, run};
-use crate::reference;
+use crate::{cases, reference};
 
 pub(crate) fn check(compiler: &str, step: &Step) -> Result<(), Failed> {
     let kernels = own_kernels(step, &Machine::new(9, 0))?;
@@ -36,6 +36,39 @@ pub(crate) fn check(compiler: &str, step: &Step) -> Result<(), Failed> {
         &before[&output.place],
         &expected,
     )
+}
+
+/// An attention of one key gives the values themselves: all 256 codes come out as they are, NaN as
+/// NaN.
+pub(crate) fn check_every_code(compiler: &str) -> Result<(), Failed> {
+    let step = cases::one_key();
+    let kernels = own_kernels(&step, &Machine::new(9, 0))?;
+    let codes: Vec<u8> = (0..=255).collect();
+    let mut memory = memory_of(&step);
+    memory.insert(Place::Buffer(2), codes.clone());
+    let scratch = Place::Buffer(99);
+    memory.insert(scratch, vec![0xff; 256]);
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("every_code");
+    fs::create_dir_all(&folder)?;
+    run(
+        compiler,
+        &folder.join("0"),
+        &kernels[0],
+        scratch,
+        &mut memory,
+    )?;
+    let found = numbers(DType::F32, &memory[&Place::Buffer(3)]);
+    for (code, (expected, found)) in numbers(DType::F8E4M3, &codes)
+        .into_iter()
+        .zip(found)
+        .enumerate()
+    {
+        let is_same = expected == found || (expected.is_nan() && found.is_nan());
+        if !is_same {
+            return Err(format!("code {code}: expected {expected}, found {found}").into());
+        }
+    }
+    Ok(())
 }
 
 /// Every element that the view has is near, every other is untouched.

@@ -46,6 +46,12 @@ fn main() -> ExitCode {
         };
         trials.push(Trial::test(name, run).with_ignored_flag(is_missing));
     }
+    let is_missing = compiler.is_none();
+    let run = move || match &compiler {
+        Some(compiler) => host::check_every_code(compiler),
+        None => Err("no compiler of C++ is named".into()),
+    };
+    trials.push(Trial::test("every_code_on_host", run).with_ignored_flag(is_missing));
     libtest_mimic::run(&arguments, trials).exit_code()
 }
 
