@@ -669,6 +669,17 @@ int cuGraphExecDestroy(Graph* graph) {
 }
 int cuGraphDestroy(Graph* graph) { CHECKED delete graph; return SUCCESS; }
 
+// For other libraries, see `products.cpp`.
+
+int simulated_enqueue(Stream* stream, const char* name, void (*act)(void*), void* context) {
+    CHECKED
+    KNOWN(streams, stream)
+    return enqueue(stream, name, [=] { act(context); });
+}
+void simulated_expect(uintptr_t address, size_t bytes, const char* what) {
+    expect_device(address, bytes, what);
+}
+
 // Modules are shared libraries, see `compiler.cpp`.
 
 using Invoke = void (*)(void**);
