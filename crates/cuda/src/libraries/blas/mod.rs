@@ -166,7 +166,7 @@ impl Blas {
             path: file.path().to_owned(),
             source,
         })?;
-        Ok(vec![file.name()])
+        Ok(vec![choices::NAME.to_owned()])
     }
 
     fn library(&self) -> &Library {
