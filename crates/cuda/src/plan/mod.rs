@@ -25,6 +25,7 @@
 //! # Ok::<(), tintype_cuda::Error>(())
 //! ```
 
+mod codes;
 mod express;
 mod groups;
 mod listing;
@@ -39,7 +40,7 @@ mod workspace;
 use tintype_ir::{Binding, Graph, verify};
 
 pub use self::patterns::pattern_of;
-pub use self::step::{AttentionCall, Convolution, Product, Step, Work};
+pub use self::step::{AttentionCall, Codes, Convolution, Product, Step, Work};
 pub use self::view::{Axis, Index, Matrices, Place, View};
 pub use self::workspace::{ALIGNMENT, Lifetime, Workspace};
 use crate::Result;
@@ -68,8 +69,9 @@ impl Plan {
         verify(graph)?;
         let graph = prepare::prepare(graph)?;
         let shapes = groups::Shapes::of_graph(&graph, binding)?;
-        let units = groups::Units::of(&graph, &shapes);
-        let lowered = lower::Lowering::new(&graph, &shapes, binding).run(&units)?;
+        let reads = codes::Reads::of(&graph, &shapes);
+        let units = groups::Units::of(&graph, &reads, &shapes);
+        let lowered = lower::Lowering::new(&graph, &reads, &shapes, binding).run(&units)?;
         let (memory_of, workspace) = reuse::share(&lowered);
         Ok(Self {
             graph,

@@ -53,6 +53,14 @@ const fn pattern(name: &'static str, operations: &'static [&'static str]) -> Pat
 
 /// The name of a group of these operations.
 pub fn pattern_of(operations: &[&str]) -> String {
+    for rounding in ROUNDINGS {
+        if let Some(before) = operations.strip_suffix(rounding) {
+            return match before {
+                [] => QUANTIZE.to_owned(),
+                _ => format!("{}_{QUANTIZE}", pattern_of(before)),
+            };
+        }
+    }
     let known = PATTERNS
         .iter()
         .find(|pattern| pattern.operations == operations);
@@ -67,3 +75,8 @@ pub fn pattern_of(operations: &[&str]) -> String {
 }
 
 const MOST_NAMED: usize = 5;
+
+/// What makes codes, of values in 16 bits or in f32.
+const ROUNDINGS: [&[&str]; 2] = [&["cast", "div", "cast"], &["div", "cast"]];
+
+const QUANTIZE: &str = "quantize";

@@ -4,8 +4,10 @@
 //! |---|---|---|
 //! | `rotary_by_parts` | the rotation of a concatenation along tokens | the concatenation of rotations, each with its rows of the table |
 //! | `slices_of_joined` | a concatenation of equal slices of several products | one slice of the concatenated products |
+//! | `codes_of_joined` | the codes of a concatenation | the concatenation of codes |
 //!
-//! Products can write into a concatenation, and norms with rotations too, so neither copies.
+//! Products can write into a concatenation, and norms with rotations too, so neither copies; and
+//! what computes a part can make its codes.
 //! The values stay the same to the bit.
 //!
 //! ```ignore
@@ -15,14 +17,42 @@
 use std::collections::HashMap;
 
 use tintype_ir::passes::{Rewriter, dead_code, simplify};
-use tintype_ir::{Dim, Graph, Node, Op, Result, Value};
+use tintype_ir::{BinaryOp, Dim, Graph, Node, Op, Result, Value};
+use tintype_tensor::DType;
 
 /// The graph after every rule.
 pub(super) fn prepare(graph: &Graph) -> Result<Graph> {
     let graph = simplify(&dead_code(graph))?;
     let graph = rotary_by_parts(&graph)?;
     let graph = slices_of_joined(&graph)?;
+    let graph = codes_of_joined(&dead_code(&graph))?;
     Ok(dead_code(&graph))
+}
+
+/// Where one scale is for all parts and nothing else reads the whole.
+fn codes_of_joined(graph: &Graph) -> Result<Graph> {
+    let uses = graph.use_counts();
+    Rewriter::rewrite(graph, |rewriter, index, node| {
+        let Some(found) = graph.quantized(Value::Node(index)) else {
+            return Ok(None);
+        };
+        let Value::Node(source) = found.value else {
+            return Ok(None);
+        };
+        let joined = &graph.nodes()[source];
+        let is_one = graph.type_of(found.scale).rank() == 0;
+        if !matches!(joined.op, Op::Concat { .. }) || uses[source] != 1 || !is_one {
+            return Ok(None);
+        }
+        let scale = rewriter.map(found.scale);
+        let mut parts = Vec::new();
+        for &operand in &joined.operands {
+            let wide = rewriter.cast(rewriter.map(operand), DType::F32)?;
+            let quotient = rewriter.op(Op::Binary(BinaryOp::Div), &[wide, scale])?;
+            parts.push(rewriter.cast(quotient, node.ty.dtype)?);
+        }
+        rewriter.op(joined.op.clone(), &parts).map(Some)
+    })
 }
 
 fn rotary_by_parts(graph: &Graph) -> Result<Graph> {

@@ -104,7 +104,7 @@ impl Maker<Box<dyn Prepared>> for Products {
             return Offer::NotMine;
         };
         match &self.0 {
-            Ok(_) => judgement(Blas::judge(call)),
+            Ok(blas) => judgement(blas.judge(call)),
             Err(reason) => Offer::Refused(reason.clone()),
         }
     }

@@ -4,7 +4,7 @@
 use tintype_device::{Device, DeviceBuffer, Staging, Stream};
 use tintype_tensor::DType;
 
-use super::descriptors::{Matrices, Operation, Preference};
+use super::descriptors::{Matrices, Operation, Pointer, Preference};
 use super::layout::ProductLayout;
 use super::library::is_present;
 use super::reference::{Numbers, expected, linear, memory};
@@ -254,7 +254,7 @@ fn the_library_takes_all_attributes() {
                 (layout.bias, layout.gelu, layout.batch) = (bias.then_some(dtype), gelu, batch);
                 Matrices::new(layout).unwrap();
                 let mut operation = Operation::new(layout).unwrap();
-                operation.point_at_bias(4096).unwrap();
+                operation.point(Pointer::Bias, 4096).unwrap();
                 Preference::new(32 << 20, layout.alignments).unwrap();
             }
         }

@@ -65,6 +65,7 @@ impl Numbers {
                 gelu: self.below(2) == 0,
                 is_linear,
                 output,
+                codes: None,
             };
         }
         Product {
@@ -74,6 +75,7 @@ impl Numbers {
             gelu: false,
             is_linear,
             output,
+            codes: None,
         }
     }
 
@@ -280,6 +282,7 @@ fn axes_of_a_batch_that_one_operand_repeats_are_calls() {
         gelu: false,
         is_linear: false,
         output: whole(2, &[2, 3, 4, 16]),
+        codes: None,
     };
     let layout = ProductLayout::new(&product).unwrap();
     assert_eq!((layout.batch, layout.calls()), (3, 2));
@@ -297,6 +300,7 @@ pub(super) fn linear(rows: usize, n: usize, k: usize, start: usize, width: usize
         gelu: true,
         is_linear: true,
         output: whole(2, &[1, rows, width]).slice(2, start, start + n),
+        codes: None,
     }
 }
 
