@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use tintype_ir::{BinaryOp, Graph, Op, Value};
+use tintype_ir::{BinaryOp, Graph, Op, ReduceOp, Value};
 use tintype_tensor::{Shape, Tensor};
 
 use super::steps::unary;
@@ -39,6 +39,25 @@ pub(super) fn evaluate(op: &Op, x: &[Tensor]) -> Tensor {
         Op::Unary(op) => {
             let values = numbers(0).into_iter().map(|x| unary(*op, x).unwrap());
             Tensor::from_f32(x[0].shape().clone(), values.collect()).unwrap()
+        }
+        Op::Cast { dtype } => x[0].to_dtype(*dtype).unwrap(),
+        Op::Binary(op @ (BinaryOp::Mul | BinaryOp::Div)) => {
+            let right = numbers(1);
+            let right = |at: usize| right[at.min(right.len() - 1)];
+            let values = numbers(0).into_iter().enumerate();
+            let values = values.map(|(at, left)| match op {
+                BinaryOp::Mul => left * right(at),
+                _ => left / right(at),
+            });
+            Tensor::from_f32(x[0].shape().clone(), values.collect()).unwrap()
+        }
+        Op::Reduce {
+            kind: ReduceOp::Max,
+            axes,
+        } => {
+            assert_eq!(axes.len(), x[0].shape().len(), "of all elements");
+            let greatest = numbers(0).into_iter().fold(f32::NEG_INFINITY, f32::max);
+            Tensor::from_f32(vec![1; axes.len()], vec![greatest]).unwrap()
         }
         Op::Binary(BinaryOp::Add) => {
             let sums = numbers(0).into_iter().zip(numbers(1)).map(|(a, b)| a + b);

@@ -62,9 +62,10 @@ fn coded(work: &Work, codes: &Codes, reader: &Reader<'_>) -> Result<()> {
             let sum: f64 = terms.map(|(a, b)| f64::from(a * b)).sum();
             let scaled = sum as f32 * scale(&of_input, row) * scale(&of_weight, column);
             let sum = scaled + bias.as_ref().map_or(0.0, |bias| bias[column]);
-            let value = match call.gelu {
-                true => unary(UnaryOp::GeluTanh, sum).expect("it is known"),
-                false => sum,
+            let value = if call.gelu {
+                unary(UnaryOp::GeluTanh, sum).expect("it is known")
+            } else {
+                sum
             };
             values.push(value / output);
         }

@@ -26,6 +26,8 @@ mod library;
 mod loops;
 #[cfg(test)]
 mod on_device;
+#[cfg(test)]
+mod on_device_codes;
 mod prepared;
 #[cfg(test)]
 mod reference;
@@ -371,4 +373,35 @@ const WITH_VECTORS: Version = Version::new(12, 9);
 /// Two GPUs of one name may have different numbers of multiprocessors enabled.
 fn prefix(device: &str, multiprocessors: usize, version: Version) -> String {
     format!("{device} ({multiprocessors}) | {version} | ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_need_a_gpu_that_multiplies_them() {
+        let of = |are_vectors| Scaling {
+            are_vectors,
+            has_output: false,
+            addend: tintype_tensor::DType::BF16,
+        };
+        let has = |major, minor, version, are_vectors| {
+            has_codes(ComputeCapability { major, minor }, version, of(are_vectors))
+        };
+        let new = Version::new(13, 1);
+        assert_eq!(has(9, 0, new, true), Ok(()));
+        assert_eq!(has(8, 9, new, false), Ok(()));
+        let reason = has(8, 6, new, false).unwrap_err();
+        assert!(
+            reason.contains("8.6 has no products of 8-bit floats"),
+            "{reason}"
+        );
+        let reason = has(9, 0, Version::new(12, 8), true).unwrap_err();
+        assert!(
+            reason.contains("12.8.0 has no scales for each row"),
+            "{reason}"
+        );
+        assert_eq!(has(9, 0, Version::new(12, 8), false), Ok(()));
+    }
 }

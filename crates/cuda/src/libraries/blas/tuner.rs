@@ -218,6 +218,8 @@ const BLOCK_BYTES: usize = 1 << 20;
 
 #[cfg(test)]
 mod tests {
+    use tintype_tensor::Tensor;
+
     use super::*;
 
     #[test]
@@ -243,6 +245,10 @@ mod tests {
                     .chunks(4)
                     .map(|bytes| f32::from_le_bytes(bytes.try_into().unwrap()))
                     .collect(),
+                DType::F8E4M3 => {
+                    let tensor = Tensor::from_bytes(dtype, [len], bytes).unwrap();
+                    tensor.to_f32_vec().unwrap()
+                }
                 DType::BF16 => bytes
                     .chunks(2)
                     .map(|bytes| f32::from_le_bytes([0, 0, bytes[0], bytes[1]]))
@@ -258,7 +264,7 @@ mod tests {
                     .collect(),
             }
         };
-        for dtype in [DType::F32, DType::BF16, DType::F16] {
+        for dtype in [DType::F32, DType::BF16, DType::F16, DType::F8E4M3] {
             let values = words(dtype, 4096);
             assert!(
                 values
