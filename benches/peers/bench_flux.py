@@ -13,9 +13,13 @@ unless they run again.
 |---|---|
 | eager | PyTorch eager fp16 and bf16, batch 1 and 2 |
 | ours | Tintype bf16, batch 1 |
+| ours-fp8, ours-fp8-attention | Tintype with linears in FP8; with attention, too; batch 1 and 2 |
 | compile | torch.compile bf16 |
+| compile-fp8 | torch.compile with torchao's dynamic FP8, per tensor and per row |
 | ours-batch2, ours-f16 | Tintype with two pictures; in f16 |
 | again | eager fp16 and Tintype once more, to see what the weather did |
+| profile-fp8, profile-fp8-attention | where Tintype's time goes in FP8 |
+| fidelity-fp8, swap-fp8 | as fidelity and swap, with linears in FP8 |
 | profile, bandwidth | where Tintype's time goes; its own kernels against a copy |
 | fidelity | one step of both against PyTorch's f32, five inputs |
 | swap, swap-peers | LoRAs exchanged by Tintype, by diffusers |
@@ -151,10 +155,16 @@ class Bench:
         tensors = self.folder / "samples.safetensors"
         runs = ("--runs", str(self.options.runs))
 
-        def fidelity():
-            first = self.ours("fidelity", "fidelity", "--tensors", tensors)
-            second = self.peer("fidelity-peer", "flux_torch.py", "fidelity", "--ours", tensors, *layers)
-            return {"ours": first, "peer": second}
+        def fidelity(name, dtype):
+            def compare():
+                first = self.ours(name, "fidelity", "--dtype", dtype, "--tensors", tensors)
+                second = self.peer(f"{name}-peer", "flux_torch.py", "fidelity", "--ours", tensors, *layers)
+                return {"ours": first, "peer": second}
+            return compare
+
+        def narrow(dtype):
+            return lambda: {"batch1": self.steps(f"ours-{dtype}", dtype),
+                            "batch2": self.steps(f"ours-{dtype}-batch2", dtype, batch=2)}
 
         def pictures():
             if not self.options.model:
@@ -175,12 +185,19 @@ class Bench:
             "eager": lambda: self.peer("eager", "flux_torch.py", "steps", *eager),
             "ours": lambda: self.steps("ours"),
             "compile": compiled("compile-bf16"),
+            "compile-fp8": compiled("compile-fp8,compile-rows-fp8"),
+            "ours-fp8": narrow("fp8"),
+            "ours-fp8-attention": narrow("fp8-attention"),
+            "profile-fp8": lambda: self.ours("profile-fp8", "profile", "--dtype", "fp8"),
+            "profile-fp8-attention": lambda: self.ours("profile-fp8-attention", "profile", "--dtype", "fp8-attention"),
+            "fidelity-fp8": fidelity("fidelity-fp8", "fp8"),
+            "swap-fp8": lambda: self.ours("swap-fp8", "swap", "--dtype", "fp8"),
             "ours-batch2": lambda: self.steps("ours-batch2", batch=2),
             "ours-f16": lambda: self.steps("ours-f16", "f16"),
             "again": again,
             "profile": lambda: self.ours("profile", "profile"),
             "bandwidth": lambda: self.ours("bandwidth", "bandwidth"),
-            "fidelity": fidelity,
+            "fidelity": fidelity("fidelity", "bf16"),
             "swap": lambda: self.ours("swap", "swap"),
             "swap-tensorrt": lambda: self.ours("swap-tensorrt", "swap", "--backend", "tensorrt"),
             "swap-peers": lambda: self.peer("swap-peers", "lora_swap.py"),
@@ -222,7 +239,7 @@ def summary(document):
     """Sums up what is there: steps, ratios, targets."""
     parts = document["parts"]
     steps = {}
-    peers = [("eager", None), ("compile", None), ("compile-max", None), ("again", "peer")]
+    peers = [("eager", None), ("compile", None), ("compile-fp8", None), ("compile-max", None), ("again", "peer")]
     for name, key in peers:
         part = parts.get(name, {})
         for line in (part.get(key, {}) if key else part).get("lines", []):
@@ -231,6 +248,10 @@ def summary(document):
                 steps[f"{line['peer']}, batch {line['batch']}{suffix}"] = line["step_ms"]
     for name, key, label in [("ours", None, "Tintype bf16, batch 1"), ("ours-batch2", None, "Tintype bf16, batch 2"),
                              ("ours-f16", None, "Tintype f16, batch 1"),
+                             ("ours-fp8", "batch1", "Tintype fp8, batch 1"),
+                             ("ours-fp8", "batch2", "Tintype fp8, batch 2"),
+                             ("ours-fp8-attention", "batch1", "Tintype fp8 with attention, batch 1"),
+                             ("ours-fp8-attention", "batch2", "Tintype fp8 with attention, batch 2"),
                              ("again", "ours", "Tintype bf16, batch 1 (again)")]:
         part = parts.get(name, {})
         found = figures(part.get(key, {}) if key else part)
@@ -260,14 +281,29 @@ def targets(parts, steps):
     yield target("times as fast as eager bf16", ratio("eager-bf16, batch 1", ours))
     yield target("times as fast as torch.compile bf16", ratio("compile-bf16, batch 1", ours), least=1.12)
     yield target("batch 2: times as fast as eager fp16", ratio("eager-fp16, batch 2", twice), least=1.55)
+    narrow, whole = "Tintype fp8, batch 1", "Tintype fp8 with attention, batch 1"
+    yield target("fp8: milliseconds a step", steps.get(narrow), most=80)
+    yield target("fp8 with attention: milliseconds a step", steps.get(whole), most=75)
+    yield target("fp8 with attention: times as fast as eager fp16", ratio("eager-fp16, batch 1", whole), least=2.4)
+    whole = "Tintype fp8 with attention, batch 2"
+    yield target("batch 2: fp8 with attention: times as fast as eager fp16", ratio("eager-fp16, batch 2", whole),
+                 least=2.4)
+    yield target("fp8: times as fast as torch.compile with torchao", ratio("compile-fp8, batch 1", narrow))
     shares = parts.get("bandwidth", {}).get("found", {}).get("tables", {}).get("bandwidth", [])
     least = min((row["share"] for row in shares), default=None)
     yield target("least share of a copy's rate, own kernels", least, least=0.8)
     lines = parts.get("fidelity", {}).get("peer", {}).get("lines", [])
     errors = [line["median_ratio"] for line in lines if line.get("median_ratio") is not None]
     yield target("error over PyTorch's bf16, against f32", errors[-1] if errors else None, most=1.05)
+    lines = parts.get("fidelity-fp8", {}).get("peer", {}).get("lines", [])
+    for whose in ("tintype", "torch"):
+        found = [line[f"median_{whose}"] for line in lines if line.get(f"median_{whose}") is not None]
+        name = "fp8: error of a step against f32" if whose == "tintype" else "PyTorch's bf16: error of a step against f32"
+        yield target(name, found[-1] if found else None)
     swaps = figures(parts.get("swap", {}))
     yield target("milliseconds a LoRA swap, cuda", swaps.get("cuda, device: a swap, p50"), most=60)
+    swaps = figures(parts.get("swap-fp8", {}))
+    yield target("milliseconds a LoRA swap in fp8, cuda", swaps.get("cuda, device: a swap, p50"), most=90)
     swaps = figures(parts.get("swap-tensorrt", {}))
     yield target("milliseconds a LoRA swap, tensorrt", swaps.get("tensorrt, device: a swap, p50"), most=1500)
     pictures = parts.get("pictures", {})
@@ -284,7 +320,8 @@ def table(document):
         verdict = ("met" if one["met"] else "MISSED") if limits else ""
         rows.append(f"{one['found']:9.3f} {one['target']:45} {' '.join(limits):15} {verdict}")
     for name, part in document["parts"].items():
-        ends = [piece.get("ended") for piece in (part, part.get("ours", {}), part.get("peer", {})) if "ended" in piece]
+        pieces = (part, *(part.get(key, {}) for key in ("ours", "peer", "batch1", "batch2")))
+        ends = [piece.get("ended") for piece in pieces if "ended" in piece]
         failed = [line for line in part.get("lines", []) if "failed" in line or "skipped" in line]
         if any(end != 0 for end in ends) or failed:
             rows.append(f"part {name}: ended with {ends} {failed}")

@@ -14,6 +14,11 @@ of JSON, printed as soon as it is known, so that a run that is cut off leaves wh
 | compile-bf16 | repeated blocks by torch.compile, cuDNN's attention |
 | compile-fused-bf16 | the same with one product for q, k and v |
 | compile-max-bf16 | the same as compile-bf16 with mode max-autotune-no-cudagraphs |
+| compile-fp8 | the same as compile-bf16 with torchao's dynamic FP8, a scale per tensor |
+| compile-rows-fp8 | the same with a scale per row |
+
+What torchao quantizes is what Tintype's recipe for FLUX multiplies in FP8: the linear layers of blocks but for
+their modulations.
 
 ``--small`` runs all of it on a small transformer, on a CPU too.
 """
@@ -35,6 +40,8 @@ from diffusers.utils import logging
 import flux_weights
 
 DTYPES = {"f32": torch.float32, "fp16": torch.float16, "f16": torch.float16, "bf16": torch.bfloat16}
+# What is not quantized.
+VALUES = dict(DTYPES, fp8=torch.bfloat16)
 PROMPT = "a photo of a red fox sitting in the snow"
 
 
@@ -105,10 +112,23 @@ def timed(model, given, options):
             "is_finite": bool(torch.isfinite(sample).all())}
 
 
+def quantized(model, per_row):
+    """Has torchao quantize the linear layers of blocks; says how."""
+    import torchao
+    from torchao.quantization import Float8DynamicActivationFloat8WeightConfig, PerRow, PerTensor, quantize_
+
+    def is_wanted(module, name):
+        return isinstance(module, torch.nn.Linear) and "transformer_blocks." in name and ".norm" not in name
+
+    granularity = PerRow() if per_row else PerTensor()
+    quantize_(model, Float8DynamicActivationFloat8WeightConfig(granularity=granularity), filter_fn=is_wanted)
+    return f", torchao {torchao.__version__} FP8 ({type(granularity).__name__})"
+
+
 def prepared(variant, options):
     """A transformer in the form that a variant names, and what that form is."""
     name, _, dtype = variant.rpartition("-")
-    model = flux_weights.transformer(DTYPES[dtype], options.device, options.small, options.layers)
+    model = flux_weights.transformer(VALUES[dtype], options.device, options.small, options.layers)
     form = "diffusers, eager"
     if name != "eager":
         try:
@@ -119,13 +139,15 @@ def prepared(variant, options):
     if "fused" in name:
         model.fuse_qkv_projections()
         form += ", fused projections"
+    if dtype == "fp8":
+        form += quantized(model, "rows" in name)
     if name.startswith("compile"):
         settings = {"fullgraph": True, "dynamic": False}
         if "max" in name:
             settings["mode"] = "max-autotune-no-cudagraphs"
         model.compile_repeated_blocks(**settings)
         form = form.replace("eager", f"compile_repeated_blocks({settings})")
-    return model, DTYPES[dtype], form
+    return model, VALUES[dtype], form
 
 
 def steps(options):

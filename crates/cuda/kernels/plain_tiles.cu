@@ -8,7 +8,7 @@ constexpr u32 TILE = 64, DEPTH = 16, PITCH = TILE + 4;
 
 template <class Operand>
 __device__ __forceinline__ void bring(
-    float (&tile)[DEPTH][PITCH], const Element* source, u32 batch, u32 first, u32 first_k
+    float (&tile)[DEPTH][PITCH], const Source* source, u32 batch, u32 first, u32 first_k
 ) {
 #pragma unroll
     for (u32 i = 0; i < TILE * DEPTH / 256; ++i) {
@@ -23,7 +23,7 @@ __device__ __forceinline__ void bring(
 }
 
 extern "C" __global__ void __launch_bounds__(256) KERNEL(
-    const Element* left, const Element* right, BIAS_PARAMETER Result* output
+    const Source* left, const Source* right, MORE_PARAMETERS Result* output
 ) {
     __shared__ float left_tile[DEPTH][PITCH];
     __shared__ float right_tile[DEPTH][PITCH];
@@ -67,7 +67,7 @@ extern "C" __global__ void __launch_bounds__(256) KERNEL(
         for (u32 j = 0; j < 4; ++j) {
             const u32 n = first_n + own_n + j * 16;
             if (n < Right::ROWS) {
-                const float value = finish(sums[i][j] BIAS_AT(batch, n));
+                const float value = finish(sums[i][j], MORE_ARGUMENTS batch, m, n);
                 output[row + n * Output::STEP] = Round<Result>::of(value);
             }
         }

@@ -7,20 +7,52 @@
 constexpr u32 TILE = 128, DEPTH = 32, PITCH = DEPTH + 8, STAGES = 3;
 constexpr u32 TILE_BYTES = TILE * PITCH * 2;
 
-// Brings a tile of an operand: in packs of 16 bytes along k, or element by element.
+// An element as it is multiplied. Codes of 8 bits are bf16 exactly.
+__device__ __forceinline__ Element element(Element x) { return x; }
+
+template <class Code> __device__ __forceinline__ Element element(Code x) {
+    Element wide;
+    wide.bits = (u16)(__float_as_uint(widen(x)) >> 16);
+    return wide;
+}
+
+// The same of 8, or zeros where there is nothing.
+template <class Code> __device__ __forceinline__ void bring_codes(
+    u8* to, const Code* from, bool is_there
+) {
+    Pack<Code, 8> codes = {};
+    if (is_there) {
+        codes = *reinterpret_cast<const Pack<Code, 8>*>(from);
+    }
+    Pack<Element, 8> wide;
+#pragma unroll
+    for (u32 e = 0; e < 8; ++e) {
+        wide.values[e] = element(codes.values[e]);
+    }
+    *reinterpret_cast<Pack<Element, 8>*>(to) = wide;
+}
+
+// Brings a tile of an operand: in packs of 16 bytes along k, in packs of 8 codes, or element by
+// element.
 template <class Operand>
 __device__ __forceinline__ void bring(
-    u8* tile, const Element* source, u32 batch, u32 first, u32 first_k
+    u8* tile, const Source* source, u32 batch, u32 first, u32 first_k
 ) {
     if constexpr (Operand::PACKED) {
-#pragma unroll
+        // Codes pass through registers, of which there are few.
+#pragma unroll (sizeof(Source) == sizeof(Element) ? 2 : 1)
         for (u32 i = 0; i < 2; ++i) {
             const u32 chunk = threadIdx.x + i * 256;
             const u32 row = chunk / 4, column = chunk % 4 * 8;
             u64 place = 0;
             const bool is_there = first + row < Operand::ROWS && first_k + column < K
                 && Operand::place(batch, first + row, first_k + column, place);
-            copy_16(tile + (row * PITCH + column) * 2, source + (is_there ? place : 0), is_there);
+            u8* to = tile + (row * PITCH + column) * 2;
+            if constexpr (sizeof(Source) == sizeof(Element)) {
+                copy_16(to, source + (is_there ? place : 0), is_there);
+            } else {
+                bring_codes(to, source + (is_there ? place : 0), is_there);
+            }
         }
     } else {
         Element* elements = reinterpret_cast<Element*>(tile);
@@ -35,7 +67,7 @@ __device__ __forceinline__ void bring(
             Element value;
             value.bits = 0;
             if (is_there) {
-                value = source[place];
+                value = element(source[place]);
             }
             elements[row * PITCH + column] = value;
         }
@@ -69,7 +101,7 @@ __device__ __forceinline__ void multiply_tiles(
 }
 
 __device__ __forceinline__ void store_tile(
-    const float (&sums)[4][4][4], BIAS_PARAMETER Result* output, u32 batch, u32 first_m,
+    const float (&sums)[4][4][4], MORE_PARAMETERS Result* output, u32 batch, u32 first_m,
     u32 first_n
 ) {
     const u32 lane = threadIdx.x % 32, warp = threadIdx.x / 32;
@@ -87,9 +119,10 @@ __device__ __forceinline__ void store_tile(
                 continue;
             }
             const bool is_pair = n + 1 < Right::ROWS;
-            const float low = finish(sums[half / 2][j][half % 2 * 2] BIAS_AT(batch, n));
-            const float high =
-                finish(sums[half / 2][j][half % 2 * 2 + 1] BIAS_AT(batch, is_pair ? n + 1 : n));
+            const float* pair_of_sums = &sums[half / 2][j][half % 2 * 2];
+            const float low = finish(pair_of_sums[0], MORE_ARGUMENTS batch, m, n);
+            const u32 next = is_pair ? n + 1 : n;
+            const float high = finish(pair_of_sums[1], MORE_ARGUMENTS batch, m, next);
             if constexpr (Output::PAIRED) {
                 Pack<Result, 2> pair;
                 pair.values[0] = Round<Result>::of(low);
@@ -106,7 +139,7 @@ __device__ __forceinline__ void store_tile(
 }
 
 extern "C" __global__ void __launch_bounds__(256, 2) KERNEL(
-    const Element* left, const Element* right, BIAS_PARAMETER Result* output
+    const Source* left, const Source* right, MORE_PARAMETERS Result* output
 ) {
     DYNAMIC_SHARED(memory);
     u32 batch, first_m, first_n;
@@ -137,5 +170,5 @@ extern "C" __global__ void __launch_bounds__(256, 2) KERNEL(
         const u8* tile = memory + step % STAGES * 2 * TILE_BYTES;
         multiply_tiles(sums, tile, tile + TILE_BYTES);
     }
-    store_tile(sums, BIAS_ARGUMENT output, batch, first_m, first_n);
+    store_tile(sums, MORE_ARGUMENTS output, batch, first_m, first_n);
 }

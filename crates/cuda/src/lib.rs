@@ -7,6 +7,7 @@
 //! | module | holds |
 //! |---|---|
 //! | `plan::prepare` | rewrites that let more be written in place |
+//! | `plan::codes` | linear layers on 8-bit floats with their scales |
 //! | `plan::groups` | which operations run together |
 //! | `plan::lower` | views and places: strided results, copies where strides cannot say it |
 //! | `plan::express` | the instructions of a group's kernel |
@@ -44,8 +45,8 @@ pub use generate::{
 };
 pub use kernels::{Machine, own_kernels};
 pub use plan::{
-    ALIGNMENT, AttentionCall, Axis, Convolution, Index, Lifetime, Matrices, Place, Plan, Product,
-    Step, View, Work, Workspace, pattern_of,
+    ALIGNMENT, AttentionCall, Axis, Codes, Convolution, Index, Lifetime, Matrices, Place, Plan,
+    Product, Step, View, Work, Workspace, pattern_of,
 };
 pub use run::profile::{Profile, ProfileLine};
 

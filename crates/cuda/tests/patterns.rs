@@ -9,6 +9,9 @@ fn steps_of(lines: &[&str]) -> Vec<String> {
         "graph g {
           param @w: bf16[32, 32]
           param @wide: bf16[96, 32]
+          param @codes: f8e4m3[32, 32]
+          param @s: f32[]
+          param @rows: f32[32, 1]
           param @n: bf16[8]
           param @c: bf16[32]
           input step %x: bf16[1, 16, 32]
@@ -94,6 +97,116 @@ fn gelu_is_the_products_where_nothing_else_reads_the_sum() {
         steps_of(&[&product, &stream("gelu_erf %0")]),
         ["linear", "gelu_erf"]
     );
+}
+
+/// Appends what makes codes of a value of the stream; gives the number of the codes.
+fn quantized(lines: &mut Vec<String>, value: &str, scale: &str) -> usize {
+    let first = lines.len();
+    lines.push(format!("f32[1, 16, 32] = cast {value}"));
+    lines.push(format!("f32[1, 16, 32] = div %{first}, {scale}"));
+    lines.push(format!("f8e4m3[1, 16, 32] = cast %{}", first + 1));
+    first + 2
+}
+
+/// Appends the value of codes; gives its number.
+fn dequantized(lines: &mut Vec<String>, codes: &str, scale: &str, shape: &str) -> usize {
+    let first = lines.len();
+    lines.push(format!("f32{shape} = cast {codes}"));
+    lines.push(format!("f32{shape} = mul %{first}, {scale}"));
+    lines.push(format!("bf16{shape} = cast %{}", first + 1));
+    first + 2
+}
+
+fn names(lines: &[String]) -> Vec<String> {
+    let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
+    steps_of(&lines)
+}
+
+#[test]
+fn layers_on_codes_are_products_of_codes() {
+    for (scale, activation, expected) in [
+        (
+            "@s",
+            false,
+            vec![
+                "reciprocals",
+                "norm_modulate_quantize",
+                "fp8_linear_quantize",
+                "fp8_linear",
+            ],
+        ),
+        (
+            "@s",
+            true,
+            vec![
+                "reciprocals",
+                "norm_modulate_quantize",
+                "fp8_linear_gelu_quantize",
+                "fp8_linear",
+            ],
+        ),
+        // A scale may be an input.
+        (
+            "%dt",
+            true,
+            vec![
+                "reciprocals",
+                "norm_modulate_quantize",
+                "fp8_linear_gelu_quantize",
+                "fp8_linear",
+            ],
+        ),
+    ] {
+        let mut lines = vec![
+            stream("layer_norm %x {epsilon = 1e-6}"),
+            stream("modulate %0, %m, %m"),
+        ];
+        let codes = quantized(&mut lines, "%1", "@s");
+        let input = dequantized(&mut lines, &format!("%{codes}"), "@s", "[1, 16, 32]");
+        let weight = dequantized(&mut lines, "@codes", "@rows", "[32, 32]");
+        lines.push(stream(&format!("linear %{input}, %{weight}")));
+        if activation {
+            lines.push(stream(&format!("gelu_tanh %{}", lines.len() - 1)));
+        }
+        let last = format!("%{}", lines.len() - 1);
+        let codes = quantized(&mut lines, &last, scale);
+        let input = dequantized(&mut lines, &format!("%{codes}"), scale, "[1, 16, 32]");
+        lines.push(stream(&format!("linear %{input}, %{weight}")));
+        assert_eq!(names(&lines), expected);
+    }
+}
+
+#[test]
+fn values_that_others_read_too_are_computed() {
+    let mut lines = Vec::new();
+    let codes = quantized(&mut lines, "%x", "@s");
+    let input = dequantized(&mut lines, &format!("%{codes}"), "@s", "[1, 16, 32]");
+    let weight = dequantized(&mut lines, "@codes", "@s", "[32, 32]");
+    lines.push(stream(&format!("linear %{input}, %{weight}")));
+    let product = lines.len() - 1;
+    lines.push(stream(&format!("add %{product}, %{input}")));
+    let found = names(&lines);
+    assert_eq!(found.len(), 3, "{found:?}");
+    assert_eq!(found[1..], ["fp8_linear", "add"]);
+    // Of one operand in codes there is no product of codes.
+    let mut lines = Vec::new();
+    let weight = dequantized(&mut lines, "@codes", "@s", "[32, 32]");
+    lines.push(stream(&format!("linear %x, %{weight}")));
+    assert_eq!(names(&lines), ["cast_mul_cast", "linear"]);
+}
+
+#[test]
+fn parts_of_a_concatenation_become_codes_where_they_are_computed() {
+    let wide = "[1, 16, 64]";
+    let lines = [
+        stream("silu %x"),
+        stream("linear %r, @w"),
+        format!("bf16{wide} = concat %0, %1 {{axis = 2}}"),
+        format!("f32{wide} = cast %2"),
+        format!("f32{wide} = div %3, @s"),
+        format!("f8e4m3{wide} = cast %4"),
+    ];
+    assert_eq!(names(&lines), ["silu_quantize", "linear", "quantize"]);
 }
 
 #[test]

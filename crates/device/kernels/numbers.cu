@@ -57,10 +57,25 @@ template <> struct Round<bf16> {
     }
 };
 
+// From sm_90 on, and on sm_89 from CUDA 12.1 on.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 890
+#if __CUDA_ARCH__ >= 900 || __CUDACC_VER_MAJOR__ > 12 || __CUDACC_VER_MINOR__ >= 1
+#define HAS_F8_CONVERSION
+#endif
+#endif
+
 template <> struct Round<f8e4m3> {
     static __device__ __forceinline__ f8e4m3 of(float x) {
         u32 bits = __float_as_uint(x);
         u32 sign = (bits >> 24) & 0x80u;
+#ifdef HAS_F8_CONVERSION
+        // The first of the pair is the upper half.
+        u16 pair;
+        asm("cvt.rn.satfinite.e4m3x2.f32 %0, %1, %2;" : "=h"(pair) : "f"(0.0f), "f"(x));
+        f8e4m3 converted;
+        converted.bits = (u8)(x != x ? sign | 0x7fu : (u32)pair & 0xffu);
+        return converted;
+#else
         u32 magnitude = bits & 0x7fffffffu;
         u32 code;
         if (magnitude > 0x7f800000u) {
@@ -80,6 +95,7 @@ template <> struct Round<f8e4m3> {
         f8e4m3 result;
         result.bits = (u8)(sign | code);
         return result;
+#endif
     }
 };
 

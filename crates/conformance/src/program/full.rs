@@ -18,6 +18,7 @@ mod bandwidth;
 mod fidelity;
 mod loaded;
 mod pictures;
+mod precision;
 mod profile;
 mod random;
 mod size;
@@ -27,7 +28,8 @@ mod swap;
 use std::path::PathBuf;
 
 use tintype_backend::KeepWeights;
-use tintype_tensor::DType;
+
+use self::precision::Precision;
 
 pub(super) use bandwidth::run as bandwidth;
 pub(super) use fidelity::run as fidelity;
@@ -43,9 +45,10 @@ pub(crate) struct Options {
     /// A transformer of two heads instead, to try the program
     #[arg(long)]
     pub(crate) small: bool,
-    /// Weights and activations: f32, bf16, f16
+    /// Weights and activations: f32, bf16, f16; fp8 for linears of blocks in 8 bits beside bf16,
+    /// fp8-attention for attention too
     #[arg(long, value_name = "DTYPE", default_value = "bf16")]
-    pub(crate) dtype: DType,
+    pub(crate) dtype: Precision,
     /// Pictures at once
     #[arg(long, value_name = "COUNT", default_value_t = 1)]
     pub(crate) batch: usize,

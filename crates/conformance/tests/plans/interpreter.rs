@@ -1,7 +1,9 @@
 //! Runs a plan on the host, in a workspace that begins with what is no number.
 
 use tintype_conformance::operations::{Case, Result};
-use tintype_cuda::{AttentionCall, Expression, Index, Instruction, Place, Plan, View, Work};
+use tintype_cuda::{
+    AttentionCall, Expression, Index, Instruction, Place, Plan, Product, View, Work,
+};
 use tintype_ir::{BinaryOp, GraphBuilder, Op, ReduceOp, Stage, TensorType, UnaryOp};
 use tintype_tensor::{DType, Shape, Tensor};
 use tintype_weights::Parameters;
@@ -37,6 +39,7 @@ impl Memory<'_> {
     fn step(&mut self, work: &Work) -> Result<()> {
         match work {
             Work::Kernel(expression) => self.kernel(expression),
+            Work::Product(call) if call.codes.is_some() => self.coded(call),
             Work::Product(call) => {
                 let op = if call.is_linear {
                     Op::Linear
@@ -127,6 +130,41 @@ impl Memory<'_> {
         let found = tintype_cpu::run(&graph, &weights, &inputs);
         let found = found.or_else(|_| tintype_cpu::run(&apart, &weights, &inputs))?;
         self.write(output, &numbers(&found.host("y")?)?)
+    }
+
+    /// A linear layer on codes, with sums that are exact and one rounding at the end.
+    fn coded(&mut self, call: &Product) -> Result<()> {
+        let codes = call.codes.as_ref().ok_or("no codes")?;
+        let (input, weight) = (self.read(&call.input)?, self.read(&call.weight)?);
+        let [of_input, of_weight] = [self.read(&codes.scales[0])?, self.read(&codes.scales[1])?];
+        let bias = call.bias.as_ref().map(|view| self.read(view)).transpose()?;
+        let divisor = match &codes.output {
+            Some([scale, factor]) => {
+                let (scale, factor) = (self.read(scale)?[0], self.read(factor)?[0]);
+                if (scale * factor - 1.0).abs() > 1e-6 {
+                    return Err(format!("1 by {scale} is {factor}").into());
+                }
+                scale
+            }
+            None => 1.0,
+        };
+        let scale = |scales: &[f64], row: usize| scales[row.min(scales.len() - 1)];
+        let k = call.weight.axes[1].size;
+        let mut values = Vec::with_capacity(call.output.count());
+        for (row, input) in input.chunks(k).enumerate() {
+            for (column, weight) in weight.chunks(k).enumerate() {
+                let sum: f64 = input.iter().zip(weight).map(|(a, b)| a * b).sum();
+                let scaled = sum * scale(&of_input, row) * scale(&of_weight, column);
+                let sum = scaled + bias.as_ref().map_or(0.0, |bias| bias[column]);
+                let value = if call.gelu {
+                    unary(UnaryOp::GeluTanh, sum)
+                } else {
+                    sum
+                };
+                values.push(value / divisor);
+            }
+        }
+        self.write(&call.output, &values)
     }
 
     fn kernel(&mut self, expression: &Expression) -> Result<()> {

@@ -11,6 +11,7 @@ mod host_kernels;
 mod interpreter;
 #[path = "../../../cuda/tests/support/on_host/mod.rs"]
 mod on_host;
+mod quantized;
 
 use libtest_mimic::{Arguments, Failed, Trial};
 use tintype_conformance::operations::{self, Case, FILES, Result, difference, dtypes};
@@ -89,6 +90,7 @@ fn main() {
             run(&text, DType::BF16)
         }));
     }
+    trials.extend(quantized::trials());
     libtest_mimic::run(&Arguments::from_args(), trials).exit();
 }
 

@@ -209,7 +209,9 @@ impl<M: Machine> Exchange<M> {
         let wanted: HashSet<&str> = names.iter().map(String::as_str).collect();
         let computed = self
             .machine
-            .compute(&inputs.job(&wanted), self.keeping(grows))?;
+            .compute(&inputs.job(&wanted), self.keeping(grows));
+        // What is kept may be half a parameter now.
+        let computed = computed.inspect_err(|_| self.kept.clear())?;
         Ok((computed.weights.into_iter().collect(), computed.moved))
     }
 

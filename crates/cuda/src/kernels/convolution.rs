@@ -35,6 +35,7 @@ pub(super) fn convolution(step: &str, call: &Convolution, machine: &Machine) -> 
             view,
             place: offset(&format!("(batch * {}u + (n))", columns.size), &view.axes),
         }),
+        scales: None,
         gelu: false,
         output: Output {
             view: &call.output,

@@ -9,8 +9,8 @@
 
 use super::Machine;
 use super::address::{is_packed, joined, offset};
-use super::tiles::{Bias, Operand, Output, Tiles};
-use crate::{Axis, Generated, Product, Result, View};
+use super::tiles::{Bias, Operand, Output, Scales, Tiles};
+use crate::{Axis, Codes, Generated, Product, Result, View};
 
 /// The kernel of a product.
 ///
@@ -45,6 +45,7 @@ pub(super) fn product(step: &str, call: &Product, machine: &Machine) -> Result<G
             view,
             place: offset("(n)", &view.axes),
         }),
+        scales: call.codes.as_ref().map(scales),
         gelu: call.gelu,
         output: Output {
             view: &call.output,
@@ -57,6 +58,16 @@ pub(super) fn product(step: &str, call: &Product, machine: &Machine) -> Result<G
         },
     };
     tiles.generate(step, machine)
+}
+
+/// Scales are vectors over the rows of an operand, or one number.
+fn scales(codes: &Codes) -> Scales<'_> {
+    let [input, weight] = &codes.scales;
+    Scales {
+        views: [input, weight],
+        places: [offset("m", &input.axes), offset("n", &weight.axes)],
+        output: codes.output.as_ref().map(|[scale, _]| scale),
+    }
 }
 
 /// The axes of a product by what they are.

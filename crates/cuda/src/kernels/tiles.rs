@@ -1,7 +1,8 @@
 //! The kernels of products and convolutions: `output[m, n] = Σ left[m, k] · right[n, k]`, in tiles.
 //!
 //! Where elements lie is text: for each operand the body of a function from (batch, row, k) to a
-//! place. 16-bit floats run on tensor cores from Ampere on, all else in f32.
+//! place. 16-bit floats run on tensor cores from Ampere on, and codes of 8 bits that are widened
+//! to bf16 on their way, which loses nothing; all else runs in f32.
 //!
 //! ```ignore
 //! let kernel = Tiles { batch: 1, depth: 3072, left, right, bias: None, gelu: false, output, .. };
@@ -28,6 +29,8 @@ pub(super) struct Tiles<'a> {
     pub(super) left: Operand<'a>,
     pub(super) right: Operand<'a>,
     pub(super) bias: Option<Bias<'a>>,
+    /// What sums of products of codes are multiplied by.
+    pub(super) scales: Option<Scales<'a>>,
     /// Whether GELU in its tanh form comes last.
     pub(super) gelu: bool,
     pub(super) output: Output<'a>,
@@ -54,6 +57,17 @@ pub(super) struct Bias<'a> {
     pub(super) place: String,
 }
 
+/// What codes mean.
+#[derive(Debug)]
+pub(super) struct Scales<'a> {
+    /// Of the left operand and the right one.
+    pub(super) views: [&'a View; 2],
+    /// Their places, from `m` and `n`.
+    pub(super) places: [String; 2],
+    /// What results are divided by.
+    pub(super) output: Option<&'a View>,
+}
+
 /// Where results go.
 #[derive(Debug)]
 pub(super) struct Output<'a> {
@@ -74,7 +88,8 @@ impl Tiles<'_> {
     /// of more than 32 bits.
     pub(super) fn generate(&self, step: &str, machine: &Machine) -> Result<Generated> {
         self.check(step)?;
-        let is_matrix = machine.has_matrices() && is_16_bit(self.left.view.dtype);
+        let element = self.element();
+        let is_matrix = machine.has_matrices() && is_16_bit(element);
         let (tile, body, shared_bytes) = if is_matrix {
             (128, TILES, 3 * 2 * 128 * (32 + 8) * 2)
         } else {
@@ -119,9 +134,21 @@ impl Tiles<'_> {
         Ok(())
     }
 
+    /// The dtype that is multiplied.
+    fn element(&self) -> DType {
+        match self.left.view.dtype {
+            // Three bits of mantissa and four of exponent are among bf16's.
+            DType::F8E4M3 if self.scales.is_some() => DType::BF16,
+            dtype => dtype,
+        }
+    }
+
     fn arguments(&self) -> Vec<KernelArgument> {
         let bias = self.bias.as_ref().map(|bias| bias.view);
-        let views = [self.left.view, self.right.view].into_iter().chain(bias);
+        let scales = self.scales.iter();
+        let scales = scales.flat_map(|scales| scales.views.into_iter().chain(scales.output));
+        let views = [self.left.view, self.right.view].into_iter();
+        let views = views.chain(bias).chain(scales);
         views.chain([self.output.view]).map(address_of).collect()
     }
 
@@ -129,32 +156,22 @@ impl Tiles<'_> {
     fn head(&self, name: &str, [down, across]: [usize; 2]) -> String {
         let mut text = format!(
             "#define KERNEL {name}\n\
+             typedef {} Source;\n\
              typedef {} Element;\n\
              typedef {} Result;\n\
              constexpr u32 K = {}u;\n",
             type_of(self.left.view.dtype),
+            type_of(self.element()),
             type_of(self.output.view.dtype),
             self.depth,
         );
         self.left.write(&mut text, "Left");
         self.right.write(&mut text, "Right");
         self.output.write(&mut text);
-        text.push_str(&match &self.bias {
-            Some(bias) => format!(
-                "#define BIAS_PARAMETER const {}* bias,\n\
-                 #define BIAS_ARGUMENT bias,\n\
-                 #define BIAS_AT(batch, n) + widen(bias[{}])\n",
-                type_of(bias.view.dtype),
-                bias.place
-            ),
-            None => "#define BIAS_PARAMETER\n#define BIAS_ARGUMENT\n#define BIAS_AT(batch, n)\n"
-                .to_owned(),
-        });
-        let finished = if self.gelu { "gelu_tanh(x)" } else { "x" };
+        self.write_finish(&mut text);
         _ = write!(
             text,
-            "__device__ __forceinline__ float finish(float x) {{ return {finished}; }}\n\
-             // Eight tiles down go together, so that blocks of one time share what they read.\n\
+            "// Eight tiles down go together, so that blocks of one time share what they read.\n\
              __device__ __forceinline__ void tile_of_block(\n\
              u32 tile, u32& batch, u32& first_m, u32& first_n\n) {{\n\
              constexpr u32 DOWN = {down}u, ACROSS = {across}u;\n\
@@ -166,6 +183,51 @@ impl Tiles<'_> {
              first_n = inside / height * tile;\n}}\n"
         );
         text
+    }
+}
+
+impl Tiles<'_> {
+    /// What is done with a sum: `finish(sum, …, batch, m, n)`.
+    fn write_finish(&self, text: &mut String) {
+        let (mut parameters, mut arguments) = (String::new(), String::new());
+        let mut parameter = |kind: &str, name: &str| {
+            _ = write!(parameters, "const {kind}* {name}, ");
+            _ = write!(arguments, "{name}, ");
+        };
+        let mut lines = String::new();
+        if let Some(bias) = &self.bias {
+            parameter(type_of(bias.view.dtype), "bias");
+        }
+        if let Some(scales) = &self.scales {
+            parameter("float", "left_scale");
+            parameter("float", "right_scale");
+            let [left, right] = &scales.places;
+            _ = writeln!(
+                lines,
+                "x *= left_scale[{left}];\nx *= right_scale[{right}];"
+            );
+        }
+        if let Some(bias) = &self.bias {
+            _ = writeln!(lines, "x += widen(bias[{}]);", bias.place);
+        }
+        if self.gelu {
+            lines.push_str("x = gelu_tanh(x);\n");
+        }
+        if self
+            .scales
+            .as_ref()
+            .is_some_and(|scales| scales.output.is_some())
+        {
+            parameter("float", "output_scale");
+            lines.push_str("x /= output_scale[0];\n");
+        }
+        _ = write!(
+            text,
+            "#define MORE_PARAMETERS {parameters}\n\
+             #define MORE_ARGUMENTS {arguments}\n\
+             __device__ __forceinline__ float finish(\n\
+             float x, MORE_PARAMETERS u32 batch, u32 m, u32 n\n) {{\n{lines}return x;\n}}\n"
+        );
     }
 }
 

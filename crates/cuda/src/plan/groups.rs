@@ -11,10 +11,10 @@
 
 use std::collections::{BTreeSet, HashSet};
 
-use tintype_ir::{Binding, Graph, Op, Result, UnaryOp, Value};
+use tintype_ir::{Binding, Graph, Op, Result, Value};
 use tintype_tensor::Shape;
 
-use super::narrow::Narrow;
+use super::codes::Reads;
 
 /// The shape of every value.
 pub(super) struct Shapes {
@@ -51,7 +51,7 @@ impl Shapes {
 pub(super) enum Kind {
     /// A kernel that is generated.
     Generated,
-    /// Any other: one operation, perhaps with its activation.
+    /// Any other: one operation, perhaps with what its library applies to its result.
     Single,
 }
 
@@ -80,7 +80,7 @@ pub(super) struct Unit {
 /// The units of a graph, in an order in which they can run.
 pub(super) struct Units<'a> {
     graph: &'a Graph,
-    narrow: &'a Narrow,
+    reads: &'a Reads<'a>,
     formed: Vec<Option<Unit>>,
     unit_of: Vec<Option<usize>>,
     /// For each node, the nodes with a unit that it depends on, seen through all others.
@@ -88,33 +88,31 @@ pub(super) struct Units<'a> {
 }
 
 impl<'a> Units<'a> {
-    /// Forms the units of a graph whose values have these shapes.
-    pub(super) fn of(graph: &'a Graph, shapes: &Shapes, narrow: &'a Narrow) -> Vec<Unit> {
+    /// Forms the units of a graph whose nodes read this, and whose values have these shapes.
+    pub(super) fn of(graph: &'a Graph, reads: &'a Reads<'a>, shapes: &Shapes) -> Vec<Unit> {
         let mut units = Self {
             graph,
-            narrow,
+            reads,
             formed: Vec::new(),
             unit_of: vec![None; graph.nodes().len()],
             sources: Vec::new(),
         };
-        let uses = graph.use_counts();
         for index in 0..graph.nodes().len() {
-            units.add(index, shapes, &uses);
+            units.add(index, shapes);
         }
         units.join_siblings();
         units.ordered()
     }
 
-    fn add(&mut self, index: usize, shapes: &Shapes, uses: &[usize]) {
+    fn add(&mut self, index: usize, shapes: &Shapes) {
         let node = &self.graph.nodes()[index];
         let sources = self.sources_of(index);
         self.sources.push(sources);
-        if is_no_work(&node.op) || self.narrow.is_absorbed(index) {
+        if is_no_work(&node.op) || !self.reads.needs(index) {
             return;
         }
-        let product = self.product_of_activation(index, uses);
-        if let Some(library) = product.or_else(|| self.narrow.attention_before(index)) {
-            let unit = self.unit_of[library];
+        if let Some(product) = self.reads.layer_of(index) {
+            let unit = self.unit_of[product];
             self.unit_of[index] = unit;
             self.unit_mut(unit).nodes.insert(index);
             return;
@@ -140,7 +138,7 @@ impl<'a> Units<'a> {
     /// The nodes with a unit that a node reads, seen through views and concatenations.
     fn sources_of(&self, index: usize) -> Vec<usize> {
         let mut sources = BTreeSet::new();
-        for &operand in &self.graph.nodes()[index].operands {
+        for &operand in self.reads.operands(index) {
             if let Value::Node(source) = operand {
                 match self.unit_of[source] {
                     Some(_) => _ = sources.insert(source),
@@ -151,20 +149,9 @@ impl<'a> Units<'a> {
         sources.into_iter().collect()
     }
 
-    /// The linear layer whose only use is this GELU: the library applies it to its result.
-    fn product_of_activation(&self, index: usize, uses: &[usize]) -> Option<usize> {
-        let node = &self.graph.nodes()[index];
-        let Value::Node(source) = *node.operands.first()? else {
-            return None;
-        };
-        let fits = node.op == Op::Unary(UnaryOp::GeluTanh)
-            && self.graph.nodes()[source].op == Op::Linear
-            && uses[source] == 1;
-        fits.then_some(source)
-    }
-
     fn join_operands(&mut self, index: usize) {
-        for operand in self.graph.nodes()[index].operands.clone() {
+        let reads = self.reads;
+        for &operand in reads.operands(index) {
             let Value::Node(source) = operand else {
                 continue;
             };

@@ -9,14 +9,14 @@
 
 use std::collections::HashMap;
 
-use tintype_ir::{Binding, Graph, Node, Op, Value};
+use tintype_ir::{Binding, Graph, Node, Op, UnaryOp, Value};
 use tintype_tensor::{DType, Shape};
 
+use super::codes::Reads;
 use super::express::Express;
 use super::groups::{Kind, Shapes, Unit};
-use super::narrow::{Narrow, reciprocals};
 use super::patterns::pattern_of;
-use super::step::{AttentionCall, Convolution, Product, Step, Work};
+use super::step::{AttentionCall, Codes, Convolution, Product, Step, Work};
 use crate::{Error, Expression, Instruction, Place, Result, Store, View};
 
 /// Steps and buffers, before the buffers have addresses.
@@ -29,11 +29,11 @@ pub(super) struct Lowered {
 
 pub(super) struct Lowering<'a> {
     graph: &'a Graph,
+    reads: &'a Reads<'a>,
     shapes: &'a Shapes,
     binding: &'a Binding,
-    narrow: &'a Narrow,
-    /// For each scale of codes that a library writes, where one over it lies.
-    factors: Vec<(Value, View)>,
+    /// 1 by each scale that a product or an attention divides by.
+    reciprocals: HashMap<Value, View>,
     /// Whether a unit computes the node.
     is_computed: Vec<bool>,
     /// Where a node's result must go.
@@ -45,16 +45,16 @@ pub(super) struct Lowering<'a> {
 impl<'a> Lowering<'a> {
     pub(super) fn new(
         graph: &'a Graph,
+        reads: &'a Reads<'a>,
         shapes: &'a Shapes,
         binding: &'a Binding,
-        narrow: &'a Narrow,
     ) -> Self {
         Self {
             graph,
+            reads,
             shapes,
             binding,
-            narrow,
-            factors: Vec::new(),
+            reciprocals: HashMap::new(),
             is_computed: vec![false; graph.nodes().len()],
             destinations: HashMap::new(),
             views: HashMap::new(),
@@ -76,6 +76,7 @@ impl<'a> Lowering<'a> {
             }
         }
         self.place_concatenations(&is_written)?;
+        self.find_reciprocals()?;
         for unit in units {
             match unit.kind {
                 Kind::Generated => self.group(unit, &is_written)?,
@@ -91,21 +92,20 @@ impl<'a> Lowering<'a> {
             };
             self.lowered.outputs.push((output.name.clone(), view));
         }
-        self.compute_factors()?;
         Ok(self.lowered)
     }
 
     /// Whether a node of the unit is read by others.
     fn leaves(&self, unit: &Unit, node: usize) -> bool {
         let value = Value::Node(node);
-        let nodes = self.graph.nodes().iter().enumerate();
-        let mut readers = nodes.filter(|(_, reader)| reader.operands.contains(&value));
-        readers.any(|(reader, _)| !unit.nodes.contains(&reader))
-            || self
-                .graph
-                .outputs()
-                .iter()
-                .any(|output| output.value == value)
+        let mut nodes = (0..self.graph.nodes().len()).filter(|&reader| self.reads.needs(reader));
+        nodes.any(|reader| {
+            !unit.nodes.contains(&reader) && self.reads.operands(reader).contains(&value)
+        }) || self
+            .graph
+            .outputs()
+            .iter()
+            .any(|output| output.value == value)
     }
 
     /// Decides where the operands of each concatenation go, the outermost first.
@@ -114,6 +114,9 @@ impl<'a> Lowering<'a> {
             let Op::Concat { axis } = node.op else {
                 continue;
             };
+            if !self.reads.needs(index) {
+                continue;
+            }
             let whole = match self.destinations.get(&index) {
                 Some(view) => view.clone(),
                 None => self.buffer(node.ty.dtype, self.shapes.of(Value::Node(index)))?,
@@ -141,7 +144,7 @@ impl<'a> Lowering<'a> {
             return;
         }
         let is_concat = matches!(node.op, Op::Concat { .. });
-        let may_be_product = matches!(node.op, Op::Linear | Op::MatMul | Op::Unary(_));
+        let may_be_product = matches!(node.op, Op::Linear | Op::MatMul) || self.is_of_layer(index);
         let takes_strides = self.is_computed[index]
             && is_written[index]
             && (!may_be_product || view.matrices().is_some())
@@ -310,8 +313,16 @@ impl<'a> Lowering<'a> {
         let domain = super::express::Domain::of(unit);
         for &index in unit.nodes.iter().filter(|&&index| is_written[index]) {
             let view = domain.view(&self.destination(index)?);
+            let mut value = known[&Value::Node(index)];
+            // The store rounds, so a rounding to the same dtype before it is none.
+            while let Instruction::Cast(dtype, x) = expression.instructions[value]
+                && dtype == view.dtype
+                && dtype.is_float()
+            {
+                value = x;
+            }
             expression.stores.push(Store {
-                value: known[&Value::Node(index)],
+                value,
                 view,
                 scale: None,
             });
@@ -337,9 +348,9 @@ impl<'a> Lowering<'a> {
         let first = *unit.nodes.first().expect("a unit has nodes");
         let last = *unit.nodes.last().expect("a unit has nodes");
         let node = &self.graph.nodes()[first];
-        let narrow = self.narrow.attention(first);
+        let codes = self.codes(first)?;
         let mut x = Vec::new();
-        for &operand in narrow.map_or(&node.operands[..], |narrow| &narrow.codes) {
+        for &operand in &self.reads.operands(first)[..node.operands.len()] {
             let view = self.view(operand)?;
             let view = if is_taken(&node.op, &view) {
                 view
@@ -349,43 +360,97 @@ impl<'a> Lowering<'a> {
             x.push(view);
         }
         let output = self.destination(last)?;
-        let has_gelu = first != last && narrow.is_none();
-        let name = if has_gelu {
-            "linear_gelu".to_owned()
-        } else {
-            node.op.name().to_owned()
-        };
-        let mut work = work_of(node, x, output, has_gelu);
+        let mut nodes = unit.nodes.iter().map(|&node| &self.graph.nodes()[node].op);
+        let gelu = nodes.any(|op| *op == Op::Unary(UnaryOp::GeluTanh));
+        let narrow = self.reads.attention(first);
+        let is_rounded = codes.as_ref().map(|codes| codes.output.is_some());
+        let name = name_of(&node.op, gelu, is_rounded.or(narrow.map(|_| true)));
+        let mut work = work_of(node, x, output, gelu, codes);
         if let (Some(narrow), Work::Attention(call)) = (narrow, &mut work) {
             call.scales = narrow.scales;
-            call.output_factor = Some(self.factor(narrow.output_scale)?);
+            call.output_factor = Some(self.reciprocals[&narrow.output_scale].clone());
         }
         self.push(label_of(node), name, work);
         Ok(())
     }
 
-    /// Where one over a scale lies, from the first step on.
-    fn factor(&mut self, scale: Value) -> Result<View> {
-        if let Some((_, known)) = self.factors.iter().find(|(known, _)| *known == scale) {
-            return Ok(known.clone());
-        }
-        let factor = self.buffer(DType::F32, &[1])?;
-        self.factors.push((scale, factor.clone()));
-        Ok(factor)
+    /// Whether a linear layer computes a node beside itself.
+    fn is_of_layer(&self, node: usize) -> bool {
+        let layer = self.reads.layer_of(node);
+        layer.is_some_and(|layer| self.graph.nodes()[layer].op == Op::Linear)
     }
 
-    /// Puts what computes the factors in front of all steps.
-    fn compute_factors(&mut self) -> Result<()> {
-        let mut pairs = Vec::new();
-        for (scale, factor) in std::mem::take(&mut self.factors) {
-            pairs.push((self.view(scale)?, factor));
+    /// What the codes that a linear layer reads mean, if it reads such.
+    fn codes(&mut self, node: usize) -> Result<Option<Codes>> {
+        let Some(layer) = self.reads.layer(node) else {
+            return Ok(None);
+        };
+        let [input, weight] = layer.scales;
+        let scales = [self.scale(input)?, self.scale(weight)?];
+        let output = match layer.output {
+            Some(scale) => Some([self.scale(scale)?, self.reciprocals[&scale].clone()]),
+            None => None,
+        };
+        Ok(Some(Codes {
+            scales,
+            output,
+            dtype: layer.dtype,
+        }))
+    }
+
+    /// One scale as a view without axes, one for each row as a vector.
+    fn scale(&mut self, value: Value) -> Result<View> {
+        let mut view = self.view(value)?;
+        if !view.is_contiguous() {
+            view = self.copy(&view, "")?;
         }
-        self.lowered.steps.splice(0..0, reciprocals(&pairs));
+        let (shape, count) = ([view.count()], view.count());
+        let flat = view.reshape(if count == 1 { &[] } else { &shape });
+        Ok(flat.expect("what is contiguous can be reshaped"))
+    }
+
+    /// Computes 1 by each scale that a product or an attention divides by, before all else: there
+    /// are libraries that multiply.
+    fn find_reciprocals(&mut self) -> Result<()> {
+        for scales in self.reads.output_scales().chunks(MOST_RECIPROCALS) {
+            let mut expression = Expression {
+                domain: Vec::new(),
+                row_axes: 0,
+                instructions: Vec::new(),
+                loads: Vec::new(),
+                stores: Vec::new(),
+            };
+            for (place, &scale) in scales.iter().enumerate() {
+                expression.loads.push(self.scale(scale)?);
+                let reciprocal = Instruction::Unary(UnaryOp::Reciprocal, 2 * place);
+                expression
+                    .instructions
+                    .extend([Instruction::Load(place), reciprocal]);
+                let view = self.buffer(DType::F32, &[])?;
+                self.reciprocals.insert(scale, view.clone());
+                expression.stores.push(Store {
+                    value: 2 * place + 1,
+                    view,
+                    scale: None,
+                });
+            }
+            let name = "reciprocals".to_owned();
+            self.push(String::new(), name, Work::Kernel(expression));
+        }
         Ok(())
     }
 }
 
-fn work_of(node: &Node, mut x: Vec<View>, output: View, gelu: bool) -> Work {
+/// What listings call a product or another operation; of one on codes, whether its result is
+/// rounded to codes.
+fn name_of(op: &Op, gelu: bool, codes: Option<bool>) -> String {
+    let prefix = if codes.is_some() { "fp8_" } else { "" };
+    let activation = if gelu { "_gelu" } else { "" };
+    let rounding = if codes == Some(true) { "_quantize" } else { "" };
+    format!("{prefix}{}{activation}{rounding}", op.name())
+}
+
+fn work_of(node: &Node, mut x: Vec<View>, output: View, gelu: bool, codes: Option<Codes>) -> Work {
     match &node.op {
         Op::Linear | Op::MatMul => {
             let bias = (x.len() > 2).then(|| x.remove(2));
@@ -397,6 +462,7 @@ fn work_of(node: &Node, mut x: Vec<View>, output: View, gelu: bool) -> Work {
                 gelu,
                 is_linear: node.op == Op::Linear,
                 output,
+                codes,
             })
         }
         Op::Attention(attributes) => {
@@ -462,6 +528,9 @@ fn is_special(op: &Op) -> bool {
         Op::Conv2d(_) | Op::ArgMax | Op::RelativeBuckets(_) | Op::RotaryTable { .. }
     )
 }
+
+/// As many as one kernel takes: two addresses each, of 4 KiB of arguments.
+const MOST_RECIPROCALS: usize = 128;
 
 fn label_of(node: &Node) -> String {
     node.label.as_deref().unwrap_or_default().to_owned()

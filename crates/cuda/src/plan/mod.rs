@@ -33,6 +33,7 @@ mod lower;
 mod narrow;
 mod patterns;
 mod prepare;
+mod quantize;
 mod reuse;
 mod step;
 mod view;
@@ -41,7 +42,7 @@ mod workspace;
 use tintype_ir::{Binding, Graph, verify};
 
 pub use self::patterns::pattern_of;
-pub use self::step::{AttentionCall, Convolution, Product, Step, Work};
+pub use self::step::{AttentionCall, Codes, Convolution, Product, Step, Work};
 pub use self::view::{Axis, Index, Matrices, Place, View};
 pub use self::workspace::{ALIGNMENT, Lifetime, Workspace};
 use crate::Result;
@@ -70,9 +71,9 @@ impl Plan {
         verify(graph)?;
         let graph = prepare::prepare(graph)?;
         let shapes = groups::Shapes::of_graph(&graph, binding)?;
-        let narrow = narrow::Narrow::of(&graph);
-        let units = groups::Units::of(&graph, &shapes, &narrow);
-        let lowered = lower::Lowering::new(&graph, &shapes, binding, &narrow).run(&units)?;
+        let reads = codes::Reads::of(&graph, &shapes);
+        let units = groups::Units::of(&graph, &reads, &shapes);
+        let lowered = lower::Lowering::new(&graph, &reads, &shapes, binding).run(&units)?;
         let (memory_of, workspace) = reuse::share(&lowered);
         Ok(Self {
             graph,

@@ -10,21 +10,16 @@
 //! is faster than a kernel of our own in 8.
 //!
 //! ```ignore
-//! let narrow = Narrow::of(&graph);
-//! if let Some(attention) = narrow.attention(node) { /* read attention.codes */ }
+//! for (node, attention, rounding) in attentions(&graph) { /* it reads attention.codes */ }
 //! ```
 
-use std::collections::{HashMap, HashSet};
-
-use tintype_ir::{Graph, Op, UnaryOp, Value};
+use tintype_ir::{Graph, Op, Value};
 use tintype_tensor::DType;
 
-use super::codes::Readers;
-use super::step::{Step, Work};
-use crate::{Expression, Instruction, Store, View};
+use super::quantize::Readers;
 
 /// What an attention of codes reads and writes.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct NarrowAttention {
     /// Of query, key and value.
     pub(super) codes: [Value; 3],
@@ -34,87 +29,23 @@ pub(super) struct NarrowAttention {
     pub(super) output_scale: Value,
 }
 
-/// The attentions of codes of a graph.
-#[derive(Debug, Default)]
-pub(super) struct Narrow {
-    attentions: HashMap<usize, NarrowAttention>,
-    /// For nodes that round a result to codes: whose result.
-    rounds: HashMap<usize, usize>,
-    /// Nodes that widen codes for these attentions alone.
-    absorbed: HashSet<usize>,
-}
-
-impl Narrow {
-    /// Finds them.
-    pub(super) fn of(graph: &Graph) -> Self {
-        let readers = Readers::of(graph);
-        let mut found = Self::default();
-        for index in 0..graph.nodes().len() {
-            let Some((attention, codes)) = attention_of(graph, &readers, index) else {
-                continue;
-            };
-            found.attentions.insert(index, attention);
-            let mut node = index;
-            while node != codes {
-                node = readers.of_node(node)[0];
-                found.rounds.insert(node, index);
-            }
+/// The attentions of codes of a graph, each with the nodes that round its result to codes.
+pub(super) fn attentions(graph: &Graph) -> Vec<(usize, NarrowAttention, Vec<usize>)> {
+    let readers = Readers::of(graph);
+    let mut found = Vec::new();
+    for index in 0..graph.nodes().len() {
+        let Some((attention, codes)) = attention_of(graph, &readers, index) else {
+            continue;
+        };
+        let mut rounding = Vec::new();
+        let mut node = index;
+        while node != codes {
+            node = readers.of_node(node)[0];
+            rounding.push(node);
         }
-        found.absorb(graph, &readers);
-        found
+        found.push((index, attention, rounding));
     }
-
-    /// What a node reads and writes, if it is such an attention.
-    pub(super) fn attention(&self, node: usize) -> Option<&NarrowAttention> {
-        self.attentions.get(&node)
-    }
-
-    /// The attention whose result a node rounds to codes, in up to three steps.
-    pub(super) fn attention_before(&self, node: usize) -> Option<usize> {
-        self.rounds.get(&node).copied()
-    }
-
-    /// Whether a node need not be computed, as all that reads it reads codes instead.
-    pub(super) fn is_absorbed(&self, node: usize) -> bool {
-        self.absorbed.contains(&node)
-    }
-
-    fn absorb(&mut self, graph: &Graph, readers: &Readers<'_>) {
-        let mut between: HashSet<usize> = HashSet::new();
-        for (&index, attention) in &self.attentions {
-            for (&operand, &codes) in graph.nodes()[index].operands.iter().zip(&attention.codes) {
-                between.extend(nodes_between(graph, codes, operand));
-            }
-        }
-        let mut between: Vec<usize> = between.into_iter().collect();
-        between.sort_unstable_by(|a, b| b.cmp(a));
-        for node in between {
-            let all = readers.of_node(node);
-            let is_done = |reader: &usize| {
-                self.attentions.contains_key(reader) || self.absorbed.contains(reader)
-            };
-            if !all.is_empty() && all.iter().all(is_done) {
-                self.absorbed.insert(node);
-            }
-        }
-    }
-}
-
-/// The nodes from codes to what they are widened to.
-fn nodes_between(graph: &Graph, codes: Value, wide: Value) -> Vec<usize> {
-    let mut nodes = Vec::new();
-    let mut value = wide;
-    while let (Value::Node(index), true) = (value, value != codes) {
-        nodes.push(index);
-        // The scale of the product is a constant, on whichever side it stands.
-        let operands = graph.nodes()[index].operands.iter();
-        let mut inner = operands.filter(|&&operand| number(graph, operand).is_none());
-        match inner.next() {
-            Some(&next) => value = next,
-            None => break,
-        }
-    }
-    nodes
+    found
 }
 
 fn number(graph: &Graph, value: Value) -> Option<f32> {
@@ -160,43 +91,3 @@ fn attention_of(
     };
     (is_there_first && is_e4m3).then_some((attention, codes))
 }
-
-/// Steps that write one over each scale to where its factor lies: libraries multiply where the
-/// graph divides. Dozens of numbers are one kernel.
-pub(super) fn reciprocals(pairs: &[(View, View)]) -> Vec<Step> {
-    let kernel = |pairs: &[(View, View)]| {
-        let numbers = 0..pairs.len();
-        let expression = Expression {
-            domain: vec![1],
-            row_axes: 0,
-            instructions: numbers
-                .flat_map(|load| {
-                    let reciprocal = Instruction::Unary(UnaryOp::Reciprocal, 2 * load);
-                    [Instruction::Load(load), reciprocal]
-                })
-                .collect(),
-            loads: pairs
-                .iter()
-                .map(|(scale, _)| scale.broadcast(&[1]))
-                .collect(),
-            stores: pairs
-                .iter()
-                .enumerate()
-                .map(|(load, (_, factor))| Store {
-                    value: 2 * load + 1,
-                    view: factor.clone(),
-                    scale: None,
-                })
-                .collect(),
-        };
-        Step {
-            label: String::new(),
-            name: "reciprocals".to_owned(),
-            work: Work::Kernel(expression),
-        }
-    };
-    pairs.chunks(MOST_FACTORS).map(kernel).collect()
-}
-
-/// Each takes two arguments of a kernel, which may have 4 KiB of them.
-const MOST_FACTORS: usize = 128;

@@ -17,7 +17,7 @@ struct Pattern {
     operations: &'static [&'static str],
 }
 
-const PATTERNS: [Pattern; 17] = [
+const PATTERNS: [Pattern; 16] = [
     pattern("norm_modulate", &["layer_norm", "modulate"]),
     pattern(
         "residual_norm_modulate",
@@ -37,14 +37,13 @@ const PATTERNS: [Pattern; 17] = [
         "query_key_norm_rotary",
         &["rms_norm", "rotary", "rms_norm", "rotary"],
     ),
+    // Codes of both; those of the last are named by themselves.
     pattern(
-        "query_key_norm_rotary_codes",
+        "query_key_norm_rotary",
         &[
-            "rms_norm", "rotary", "cast", "div", "cast", "rms_norm", "rotary", "cast", "div",
-            "cast",
+            "rms_norm", "rotary", "cast", "div", "cast", "rms_norm", "rotary",
         ],
     ),
-    pattern("codes", &["cast", "div", "cast"]),
     pattern("group_norm_silu", &["group_norm", "silu"]),
     pattern("add_group_norm_silu", &["add", "group_norm", "silu"]),
     pattern("add_norm", &["add", "layer_norm"]),
@@ -61,6 +60,14 @@ const fn pattern(name: &'static str, operations: &'static [&'static str]) -> Pat
 
 /// The name of a group of these operations.
 pub fn pattern_of(operations: &[&str]) -> String {
+    for rounding in ROUNDINGS {
+        if let Some(before) = operations.strip_suffix(rounding) {
+            return match before {
+                [] => QUANTIZE.to_owned(),
+                _ => format!("{}_{QUANTIZE}", pattern_of(before)),
+            };
+        }
+    }
     let known = PATTERNS
         .iter()
         .find(|pattern| pattern.operations == operations);
@@ -75,3 +82,8 @@ pub fn pattern_of(operations: &[&str]) -> String {
 }
 
 const MOST_NAMED: usize = 5;
+
+/// What makes codes, of values in 16 bits or in f32.
+const ROUNDINGS: [&[&str]; 2] = [&["cast", "div", "cast"], &["div", "cast"]];
+
+const QUANTIZE: &str = "quantize";

@@ -7,7 +7,8 @@
 //! | `attention_by_queries` | slices of an attention of codes, each quantized | an attention for each |
 //! | `quantized_by_parts` | the codes of a concatenation | the concatenation of codes |
 //!
-//! Products can write into a concatenation, and norms with rotations too, so neither copies.
+//! Products can write into a concatenation, and norms with rotations too, so neither copies; and
+//! what computes a part can make its codes.
 //! The values stay the same to the bit.
 //!
 //! ```ignore
@@ -19,14 +20,14 @@ use std::collections::HashMap;
 use tintype_ir::passes::{Rewriter, dead_code, simplify};
 use tintype_ir::{Dim, Graph, Node, Op, Result, Value};
 
-use super::codes::{attention_by_queries, quantized_by_parts};
+use super::quantize::{attention_by_queries, quantized_by_parts};
 
 /// The graph after every rule.
 pub(super) fn prepare(graph: &Graph) -> Result<Graph> {
     let graph = simplify(&dead_code(graph))?;
     let graph = rotary_by_parts(&graph)?;
     let graph = slices_of_joined(&graph)?;
-    let graph = attention_by_queries(&graph)?;
+    let graph = attention_by_queries(&dead_code(&graph))?;
     let graph = quantized_by_parts(&dead_code(&graph))?;
     Ok(dead_code(&graph))
 }

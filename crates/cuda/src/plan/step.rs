@@ -12,11 +12,13 @@
 //!     gelu: false,
 //!     is_linear: true,
 //!     output: view(2, &[1, 64, 96]),
+//!     codes: None,
 //! };
 //! assert_eq!(product.operations(), 2 * 64 * 96 * 32);
 //! ```
 
 use tintype_ir::{Attention, Conv2d, Op};
+use tintype_tensor::DType;
 
 use crate::{Expression, Matrices, View};
 
@@ -69,6 +71,20 @@ pub struct Product {
     pub is_linear: bool,
     /// `[…, n]`, whose rows may be apart.
     pub output: View,
+    /// What codes of 8 bits mean, where input and weight are such.
+    pub codes: Option<Codes>,
+}
+
+/// What the codes that a linear layer reads, and perhaps writes, mean: it computes
+/// `(Σ input · weight) · input scale · weight scale + bias`, then GELU, then codes of that.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Codes {
+    /// Of the input and of the weight: f32, one (of no axes), or one for each row in order.
+    pub scales: [View; 2],
+    /// Where the output is codes too: what it is divided by before it is rounded, and 1 by that.
+    pub output: Option<[View; 2]>,
+    /// The dtype that the values have where they are no codes.
+    pub dtype: DType,
 }
 
 /// `softmax(scale · q·kᵀ + bias) · v` of views `[b, s, h, d]`.
@@ -106,7 +122,33 @@ pub struct Convolution {
     pub output: View,
 }
 
+impl Codes {
+    /// The views of all scales.
+    pub fn views(&self) -> impl Iterator<Item = &View> {
+        self.scales.iter().chain(self.output.iter().flatten())
+    }
+
+    /// The same, to be changed.
+    pub(crate) fn views_mut(&mut self) -> impl Iterator<Item = &mut View> {
+        self.scales
+            .iter_mut()
+            .chain(self.output.iter_mut().flatten())
+    }
+
+    /// Whether input and weight have one scale each.
+    pub fn are_scalars(&self) -> bool {
+        self.scales.iter().all(|scale| scale.count() == 1)
+    }
+}
+
 impl Product {
+    /// The views that are read: input, weight, bias, scales.
+    pub fn reads(&self) -> Vec<&View> {
+        let operands = [&self.input, &self.weight].into_iter().chain(&self.bias);
+        let scales = self.codes.iter().flat_map(Codes::views);
+        operands.chain(scales).collect()
+    }
+
     /// The input and the output of a linear layer as equally many matrices, of equally many rows.
     pub fn matrices(&self) -> Option<[Matrices; 2]> {
         let (input, output) = (self.input.matrices()?, self.output.matrices()?);
@@ -125,10 +167,7 @@ impl Work {
     /// The views that are read.
     pub fn reads(&self) -> Vec<&View> {
         match self {
-            Self::Product(call) => [&call.input, &call.weight]
-                .into_iter()
-                .chain(&call.bias)
-                .collect(),
+            Self::Product(call) => call.reads(),
             Self::Attention(call) => call
                 .query_key_value
                 .iter()

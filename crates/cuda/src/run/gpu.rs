@@ -331,11 +331,7 @@ impl Machine for Gpu {
     }
 
     fn compute(&self, job: &WeightJob<'_>, kept: Keeping<'_>) -> Result<Computed<Self>> {
-        let computed = self.run_weights(job, kept);
-        if computed.is_err() {
-            kept.store.clear();
-        }
-        computed
+        self.run_weights(job, kept)
     }
 
     fn overwrite(
@@ -344,11 +340,7 @@ impl Machine for Gpu {
         after: &[Event],
         kept: Keeping<'_>,
     ) -> Result<()> {
-        let written = self.write_weights(pairs, after, kept);
-        if written.is_err() {
-            kept.store.clear();
-        }
-        written
+        self.write_weights(pairs, after, kept)
     }
 
     fn retire(&self, events: &[Event]) -> Result<()> {

@@ -358,11 +358,7 @@ impl Machine for Host {
     }
 
     fn compute(&self, job: &WeightJob<'_>, kept: KeepingOn<'_, Self>) -> Result<Computed<Self>> {
-        let computed = self.compute_weights(job, kept);
-        if computed.is_err() {
-            kept.store.clear();
-        }
-        computed
+        self.compute_weights(job, kept)
     }
 
     fn overwrite(
@@ -386,7 +382,6 @@ impl Machine for Host {
         }
         // After something was written, as it may be.
         if self.overwrites_left.load(Ordering::Relaxed) == 0 {
-            kept.store.clear();
             return Err(Error::unsupported("overwriting", "the device is gone"));
         }
         self.overwrites_left.fetch_sub(1, Ordering::Relaxed);

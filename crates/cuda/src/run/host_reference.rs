@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use tintype_ir::{BinaryOp, Graph, Op, Value};
+use tintype_ir::{BinaryOp, Graph, Op, ReduceOp, Value};
 use tintype_tensor::{Shape, Tensor};
 
 use super::steps::unary;
@@ -34,11 +34,37 @@ pub(crate) fn run(
 pub(super) fn evaluate(op: &Op, x: &[Tensor]) -> Tensor {
     let numbers = |index: usize| x[index].to_f32_vec().unwrap();
     match op {
-        Op::Linear => product(&x[0], &x[1], true),
+        Op::Linear => {
+            let sums = product(&x[0], &x[1], true);
+            let Some(bias) = x.get(2) else { return sums };
+            let bias = bias.to_f32_vec().unwrap();
+            let values = sums.to_f32_vec().unwrap().into_iter().enumerate();
+            let values = values.map(|(at, sum)| sum + bias[at % bias.len()]);
+            Tensor::from_f32(sums.shape().clone(), values.collect()).unwrap()
+        }
         Op::MatMul => product(&x[0], &x[1], false),
         Op::Unary(op) => {
             let values = numbers(0).into_iter().map(|x| unary(*op, x).unwrap());
             Tensor::from_f32(x[0].shape().clone(), values.collect()).unwrap()
+        }
+        Op::Cast { dtype } => x[0].to_dtype(*dtype).unwrap(),
+        Op::Binary(op @ (BinaryOp::Mul | BinaryOp::Div)) => {
+            let right = numbers(1);
+            let right = |at: usize| right[at.min(right.len() - 1)];
+            let values = numbers(0).into_iter().enumerate();
+            let values = values.map(|(at, left)| match op {
+                BinaryOp::Mul => left * right(at),
+                _ => left / right(at),
+            });
+            Tensor::from_f32(x[0].shape().clone(), values.collect()).unwrap()
+        }
+        Op::Reduce {
+            kind: ReduceOp::Max,
+            axes,
+        } => {
+            assert_eq!(axes.len(), x[0].shape().len(), "of all elements");
+            let greatest = numbers(0).into_iter().fold(f32::NEG_INFINITY, f32::max);
+            Tensor::from_f32(vec![1; axes.len()], vec![greatest]).unwrap()
         }
         Op::Binary(BinaryOp::Add) => {
             let sums = numbers(0).into_iter().zip(numbers(1)).map(|(a, b)| a + b);

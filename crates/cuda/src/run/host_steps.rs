@@ -6,11 +6,14 @@ use tintype_tensor::{DType, Tensor};
 
 use super::Reader;
 use super::reference::evaluate;
-use crate::{Error, Expression, Instruction, Result, View, Work};
+use crate::{Codes, Error, Expression, Instruction, Product, Result, View, Work};
 
 pub(super) fn run(work: &Work, reader: &Reader<'_>) -> Result<()> {
     let (op, gelu) = match work {
         Work::Kernel(expression) => return kernel(expression, reader),
+        Work::Product(Product {
+            codes: Some(codes), ..
+        }) => return coded(work, codes, reader),
         Work::Product(call) if call.is_linear => (Op::Linear, call.gelu),
         Work::Product(call) => (Op::MatMul, call.gelu),
         Work::Attention(call) => (Op::Attention(call.attributes.clone()), false),
@@ -39,6 +42,40 @@ fn operation(
     Ok(())
 }
 
+/// A linear layer on codes.
+fn coded(work: &Work, codes: &Codes, reader: &Reader<'_>) -> Result<()> {
+    let Work::Product(call) = work else {
+        unreachable!("a product")
+    };
+    let numbers = |view: &View| -> Result<Vec<f32>> { Ok(reader.tensor(view)?.to_f32_vec()?) };
+    let (input, weight) = (numbers(&call.input)?, numbers(&call.weight)?);
+    let [of_input, of_weight] = [numbers(&codes.scales[0])?, numbers(&codes.scales[1])?];
+    let bias = call.bias.as_ref().map(numbers).transpose()?;
+    let output = codes.output.as_ref().map(|[scale, _]| numbers(scale));
+    let output = output.transpose()?.map_or(1.0, |scale| scale[0]);
+    let scale = |scales: &[f32], row: usize| scales[row.min(scales.len() - 1)];
+    let (n, k) = (call.weight.axes[0].size, call.weight.axes[1].size);
+    let mut values = Vec::new();
+    for (row, input) in input.chunks(k).enumerate() {
+        for (column, weight) in weight.chunks(k).enumerate() {
+            let terms = input.iter().zip(weight);
+            let sum: f64 = terms.map(|(a, b)| f64::from(a * b)).sum();
+            let scaled = sum as f32 * scale(&of_input, row) * scale(&of_weight, column);
+            let sum = scaled + bias.as_ref().map_or(0.0, |bias| bias[column]);
+            let value = if call.gelu {
+                unary(UnaryOp::GeluTanh, sum).expect("it is known")
+            } else {
+                sum
+            };
+            values.push(value / output);
+        }
+    }
+    assert_eq!(values.len(), input.len() / k * n);
+    let found = Tensor::from_f32_as(call.output.dtype, call.output.shape(), values)?;
+    reader.write(&call.output, &found);
+    Ok(())
+}
+
 fn kernel(expression: &Expression, reader: &Reader<'_>) -> Result<()> {
     let loads = expression.loads.iter();
     let loads: Vec<Vec<f32>> = loads
@@ -51,6 +88,7 @@ fn kernel(expression: &Expression, reader: &Reader<'_>) -> Result<()> {
         values.push(match *instruction {
             Instruction::Load(load) => loads[load].clone(),
             Instruction::Float(value) => vec![value; count],
+            Instruction::Cast(dtype @ DType::F8E4M3, x) => each(&|at| dtype.round(values[x][at])),
             Instruction::Cast(_, x) => values[x].clone(),
             Instruction::Integer(value) => vec![value as f32; count],
             Instruction::Unary(op, x) => {
@@ -93,6 +131,8 @@ pub(super) fn unary(op: UnaryOp, x: f32) -> Option<f32> {
     Some(match op {
         UnaryOp::Exp => x.exp(),
         UnaryOp::Neg => -x,
+        UnaryOp::Abs => x.abs(),
+        UnaryOp::Reciprocal => 1.0 / x,
         UnaryOp::Rsqrt => 1.0 / x.sqrt(),
         UnaryOp::Silu => x * sigmoid(x),
         UnaryOp::GeluQuick => x * sigmoid(1.702 * x),

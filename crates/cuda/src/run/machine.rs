@@ -139,11 +139,11 @@ pub(crate) trait Machine: Sized + Send + Sync + 'static {
     fn keep_freed(&self) -> Result<()>;
 
     /// Computes weights in the stream of weights, and keeps parameters. They are there when this
-    /// returns. After an error nothing is kept.
+    /// returns. After an error the caller keeps nothing.
     fn compute(&self, job: &WeightJob<'_>, kept: KeepingOn<'_, Self>) -> Result<Computed<Self>>;
 
     /// Writes each second tensor over the first, once all events are over, and waits for it; what
-    /// is kept in the first stays whole. After an error nothing is kept.
+    /// is kept in the first stays whole. After an error the caller keeps nothing.
     fn overwrite(
         &self,
         pairs: &[[&Self::Tensor; 2]],

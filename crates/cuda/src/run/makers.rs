@@ -10,7 +10,7 @@
 use std::collections::HashSet;
 use std::sync::{Mutex, PoisonError};
 
-use crate::{Error, Result, Step, View};
+use crate::{Error, Result, Step, View, Work};
 
 /// Makes steps of some kinds ready.
 pub(crate) trait Maker<P>: Send + Sync {
@@ -101,7 +101,8 @@ impl<P> Makers<P> {
             if refused.is_empty() {
                 continue;
             }
-            let line = format!("{} by {by} ({})", step.work.kind(), refused.join("; "));
+            let kind = form_of(&step.work);
+            let line = format!("{kind} by {by} ({})", refused.join("; "));
             match found.iter_mut().find(|(other, _)| *other == line) {
                 Some((_, count)) => *count += 1,
                 None => found.push((line, 1)),
@@ -143,7 +144,7 @@ impl<P> Makers<P> {
     }
 
     fn tell(&self, step: &Step, reasons: &[(&'static str, String)], by: &str) {
-        let kind = step.work.kind();
+        let kind = form_of(&step.work);
         for (maker, reason) in reasons {
             let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
             if told.insert((kind, maker)) {
@@ -151,6 +152,14 @@ impl<P> Makers<P> {
                 tracing::info!("{kind} by {by}: {maker} does not take {step}: {reason}");
             }
         }
+    }
+}
+
+/// The kind of a step as lines tell of it. Products of codes have makers of their own.
+fn form_of(work: &Work) -> &'static str {
+    match work {
+        Work::Product(call) if call.codes.is_some() => "product of 8-bit floats",
+        other => other.kind(),
     }
 }
 

@@ -5,6 +5,7 @@
 //! | `prepared` | what a step becomes: something that is enqueued |
 //! | `makers` | who makes a step ready, the best first, and what falls back |
 //! | `offers` | the libraries and our own kernels as makers |
+//! | `parts` | products of codes where no library takes them whole |
 //! | `kernels` | kernels compiled once each and side by side |
 //! | `places` | steps that differ in their places alone, made ready once |
 //! | `machine` | what programs run on: a GPU, or host memory in tests |
@@ -27,6 +28,7 @@ pub(crate) mod lane;
 pub(crate) mod machine;
 pub(crate) mod makers;
 mod offers;
+mod parts;
 mod places;
 pub(crate) mod prepared;
 pub(crate) mod profile;

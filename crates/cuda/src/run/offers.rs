@@ -3,33 +3,39 @@
 //! | step | first | then |
 //! |---|---|---|
 //! | product | cuBLASLt | own kernels |
+//! | product of codes | cuBLASLt | cuBLASLt and own kernels, in parts; own kernels |
 //! | attention, convolution | cuDNN | own kernels |
 //! | kernel, special | own kernels | |
 //!
 //! A library that is missing refuses every step, so the first one says in the log what is missing.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use tintype_device::{Device, KernelCache, SavedFolders};
 
 use super::Prepared;
 use super::gpu::GpuOptions;
 use super::makers::{Maker, Makers, Offer, describe};
+use super::parts::{Parts, PreparedParts, ways};
 use crate::kernels::{KernelLoader, Machine, own_kernels};
 use crate::libraries::blas::{Blas, BlasOptions};
 use crate::libraries::dnn::{Dnn, DnnOptions};
-use crate::{Error, Generated, Result, Step, Work};
+use crate::{Error, Generated, Product, Result, Step, Work};
 
 type Ready = Offer<Box<dyn Prepared>>;
 
 /// Products.
 struct Products(std::result::Result<Blas, String>);
 
+/// Products of codes that the library does not take whole.
+struct ProductsInParts(Blas, Arc<KernelLoader>);
+
 /// Attention and convolutions.
 struct Networks(std::result::Result<Dnn, String>);
 
 /// Everything, slower.
-struct OwnKernels(KernelLoader);
+struct OwnKernels(Arc<KernelLoader>);
 
 /// Everyone who makes steps ready on a device, the fastest first.
 ///
@@ -42,12 +48,16 @@ pub(super) fn makers(
 ) -> Result<Makers<Box<dyn Prepared>>> {
     let folder = options.cache.as_deref();
     let mut makers: Vec<Box<dyn Maker<Box<dyn Prepared>>>> = Vec::new();
-    if options.libraries {
-        makers.push(Box::new(Products(blas(device, folder, saved))));
-        makers.push(Box::new(Networks(dnn(device, folder, saved))));
-    }
     let cache = kernel_cache(folder).with_saved(saved);
-    let own = KernelLoader::new(device, cache)?;
+    let own = Arc::new(KernelLoader::new(device, cache)?);
+    if options.libraries {
+        let blas = blas(device, folder, saved);
+        makers.push(Box::new(Products(blas.clone())));
+        makers.push(Box::new(Networks(dnn(device, folder, saved))));
+        if let Ok(blas) = blas {
+            makers.push(Box::new(ProductsInParts(blas, Arc::clone(&own))));
+        }
+    }
     makers.push(Box::new(OwnKernels(own)));
     Ok(Makers::new(makers))
 }
@@ -104,7 +114,7 @@ impl Maker<Box<dyn Prepared>> for Products {
             return Offer::NotMine;
         };
         match &self.0 {
-            Ok(_) => judgement(Blas::judge(call)),
+            Ok(blas) => judgement(blas.judge(call)),
             Err(reason) => Offer::Refused(reason.clone()),
         }
     }
@@ -117,6 +127,58 @@ impl Maker<Box<dyn Prepared>> for Products {
             Ok(blas) => offer(blas.product(name_of(step), call)),
             Err(reason) => Ok(Offer::Refused(reason.clone())),
         }
+    }
+}
+
+impl ProductsInParts {
+    /// The first of some ways of which all products are taken, or why none is.
+    fn judged(&self, step: &Step) -> std::result::Result<Parts, String> {
+        let mut reasons = Vec::new();
+        for parts in ways(step) {
+            let products = parts.steps.iter().filter_map(product);
+            match products.map(|call| self.0.judge(call)).collect() {
+                Ok(()) => return Ok(parts),
+                Err(reason) => reasons.push(reason),
+            }
+        }
+        Err(reasons.join("; "))
+    }
+
+    fn prepare(&self, step: &Step) -> Result<Box<dyn Prepared>> {
+        match product(step) {
+            Some(call) => Ok(Box::new(self.0.product(name_of(step), call)?)),
+            None => Ok(Box::new(self.1.prepare(step)?)),
+        }
+    }
+}
+
+impl Maker<Box<dyn Prepared>> for ProductsInParts {
+    fn name(&self) -> &'static str {
+        "cuBLASLt and own kernels"
+    }
+
+    fn judge(&self, step: &Step) -> Offer<()> {
+        if ways(step).is_empty() {
+            return Offer::NotMine;
+        }
+        judgement(self.judged(step).map(|_| ()))
+    }
+
+    fn offer(&self, step: &Step) -> Result<Ready> {
+        let mut reasons = Vec::new();
+        let ways = ways(step);
+        for parts in &ways {
+            let made = parts.steps.iter().map(|part| self.prepare(part));
+            match made.collect::<Result<Vec<_>>>() {
+                Ok(made) => return offer(Ok(PreparedParts::new(parts, made))),
+                Err(Error::Unsupported { message, .. }) => reasons.push(message),
+                Err(error) => return Err(error),
+            }
+        }
+        if ways.is_empty() {
+            return Ok(Offer::NotMine);
+        }
+        Ok(Offer::Refused(reasons.join("; ")))
     }
 }
 
@@ -180,6 +242,13 @@ impl Maker<Box<dyn Prepared>> for OwnKernels {
         let kernels = own.map(|step| own_kernels(step, &machine));
         let kernels: Vec<Vec<Generated>> = kernels.collect::<Result<_>>()?;
         self.0.expect(&kernels.concat())
+    }
+}
+
+fn product(step: &Step) -> Option<&Product> {
+    match &step.work {
+        Work::Product(call) => Some(call),
+        _ => None,
     }
 }
 

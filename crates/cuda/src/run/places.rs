@@ -10,7 +10,7 @@
 //! linear b0[1, 64, 32]  w0[96, 32] -> b1[1, 64, 96]   b0 = b7, w0 = w31, b1 = b9
 //! ```
 
-use crate::{Place, Step, View, Work};
+use crate::{Codes, Place, Step, View, Work};
 
 /// Which places of a plan a step's own stand for.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -60,8 +60,10 @@ fn views(work: &mut Work) -> Vec<&mut View> {
     match work {
         Work::Product(call) => {
             let views = [&mut call.input, &mut call.weight].into_iter();
+            let scales = call.codes.iter_mut().flat_map(Codes::views_mut);
             views
                 .chain(&mut call.bias)
+                .chain(scales)
                 .chain([&mut call.output])
                 .collect()
         }

@@ -77,7 +77,10 @@ impl<M: Machine> WeightSet<M> {
         let pairs: Vec<_> = pairs
             .filter(|pair| seen.insert(pair.map(KeptTensor::address)))
             .collect();
-        self.machine.overwrite(&pairs, &self.take_readers(), kept)
+        let store = kept.store;
+        let written = self.machine.overwrite(&pairs, &self.take_readers(), kept);
+        // What is kept may be half a parameter now.
+        written.inspect_err(|_| store.clear())
     }
 
     fn take_readers(&self) -> Vec<M::Event> {

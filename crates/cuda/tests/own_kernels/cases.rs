@@ -1,6 +1,6 @@
 //! Steps in all forms that kernels of our own have.
 
-use tintype_cuda::{AttentionCall, Convolution, Place, Plan, Product, Step, View, Work};
+use tintype_cuda::{AttentionCall, Codes, Convolution, Place, Plan, Product, Step, View, Work};
 use tintype_ir::{Attention, Binding, Conv2d, Op, RelativeBuckets, parse};
 use tintype_tensor::DType;
 
@@ -25,8 +25,58 @@ fn linear(name: &str, dtype: DType, [rows, k, n]: [usize; 3], is_whole: bool) ->
         gelu: is_whole,
         is_linear: true,
         output: view(3, dtype, &[2, rows / 2, n]),
+        codes: None,
     };
     step(name, Work::Product(product))
+}
+
+/// How a linear layer on codes is scaled.
+struct Coded {
+    /// Whether input and weight have a scale for each row.
+    each_row: [bool; 2],
+    /// Whether the result is codes, and GELU comes before.
+    is_rounded: bool,
+    /// Where rows of the result begin, in rows that are twice as long.
+    start: usize,
+}
+
+/// A linear layer on codes.
+fn coded_linear(name: &str, dtype: DType, [rows, k, n]: [usize; 3], coded: &Coded) -> Step {
+    let scale = |place: usize, is_each: bool, count: usize| {
+        let shape = [count];
+        view(place, DType::F32, if is_each { &shape } else { &[] })
+    };
+    let of_output = || [scale(6, false, 1), scale(7, false, 1)];
+    let output = if coded.is_rounded {
+        DType::F8E4M3
+    } else {
+        dtype
+    };
+    let product = Product {
+        input: view(0, DType::F8E4M3, &[2, rows / 2, k]),
+        weight: view(1, DType::F8E4M3, &[n, k]),
+        bias: Some(view(2, dtype, &[n])),
+        gelu: coded.is_rounded,
+        is_linear: true,
+        output: view(3, output, &[2, rows / 2, 2 * n]).slice(2, coded.start, coded.start + n),
+        codes: Some(Codes {
+            scales: [
+                scale(4, coded.each_row[0], rows),
+                scale(5, coded.each_row[1], n),
+            ],
+            output: coded.is_rounded.then(of_output),
+            dtype,
+        }),
+    };
+    step(name, Work::Product(product))
+}
+
+fn coded(each_row: [bool; 2], is_rounded: bool, start: usize) -> Coded {
+    Coded {
+        each_row,
+        is_rounded,
+        start,
+    }
 }
 
 /// A linear layer that writes a part of each row, from a part of each row.
@@ -38,6 +88,7 @@ fn strided_linear(dtype: DType) -> Step {
         gelu: false,
         is_linear: true,
         output: view(3, dtype, &[150, 200]).slice(1, 9, 145),
+        codes: None,
     };
     step("strided_linear", Work::Product(product))
 }
@@ -51,6 +102,7 @@ fn batched(dtype: DType) -> Step {
         gelu: false,
         is_linear: false,
         output: view(3, dtype, &[2, 3, 20, 40]),
+        codes: None,
     };
     step("batched", Work::Product(product))
 }
@@ -63,6 +115,7 @@ fn same_right(dtype: DType) -> Step {
         gelu: false,
         is_linear: false,
         output: view(3, dtype, &[3, 30, 40]),
+        codes: None,
     };
     step("same_right", Work::Product(product))
 }
@@ -235,6 +288,36 @@ fn products() -> Vec<Step> {
         linear("odd_linear", DType::BF16, [20, 37, 33], true),
         linear("plain_linear", DType::F32, [70, 33, 65], true),
         linear("f8_linear", DType::F8E4M3, [10, 32, 16], false),
+        coded_linear(
+            "fp8",
+            DType::BF16,
+            [130, 80, 144],
+            &coded([false; 2], false, 16),
+        ),
+        coded_linear(
+            "fp8_odd",
+            DType::F16,
+            [20, 37, 33],
+            &coded([false, true], false, 3),
+        ),
+        coded_linear(
+            "fp8_rows",
+            DType::BF16,
+            [66, 64, 48],
+            &coded([true; 2], false, 0),
+        ),
+        coded_linear(
+            "fp8_gelu",
+            DType::BF16,
+            [40, 64, 48],
+            &coded([false; 2], true, 48),
+        ),
+        coded_linear(
+            "fp8_f32",
+            DType::F32,
+            [34, 40, 70],
+            &coded([true, false], false, 1),
+        ),
         strided_linear(DType::BF16),
         strided_linear(DType::F32),
         batched(DType::F16),
@@ -383,6 +466,18 @@ pub(crate) fn large() -> Vec<Step> {
     vec![
         linear("flux_linear", DType::BF16, [4608, 3072, 12288], true),
         linear("flux_linear_f32", DType::F32, [4608, 3072, 12288], true),
+        coded_linear(
+            "flux_fp8_gelu",
+            DType::BF16,
+            [4608, 3072, 12288],
+            &coded([false; 2], true, 3072),
+        ),
+        coded_linear(
+            "flux_fp8_rows",
+            DType::BF16,
+            [4608, 15360, 3072],
+            &coded([true; 2], false, 0),
+        ),
         attention(
             "flux_attention",
             DType::BF16,

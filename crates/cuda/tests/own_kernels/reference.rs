@@ -44,6 +44,14 @@ fn product(call: &Product, read: Read<'_>) -> Vec<f64> {
     let weight = read(&weight.broadcast(&[outer, &[k, n]].concat()));
     let input = read(&call.input);
     let bias = call.bias.as_ref().map(read);
+    let scales = call.codes.as_ref();
+    let scales = scales.map(|codes| codes.scales.each_ref().map(read));
+    let scale = |operand: usize, row: usize| {
+        let scales = scales.as_ref().map(|scales| &scales[operand]);
+        scales.map_or(1.0, |scales| scales[row.min(scales.len() - 1)])
+    };
+    let divisor = call.codes.as_ref().and_then(|codes| codes.output.as_ref());
+    let divisor = divisor.map_or(1.0, |[scale, _]| read(scale)[0]);
     let rows_each = shape[shape.len() - 2];
     let rows = input.len() / k;
     let mut output = Vec::new();
@@ -51,8 +59,9 @@ fn product(call: &Product, read: Read<'_>) -> Vec<f64> {
         for column in 0..n {
             let matrix = &weight[row / rows_each * k * n..][..k * n];
             let terms = (0..k).map(|at| input[row * k + at] * matrix[at * n + column]);
-            let sum = terms.sum::<f64>() + bias.as_ref().map_or(0.0, |bias| bias[column]);
-            output.push(if call.gelu { gelu(sum) } else { sum });
+            let sum = terms.sum::<f64>() * scale(0, row) * scale(1, column);
+            let sum = sum + bias.as_ref().map_or(0.0, |bias| bias[column]);
+            output.push(if call.gelu { gelu(sum) } else { sum } / divisor);
         }
     }
     output

@@ -203,7 +203,7 @@ const PLANNER: &str = "tensorrt";
 /// The dtype of what is not quantized.
 fn dtype(name: &str, backend: &str) -> Result<DType> {
     match (name, backend) {
-        (FP8, "cpu") => Ok(DType::BF16),
+        (FP8, "cpu" | "cuda") => Ok(DType::BF16),
         (FP8, _) => bail!("backend `{backend}` does not compute in fp8; use --dtype bf16"),
         _ => name.parse().context("--dtype"),
     }

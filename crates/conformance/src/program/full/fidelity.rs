@@ -37,7 +37,7 @@ fn write(
         ..Size::new(arguments)
     };
     let gauge = Gauge::new(on)?;
-    let parameters = parameters(&size.graph()?, arguments, report)?;
+    let parameters = parameters(&size, arguments, report)?;
     let options = CompileOptions::default();
     let mut loaded = Loaded::new(&size, backend, &options, &parameters, &gauge, report)?;
     let mut samples = Vec::new();

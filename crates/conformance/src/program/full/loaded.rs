@@ -6,7 +6,6 @@ use tintype_backend::{
     Backend, Changes, CompileOptions, DeviceTensor, Executable, Session, Tensors,
 };
 use tintype_device::{CudaTensor, Device, Staging};
-use tintype_ir::Graph;
 use tintype_tensor::Tensor;
 use tintype_weights::{Parameters, layout};
 
@@ -16,19 +15,19 @@ use super::super::{Arguments, Result};
 use super::random;
 use super::size::Size;
 
-/// All parameters of the transformer: random, or those of a pipeline.
+/// All parameters of the transformer: random, or those of a pipeline; and scales.
 pub(super) fn parameters(
-    graph: &Graph,
+    size: &Size,
     arguments: &Arguments,
     report: &mut Report,
 ) -> Result<Parameters> {
-    let start = Instant::now();
+    let (graph, start) = (size.plain()?, Instant::now());
     let (what, parameters) = match &arguments.full.model {
         Some(folder) => {
             let read = Parameters::open(folder.join("transformer"))?;
             ("opened", layout::flux_transformer(&read)?.parameters)
         }
-        None => ("made", random::parameters(graph)?),
+        None => ("made", random::parameters(&graph)?),
     };
     let sizes = graph.parameters().iter().map(|parameter| {
         let shape = parameter.ty.static_shape();
@@ -38,7 +37,8 @@ pub(super) fn parameters(
     report.figure("parameters", bytes, "MiB", None)?;
     let seconds = start.elapsed().as_secs_f64();
     report.figure(format!("parameters {what}"), seconds, "s", None)?;
-    Ok(parameters)
+    let all = Parameters::builder().parameters(&parameters);
+    Ok(all.parameters(&size.scales()?).build()?)
 }
 
 /// The device's clock and memory, if a backend runs on a device.

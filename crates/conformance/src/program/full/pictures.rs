@@ -50,14 +50,14 @@ fn measure(
     let sizes = Sizes::of_request(&request, pipeline.defaults());
     let pipeline = pipeline
         .shared_backend(Arc::clone(backend))
-        .dtype(options.dtype)
+        .dtype(options.dtype.values)
         .sizes(sizes);
     let start = Instant::now();
     let first = pipeline.generate(&request)?;
     let seconds = start.elapsed().as_secs_f64();
     report.figure("the first picture, with loading", seconds, "s", None)?;
     report.figure("of it loading", first.timings.load.as_secs_f64(), "s", None)?;
-    let label = Label::new("latents are numbers", on).of(options.dtype);
+    let label = Label::new("latents are numbers", on).of(options.dtype.values);
     report.check(label, start.elapsed(), expect_numbers(&first.latents));
     // Captured now.
     pipeline.generate(&request)?;

@@ -12,13 +12,14 @@ use tintype_cpu::CpuEvaluator;
 use tintype_cuda::{CudaBackend, CudaOptions, Profile, ProfileLine};
 use tintype_device::{Device, DeviceBuffer};
 use tintype_ir::{StagedGraph, parse};
-use tintype_tensor::{DType, Shape};
+use tintype_tensor::{DType, Shape, Tensor};
 
 use super::super::machine::Machine;
 use super::super::report::{Label, Report};
 use super::super::{Arguments, Result};
 use super::loaded::{Gauge, Loaded, parameters, step_inputs};
 use super::median;
+use super::precision::{Narrow, Precision};
 use super::random::{noise, weight};
 use super::size::Size;
 
@@ -94,8 +95,8 @@ pub(super) fn profiled(
     let options = CudaOptions::new(Arc::new(CpuEvaluator)).with_profile(profile);
     let backend = CudaBackend::new(options)?;
     let (size, gauge) = (Size::new(arguments), Gauge::new("cuda")?);
-    let peaks = Peaks::measure(&backend, profile, size.dtype, report)?;
-    let parameters = parameters(&size.graph()?, arguments, report)?;
+    let peaks = Peaks::measure(&backend, profile, size.precision, report)?;
+    let parameters = parameters(&size, arguments, report)?;
     let options = CompileOptions::default();
     let mut loaded = Loaded::new(&size, &backend, &options, &parameters, &gauge, report)?;
     let (request, latents) = (size.request(0)?, gauge.upload(size.latents(0)?)?);
@@ -131,18 +132,27 @@ pub(super) struct Peaks {
     pub(super) copy: f64,
     /// Operations in a second of a large product.
     pub(super) product: f64,
+    /// The same of codes of 8 bits, where there are such.
+    codes: f64,
 }
 
 impl Peaks {
     fn measure(
         backend: &CudaBackend,
         profile: &Profile,
-        dtype: DType,
+        precision: Precision,
         report: &mut Report,
     ) -> Result<Self> {
+        let dtype = precision.values;
+        let product = product_rate(backend, profile, dtype, false)?;
+        let codes = match precision.narrow {
+            Narrow::Nothing => product,
+            _ => product_rate(backend, profile, dtype, true)?,
+        };
         let peaks = Self {
             copy: copy_rate(backend.device())?,
-            product: product_rate(backend, profile, dtype)?,
+            product,
+            codes,
         };
         report.figure(
             "a copy of 1 GiB, read and written",
@@ -152,6 +162,10 @@ impl Peaks {
         )?;
         let name = format!("a product of {SIDE}×{SIDE}×{SIDE}, {dtype}");
         report.figure(name, peaks.product / 1e12, "TFLOP/s", None)?;
+        if precision.narrow != Narrow::Nothing {
+            let name = format!("a product of {SIDE}×{SIDE}×{SIDE}, f8e4m3");
+            report.figure(name, peaks.codes / 1e12, "TFLOP/s", None)?;
+        }
         Ok(peaks)
     }
 }
@@ -171,20 +185,47 @@ fn copy_rate(device: &Device) -> Result<f64> {
     Ok(2.0 * COPIED as f64 / (median(&times) / 1e3))
 }
 
-fn product_rate(backend: &CudaBackend, profile: &Profile, dtype: DType) -> Result<f64> {
-    let text = format!(
-        "graph \"product\" {{ param @w: {dtype}[{SIDE}, {SIDE}] \
-         input step %x: {dtype}[{SIDE}, {SIDE}] %0: {dtype}[{SIDE}, {SIDE}] = linear %x, @w \
-         output y = %0 }}"
-    );
+/// The rate of a product of values, or of codes of 8 bits that mean such.
+fn product_rate(
+    backend: &CudaBackend,
+    profile: &Profile,
+    dtype: DType,
+    are_codes: bool,
+) -> Result<f64> {
+    let shape = format!("[{SIDE}, {SIDE}]");
+    let text = if are_codes {
+        let value = |codes: &str, first: usize| {
+            let (wide, scaled) = (first, first + 1);
+            format!(
+                "%{wide}: f32{shape} = cast {codes} %{scaled}: f32{shape} = mul %{wide}, @s \
+                 %{}: {dtype}{shape} = cast %{scaled} ",
+                first + 2
+            )
+        };
+        format!(
+            "graph \"product\" {{ param @w: f8e4m3{shape} param @s: f32[] \
+             input step %x: f8e4m3{shape} {}{}%6: {dtype}{shape} = linear %2, %5 output y = %6 }}",
+            value("%x", 0),
+            value("@w", 3)
+        )
+    } else {
+        format!(
+            "graph \"product\" {{ param @w: {dtype}{shape} input step %x: {dtype}{shape} \
+             %0: {dtype}{shape} = linear %x, @w output y = %0 }}"
+        )
+    };
+    let of = if are_codes { DType::F8E4M3 } else { dtype };
     let staged = StagedGraph::split(&parse(&text)?)?;
     let executable = backend.compile(&staged, &CompileOptions::default())?;
-    let matrix = weight("w", dtype, &Shape::from([SIDE, SIDE]))?;
-    let parameters = tintype_weights::Parameters::builder().tensor("w", matrix);
+    let matrix = weight("w", dtype, &Shape::from([SIDE, SIDE]))?.to_dtype(of)?;
+    let mut parameters = tintype_weights::Parameters::builder().tensor("w", matrix);
+    if are_codes {
+        parameters = parameters.tensor("s", Tensor::scalar(1f32));
+    }
     executable.refit(&Changes::all(&parameters.build()?))?;
     let mut session = executable.session()?;
     let state = session.prepare(&Tensors::new())?;
-    let inputs = Tensors::new().with("x", noise("x", dtype, [SIDE, SIDE])?);
+    let inputs = Tensors::new().with("x", noise("x", dtype, [SIDE, SIDE])?.to_dtype(of)?);
     session.step(state.as_ref(), &inputs)?;
     profile.take()?;
     for _ in 0..10 {
@@ -209,7 +250,9 @@ struct Row {
 
 impl Row {
     fn new(line: &ProfileLine, peaks: Peaks) -> Self {
-        let arithmetic = line.operations as f64 / peaks.product;
+        let is_coded = line.name.starts_with("fp8_");
+        let product = if is_coded { peaks.codes } else { peaks.product };
+        let arithmetic = line.operations as f64 / product;
         let memory = line.bytes as f64 / peaks.copy;
         Self {
             kind: line.kind,

@@ -4,15 +4,18 @@ use tintype_backend::{Backend, Tensors, programs_for};
 use tintype_ir::{Graph, StagedGraph};
 use tintype_models::{FluxTransformerConfig, FluxTransformerOptions};
 use tintype_tensor::{DType, Tensor};
+use tintype_weights::Parameters;
 
 use super::super::flux::inputs::image_ids;
 use super::super::{Arguments, Result};
+use super::precision::Precision;
 use super::random::noise;
 
 /// A transformer with the sizes of a request.
 #[derive(Debug, Clone)]
 pub(super) struct Size {
     pub(super) config: FluxTransformerConfig,
+    pub(super) precision: Precision,
     pub(super) dtype: DType,
     pub(super) batch: usize,
     pub(super) steps: usize,
@@ -46,7 +49,8 @@ impl Size {
         };
         Self {
             config,
-            dtype: options.dtype,
+            precision: options.dtype,
+            dtype: options.dtype.values,
             batch: options.batch,
             steps: options.steps,
             image_tokens,
@@ -54,8 +58,23 @@ impl Size {
         }
     }
 
-    /// The graph before any pass.
+    /// The graph before any pass but that which quantizes.
     pub(super) fn graph(&self) -> Result<Graph> {
+        let plain = self.plain()?;
+        let quantized = self.precision.quantized(&plain)?;
+        Ok(quantized.map_or(plain, |quantized| quantized.graph))
+    }
+
+    /// The scales that the graph reads beside the model's own parameters.
+    pub(super) fn scales(&self) -> Result<Parameters> {
+        match self.precision.quantized(&self.plain()?)? {
+            Some(quantized) => Ok(quantized.parameters),
+            None => Ok(Parameters::builder().build()?),
+        }
+    }
+
+    /// The graph with nothing quantized.
+    pub(super) fn plain(&self) -> Result<Graph> {
         let exactly = |size: usize| size..=size;
         Ok(self.config.graph(&FluxTransformerOptions {
             dtype: self.dtype,

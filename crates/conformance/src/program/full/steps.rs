@@ -9,10 +9,17 @@ use super::super::report::{Label, Report};
 use super::super::{Arguments, Result, on_each};
 use super::loaded::{Gauge, Loaded, expect_numbers, parameters, step_inputs};
 use super::median;
+use super::precision::Narrow;
 use super::size::Size;
 
-/// What one step may take at 1024×1024 on an H100, batch 1, bf16.
-const STEP_MILLISECONDS: f64 = 118.0;
+/// What one step may take at 1024×1024 on an H100, batch 1.
+fn step_milliseconds(narrow: Narrow) -> f64 {
+    match narrow {
+        Narrow::Nothing => 118.0,
+        Narrow::Linears => 80.0,
+        Narrow::LinearsAndAttention => 75.0,
+    }
+}
 
 pub(in super::super) fn run(
     machine: &Machine,
@@ -31,7 +38,7 @@ fn measure(
     report: &mut Report,
 ) -> Result<()> {
     let (size, gauge) = (Size::new(arguments), Gauge::new(on)?);
-    let parameters = parameters(&size.graph()?, arguments, report)?;
+    let parameters = parameters(&size, arguments, report)?;
     let options = CompileOptions::default();
     let mut loaded = Loaded::new(&size, backend, &options, &parameters, &gauge, report)?;
     let (request, latents) = (size.request(0)?, gauge.upload(size.latents(0)?)?);
@@ -56,7 +63,7 @@ fn measure(
         whole.push(start.elapsed().as_secs_f64() * 1e3 / size.steps as f64);
     }
     let is_asked = on == "cuda" && !arguments.full.small && size.batch == 1;
-    let limit = is_asked.then_some(STEP_MILLISECONDS);
+    let limit = is_asked.then(|| step_milliseconds(size.precision.narrow));
     let step = median(&whole);
     let least = whole.iter().copied().fold(f64::INFINITY, f64::min);
     let most = whole.iter().copied().fold(0.0, f64::max);

@@ -19,11 +19,15 @@ use super::super::report::{Label, Report};
 use super::super::{Arguments, Result, on_each};
 use super::loaded::{Gauge, Loaded, parameters};
 use super::median;
+use super::precision::Narrow;
 use super::random::noise;
 use super::size::Size;
 
 /// What a swap may take at full size on an H100, with parameters on the device.
 const CUDA_MILLISECONDS: f64 = 60.0;
+
+/// The same where weights are codes, whose scales are computed anew.
+const CUDA_NARROW_MILLISECONDS: f64 = 90.0;
 const TENSORRT_MILLISECONDS: f64 = 1500.0;
 
 pub(in super::super) fn run(
@@ -36,7 +40,7 @@ pub(in super::super) fn run(
         ..Size::new(arguments)
     };
     let graph = size.graph()?;
-    let parameters = parameters(&graph, arguments, report)?;
+    let parameters = parameters(&size, arguments, report)?;
     let rank = arguments.full.rank;
     let files = ["a", "b"].map(|name| lora(&graph, name, rank));
     let [a, b] = files;
@@ -297,6 +301,9 @@ fn lora(graph: &Graph, adapter: &str, rank: usize) -> Result<LoraFile> {
 fn limit(on: &str, keep: KeepWeights, arguments: &Arguments) -> Option<f64> {
     let is_asked = keep == KeepWeights::Device && !arguments.full.small;
     match on {
+        "cuda" if is_asked && arguments.full.dtype.narrow != Narrow::Nothing => {
+            Some(CUDA_NARROW_MILLISECONDS)
+        }
         "cuda" if is_asked => Some(CUDA_MILLISECONDS),
         "tensorrt" if is_asked => Some(TENSORRT_MILLISECONDS),
         _ => None,

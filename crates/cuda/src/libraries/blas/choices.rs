@@ -92,11 +92,6 @@ impl ChoiceFile {
         Self::new(folder.join(NAME))
     }
 
-    pub(super) fn name(&self) -> String {
-        let name = self.path.file_name().unwrap_or_default();
-        name.to_string_lossy().into_owned()
-    }
-
     pub(super) fn path(&self) -> &Path {
         &self.path
     }
@@ -181,7 +176,8 @@ fn checksum(choices: &Entries) -> String {
     hasher.finalize().to_hex().to_string()
 }
 
-const NAME: &str = "products.json";
+/// The file's name in a folder.
+pub(super) const NAME: &str = "products.json";
 
 const FORMAT: &str = "tintype cuBLASLt choices 1";
 

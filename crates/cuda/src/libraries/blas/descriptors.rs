@@ -13,12 +13,26 @@ use tintype_tensor::DType;
 use super::layout::{Matrix, ProductLayout};
 use super::library::{Library, Outcome, check};
 
-/// What is computed, and where a bias lies.
+/// What is computed, and where the bias and scales lie.
 #[derive(Debug)]
 pub(super) struct Operation {
     raw: sys::cublasLtMatmulDesc_t,
-    /// The bias that the descriptor points at.
-    bias: u64,
+    /// What the descriptor points at, by [`Pointer`].
+    pointers: [u64; 4],
+}
+
+/// What a descriptor points at: memory of the device that is read when the product runs, so that
+/// what lies there may change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Pointer {
+    /// What is added.
+    Bias,
+    /// What codes of A are multiplied by.
+    ScaleA,
+    /// The same of B.
+    ScaleB,
+    /// What the result is multiplied by before it becomes codes.
+    FactorD,
 }
 
 /// How a matrix lies in memory.
@@ -64,7 +78,10 @@ impl Operation {
             sys::cublasLtMatmulDescCreate(&raw mut raw, compute, sys::cudaDataType::CUDA_R_32F)
         };
         check("making a descriptor", status)?;
-        let mut operation = Self { raw, bias: 0 };
+        let mut operation = Self {
+            raw,
+            pointers: [0; 4],
+        };
         let [a, b] = layout.transposed.map(i32::from);
         operation.set(OperationAttribute::CUBLASLT_MATMUL_DESC_TRANSA, a)?;
         operation.set(OperationAttribute::CUBLASLT_MATMUL_DESC_TRANSB, b)?;
@@ -76,18 +93,29 @@ impl Operation {
                 OperationAttribute::CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE,
                 dtype,
             )?;
+        }
+        if let Some(scaling) = layout.scaling {
+            let fast: i8 = 1;
+            operation.set(OperationAttribute::CUBLASLT_MATMUL_DESC_FAST_ACCUM, fast)?;
+            if scaling.are_vectors {
+                let mode =
+                    sys::cublasLtMatmulMatrixScale_t::CUBLASLT_MATMUL_MATRIX_SCALE_OUTER_VEC_32F;
+                operation.set(OperationAttribute::CUBLASLT_MATMUL_DESC_A_SCALE_MODE, mode)?;
+                operation.set(OperationAttribute::CUBLASLT_MATMUL_DESC_B_SCALE_MODE, mode)?;
+            }
+        }
+        for pointer in layout.pointers() {
             // Without an address there are no algorithms; nothing reads this one.
-            operation.point_at_bias(ANY_ADDRESS)?;
+            operation.point(pointer, ANY_ADDRESS)?;
         }
         Ok(operation)
     }
 
-    /// Lets the descriptor point at a bias.
-    pub(super) fn point_at_bias(&mut self, address: u64) -> Outcome<()> {
-        if self.bias != address {
-            let attribute = OperationAttribute::CUBLASLT_MATMUL_DESC_BIAS_POINTER;
-            self.set(attribute, address as *const c_void)?;
-            self.bias = address;
+    /// Lets the descriptor point at something.
+    pub(super) fn point(&mut self, pointer: Pointer, address: u64) -> Outcome<()> {
+        if self.pointers[pointer as usize] != address {
+            self.set(pointer.attribute(), address as *const c_void)?;
+            self.pointers[pointer as usize] = address;
         }
         Ok(())
     }
@@ -98,6 +126,45 @@ impl Operation {
         let status =
             unsafe { sys::cublasLtMatmulDescSetAttribute(self.raw, attribute, value.cast(), len) };
         check("setting up a descriptor", status)
+    }
+}
+
+impl Pointer {
+    fn attribute(self) -> OperationAttribute {
+        match self {
+            Self::Bias => OperationAttribute::CUBLASLT_MATMUL_DESC_BIAS_POINTER,
+            Self::ScaleA => OperationAttribute::CUBLASLT_MATMUL_DESC_A_SCALE_POINTER,
+            Self::ScaleB => OperationAttribute::CUBLASLT_MATMUL_DESC_B_SCALE_POINTER,
+            Self::FactorD => OperationAttribute::CUBLASLT_MATMUL_DESC_D_SCALE_POINTER,
+        }
+    }
+}
+
+impl ProductLayout {
+    /// What a descriptor of it points at.
+    pub(super) fn pointers(&self) -> Vec<Pointer> {
+        let mut pointers = Vec::new();
+        if self.bias.is_some() {
+            pointers.push(Pointer::Bias);
+        }
+        if let Some(scaling) = self.scaling {
+            pointers.extend([Pointer::ScaleA, Pointer::ScaleB]);
+            if scaling.has_output {
+                pointers.push(Pointer::FactorD);
+            }
+        }
+        pointers
+    }
+
+    /// The dtype and the number of what a descriptor points at.
+    pub(super) fn pointed(&self, pointer: Pointer) -> (DType, usize) {
+        let are_vectors = self.scaling.is_some_and(|scaling| scaling.are_vectors);
+        match pointer {
+            Pointer::Bias => (self.bias.unwrap_or(DType::F32), self.rows),
+            Pointer::ScaleA if are_vectors => (DType::F32, self.rows),
+            Pointer::ScaleB if are_vectors => (DType::F32, self.columns),
+            Pointer::ScaleA | Pointer::ScaleB | Pointer::FactorD => (DType::F32, 1),
+        }
     }
 }
 
@@ -181,15 +248,34 @@ impl Drop for Preference {
     }
 }
 
-/// A, B and D. There is no C beside D: nothing is added to the product but a bias.
+/// A, B and D. Nothing is added to the product but a bias; where D is codes, C is a matrix that is
+/// never read and has no memory, of the dtype that a bias has.
 #[derive(Debug)]
-pub(super) struct Matrices([MatrixDescriptor; 3]);
+pub(super) struct Matrices {
+    operands: [MatrixDescriptor; 3],
+    addend: Option<MatrixDescriptor>,
+}
 
 impl Matrices {
     pub(super) fn new(layout: &ProductLayout) -> Outcome<Self> {
         let [a, b, d] = &layout.matrices;
         let new = |matrix| MatrixDescriptor::new(matrix, layout.batch);
-        Ok(Self([new(a)?, new(b)?, new(d)?]))
+        let addend = layout.scaling.filter(|scaling| scaling.has_output);
+        let addend = addend.map(|scaling| Matrix {
+            dtype: scaling.addend,
+            ..*d
+        });
+        Ok(Self {
+            operands: [new(a)?, new(b)?, new(d)?],
+            addend: addend.as_ref().map(new).transpose()?,
+        })
+    }
+
+    /// A, B, C and D.
+    fn raw(&self) -> [sys::cublasLtMatrixLayout_t; 4] {
+        let [a, b, d] = &self.operands;
+        let c = self.addend.as_ref().unwrap_or(d);
+        [a.0, b.0, c.0, d.0]
     }
 
     /// The algorithms for an operation, those first that the library expects to be fastest.
@@ -209,16 +295,16 @@ impl Matrices {
         };
         let mut results = vec![none; MOST_ALGORITHMS];
         let mut count = 0;
-        let Self([a, b, d]) = self;
+        let [a, b, c, d] = self.raw();
         // SAFETY: all descriptors live, and there is room for as many results as are asked for.
         let status = unsafe {
             sys::cublasLtMatmulAlgoGetHeuristic(
                 library.handle,
                 operation.raw,
-                a.0,
-                b.0,
-                d.0,
-                d.0,
+                a,
+                b,
+                c,
+                d,
                 preference.0,
                 MOST_ALGORITHMS as i32,
                 results.as_mut_ptr(),
@@ -252,17 +338,17 @@ impl Matrices {
             wavesCount: 0.0,
             reserved: [0; 4],
         };
-        let Self([a, b, d]) = self;
+        let [a, b, c, d] = self.raw();
         // SAFETY: all descriptors live; the library validates the algorithm, which is what is
         // asked of it, and writes one result.
         let status = unsafe {
             sys::cublasLtMatmulAlgoCheck(
                 library.handle,
                 operation.raw,
-                a.0,
-                b.0,
-                d.0,
-                d.0,
+                a,
+                b,
+                c,
+                d,
                 &raw const algorithm.raw,
                 &raw mut result,
             )
@@ -278,8 +364,8 @@ impl Matrices {
     /// Enqueues one call.
     ///
     /// # Safety
-    /// The device's context is current. The operands' memory, the bias that `operation` points
-    /// at, and as much scratch memory as the algorithm needs stay until the stream is done.
+    /// The device's context is current. The operands' memory, what `operation` points at, and as
+    /// much scratch memory as the algorithm needs stay until the stream is done.
     pub(super) unsafe fn enqueue(
         &self,
         library: &Library,
@@ -289,23 +375,27 @@ impl Matrices {
         stream: &Stream,
     ) -> Outcome<()> {
         let [a_at, b_at, d_at] = pointers.operands.map(|address| address as *mut c_void);
-        let Self([a, b, d]) = self;
+        let c_at = match self.addend {
+            Some(_) => std::ptr::null_mut(),
+            None => d_at,
+        };
+        let [a, b, c, d] = self.raw();
         // SAFETY: the descriptors live, factors are read before the call returns, and the rest
-        // is what the caller promises. D is not read, as the second factor is zero.
+        // is what the caller promises. C is not read, as the second factor is zero.
         let status = unsafe {
             sys::cublasLtMatmul(
                 library.handle,
                 operation.raw,
                 (&raw const ONE).cast(),
                 a_at,
-                a.0,
+                a,
                 b_at,
-                b.0,
+                b,
                 (&raw const ZERO).cast(),
+                c_at,
+                c,
                 d_at,
-                d.0,
-                d_at,
-                d.0,
+                d,
                 &raw const algorithm.raw,
                 pointers.workspace as *mut c_void,
                 algorithm.workspace,

@@ -42,12 +42,25 @@ pub(crate) struct ProductLayout {
     pub(crate) is_swapped: bool,
     /// Axes along which calls are repeated.
     pub(crate) repeats: Vec<Repeat>,
+    /// How sums are scaled, where A and B are codes of 8 bits.
+    pub(crate) scaling: Option<Scaling>,
     /// The dtype of a bias that is added.
     pub(crate) bias: Option<DType>,
     /// Whether GELU in its tanh form is applied at the end.
     pub(crate) gelu: bool,
     /// What the addresses of A, B and D are multiples of, in bytes; a power of two.
     pub(crate) alignments: [usize; 3],
+}
+
+/// What sums of products of codes are multiplied by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Scaling {
+    /// Whether A and B have a scale for each of their rows, not one for all.
+    pub(crate) are_vectors: bool,
+    /// Whether D is codes too, with a factor of its own.
+    pub(crate) has_output: bool,
+    /// The dtype of the matrix that could be added, which says how a bias is read.
+    pub(crate) addend: DType,
 }
 
 /// A matrix as it is stored, column-major: element `(i, j)` is `i + j · leading` elements from
@@ -88,12 +101,14 @@ impl ProductLayout {
             return None;
         }
         let dtypes = views.map(|view| view.dtype);
-        if !computes(dtypes, bias.map(|bias| bias.dtype)) {
+        let scaling = scaling(product)?;
+        if scaling.is_none() && !computes(dtypes, bias.map(|bias| bias.dtype)) {
             return None;
         }
         let mut loops = Loops::of(product)?;
         loops.fold();
         let mut layout = loops.layout(dtypes)?;
+        layout.scaling = scaling;
         if let Some(bias) = bias {
             let axis = bias.axes.last()?;
             let is_vector = bias.count() == axis.size && (axis.stride == 1 || axis.size == 1);
@@ -102,7 +117,28 @@ impl ProductLayout {
         }
         layout.gelu = product.gelu;
         layout.align(product);
-        Some(layout)
+        let is_taken = scaling.is_none_or(|scaling| layout.takes_codes(scaling));
+        is_taken.then_some(layout)
+    }
+
+    /// Whether the library multiplies codes that lie so: those of a sum together in both operands,
+    /// all at multiples of 16 bytes.
+    fn takes_codes(&self, scaling: Scaling) -> bool {
+        let are_even = self
+            .matrices
+            .iter()
+            .zip(self.alignments)
+            .all(|(matrix, at)| {
+                let even =
+                    |elements: usize| (elements * matrix.dtype.bits() / 8).is_multiple_of(16);
+                even(matrix.leading) && even(matrix.batch_stride) && at >= 16
+            });
+        self.transposed == [true, false]
+            && !self.is_swapped
+            && are_even
+            && self.inner.is_multiple_of(16)
+            && self.rows.is_multiple_of(16)
+            && (!scaling.are_vectors || (self.batch == 1 && self.repeats.is_empty()))
     }
 
     /// The views of A, B and D.
@@ -183,10 +219,45 @@ fn computes([input, weight, output]: [DType; 3], bias: Option<DType>) -> bool {
     let has_output = match input {
         DType::BF16 | DType::F16 => output == input || output == DType::F32,
         DType::F32 => output == DType::F32,
-        // f8e4m3 needs scales, which no product of a plan has yet.
         _ => false,
     };
     input == weight && has_output && bias.is_none_or(|bias| bias == output)
+}
+
+/// How a product of codes is scaled, `Some(None)` of one of numbers; `None` where cuBLASLt has no
+/// such product.
+#[expect(
+    clippy::option_option,
+    reason = "no scaling and no product are two things"
+)]
+fn scaling(product: &Product) -> Option<Option<Scaling>> {
+    let Some(codes) = &product.codes else {
+        return Some(None);
+    };
+    let are_codes = [&product.input, &product.weight]
+        .into_iter()
+        .all(|view| view.dtype == DType::F8E4M3);
+    let are_vectors = !codes.are_scalars();
+    // There is no mixture of one scale and many.
+    let fits = !are_vectors || codes.scales.iter().all(|scale| scale.count() > 1);
+    let bias = product.bias.as_ref().map(|bias| bias.dtype);
+    let is_small = |dtype: DType| matches!(dtype, DType::BF16 | DType::F16);
+    let has_output = codes.output.is_some();
+    let addend = match product.output.dtype {
+        DType::F8E4M3 if has_output && !are_vectors => bias.unwrap_or(codes.dtype),
+        dtype if has_output || dtype == DType::F8E4M3 => return None,
+        dtype => dtype,
+    };
+    let has_dtypes = match addend {
+        // The library reads a bias in bf16 there.
+        DType::F32 => !has_output && bias.is_none_or(|bias| bias == DType::BF16),
+        addend => is_small(addend) && bias.is_none_or(|bias| bias == addend),
+    };
+    (are_codes && fits && has_dtypes).then_some(Some(Scaling {
+        are_vectors,
+        has_output,
+        addend,
+    }))
 }
 
 /// A line that names all that the choice of an algorithm depends on:
@@ -207,6 +278,14 @@ impl fmt::Display for ProductLayout {
                 write!(f, "+{}", matrix.batch_stride)?;
             }
             write!(f, "@{alignment}")?;
+        }
+        if let Some(scaling) = self.scaling {
+            // How sums are added up is part of it.
+            let each = if scaling.are_vectors { "rows" } else { "one" };
+            write!(f, " scales={each} fast")?;
+            if scaling.has_output {
+                write!(f, " codes c={}", scaling.addend)?;
+            }
         }
         if let Some(bias) = self.bias {
             write!(f, " bias={bias}")?;

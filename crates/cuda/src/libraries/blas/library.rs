@@ -87,6 +87,13 @@ impl fmt::Debug for Library {
     }
 }
 
+impl Version {
+    /// The first of a minor version.
+    pub(super) const fn new(major: usize, minor: usize) -> Self {
+        Self(major * 10_000 + minor * 100)
+    }
+}
+
 impl fmt::Display for Version {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self(number) = self;

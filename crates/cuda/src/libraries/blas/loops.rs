@@ -165,6 +165,7 @@ impl Loops {
             transposed: [!a_plain, b_turned],
             is_swapped,
             repeats: repeats.collect(),
+            scaling: None,
             bias: None,
             gelu: false,
             alignments: [1; 3],

@@ -26,6 +26,8 @@ mod library;
 mod loops;
 #[cfg(test)]
 mod on_device;
+#[cfg(test)]
+mod on_device_codes;
 mod prepared;
 #[cfg(test)]
 mod reference;
@@ -39,11 +41,11 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use tintype_device::{Device, Error as DeviceError, SavedFolders, Stream};
+use tintype_device::{ComputeCapability, Device, Error as DeviceError, SavedFolders, Stream};
 
 use self::choices::{ChoiceFile, Entry, SavedChoices};
 use self::descriptors::{Algorithm, Matrices, Operation, Preference};
-use self::layout::ProductLayout;
+use self::layout::{ProductLayout, Scaling};
 use self::library::Library;
 pub(crate) use self::library::Version;
 pub(crate) use self::prepared::PreparedProduct;
@@ -135,11 +137,8 @@ impl Blas {
 
     /// Whether cuBLASLt can be asked for a product, or why not; whether it has an algorithm is seen
     /// when the product is made ready.
-    pub(crate) fn judge(product: &Product) -> std::result::Result<(), String> {
-        let layout = ProductLayout::new(product);
-        layout
-            .map(|_| ())
-            .ok_or_else(|| prepared::inexpressible(product))
+    pub(crate) fn judge(&self, product: &Product) -> std::result::Result<(), String> {
+        self.shared.layout(product).map(|_| ())
     }
 
     /// Makes a product ready; `step` is for messages. The first of its layout may take some tenths
@@ -166,7 +165,7 @@ impl Blas {
             path: file.path().to_owned(),
             source,
         })?;
-        Ok(vec![file.name()])
+        Ok(vec![choices::NAME.to_owned()])
     }
 
     fn library(&self) -> &Library {
@@ -207,6 +206,17 @@ impl fmt::Debug for Blas {
 impl Shared {
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What the library is asked for, or why it is not.
+    fn layout(&self, product: &Product) -> std::result::Result<ProductLayout, String> {
+        let layout = ProductLayout::new(product);
+        let layout = layout.ok_or_else(|| prepared::inexpressible(product))?;
+        if let Some(scaling) = layout.scaling {
+            let capability = self.library.device.info().compute_capability;
+            has_codes(capability, self.library.version, scaling)?;
+        }
+        Ok(layout)
     }
 
     /// By what choices are kept.
@@ -337,7 +347,61 @@ impl Choosing<'_> {
     }
 }
 
+/// Whether a GPU and a version of the library multiply codes of 8 bits, or why not.
+fn has_codes(
+    capability: ComputeCapability,
+    version: Version,
+    scaling: Scaling,
+) -> std::result::Result<(), String> {
+    let ComputeCapability { major, minor } = capability;
+    if (major, minor) < (8, 9) {
+        return Err(format!(
+            "a GPU of compute capability {major}.{minor} has no products of 8-bit floats, 8.9 has"
+        ));
+    }
+    if scaling.are_vectors && version < WITH_VECTORS {
+        return Err(format!(
+            "cuBLASLt {version} has no scales for each row, {WITH_VECTORS} has"
+        ));
+    }
+    Ok(())
+}
+
+/// The first version with a scale for each row.
+const WITH_VECTORS: Version = Version::new(12, 9);
+
 /// Two GPUs of one name may have different numbers of multiprocessors enabled.
 fn prefix(device: &str, multiprocessors: usize, version: Version) -> String {
     format!("{device} ({multiprocessors}) | {version} | ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_need_a_gpu_that_multiplies_them() {
+        let of = |are_vectors| Scaling {
+            are_vectors,
+            has_output: false,
+            addend: tintype_tensor::DType::BF16,
+        };
+        let has = |major, minor, version, are_vectors| {
+            has_codes(ComputeCapability { major, minor }, version, of(are_vectors))
+        };
+        let new = Version::new(13, 1);
+        assert_eq!(has(9, 0, new, true), Ok(()));
+        assert_eq!(has(8, 9, new, false), Ok(()));
+        let reason = has(8, 6, new, false).unwrap_err();
+        assert!(
+            reason.contains("8.6 has no products of 8-bit floats"),
+            "{reason}"
+        );
+        let reason = has(9, 0, Version::new(12, 8), true).unwrap_err();
+        assert!(
+            reason.contains("12.8.0 has no scales for each row"),
+            "{reason}"
+        );
+        assert_eq!(has(9, 0, Version::new(12, 8), false), Ok(()));
+    }
 }

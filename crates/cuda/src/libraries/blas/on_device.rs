@@ -4,16 +4,16 @@
 use tintype_device::{Device, DeviceBuffer, Staging, Stream};
 use tintype_tensor::DType;
 
-use super::descriptors::{Matrices, Operation, Preference};
+use super::descriptors::{Matrices, Operation, Pointer, Preference};
 use super::layout::ProductLayout;
 use super::library::is_present;
-use super::reference::{Numbers, expected, linear, memory};
+use super::reference::{Numbers, coded, expected, linear, memory};
 use super::{Blas, BlasOptions};
 use crate::run::{Addresses, Prepared};
 use crate::{Error, Place, Product, View};
 
 /// A GPU with the library; says what is missing.
-fn gpu(options: BlasOptions) -> Option<(Blas, Stream)> {
+pub(super) fn gpu(options: BlasOptions) -> Option<(Blas, Stream)> {
     let opened = Device::open(0).map_err(Error::from).and_then(|device| {
         let stream = device.new_stream()?;
         Ok((Blas::with(&device, options)?, stream))
@@ -21,7 +21,7 @@ fn gpu(options: BlasOptions) -> Option<(Blas, Stream)> {
     opened.map_err(|error| println!("not run: {error}")).ok()
 }
 
-fn options(folder: &tempfile::TempDir, tunes: bool) -> BlasOptions {
+pub(super) fn options(folder: &tempfile::TempDir, tunes: bool) -> BlasOptions {
     BlasOptions {
         tunes,
         choices: Some(folder.path().join("choices.json")),
@@ -254,9 +254,20 @@ fn the_library_takes_all_attributes() {
                 (layout.bias, layout.gelu, layout.batch) = (bias.then_some(dtype), gelu, batch);
                 Matrices::new(layout).unwrap();
                 let mut operation = Operation::new(layout).unwrap();
-                operation.point_at_bias(4096).unwrap();
+                operation.point(Pointer::Bias, 4096).unwrap();
                 Preference::new(32 << 20, layout.alignments).unwrap();
             }
         }
+    }
+    for (are_vectors, has_output) in [(false, false), (false, true), (true, false)] {
+        let product = coded(linear(64, 96, 32, 32, 128), are_vectors, has_output);
+        let layout = ProductLayout::new(&product).unwrap();
+        Matrices::new(&layout).unwrap();
+        let mut operation = Operation::new(&layout).unwrap();
+        for pointer in layout.pointers() {
+            operation.point(pointer, 8192).unwrap();
+        }
+        assert_eq!(layout.pointers().len(), 3 + usize::from(has_output));
+        Preference::new(32 << 20, layout.alignments).unwrap();
     }
 }

@@ -7,7 +7,7 @@ use tintype_device::Stream;
 use tintype_tensor::DType;
 
 use super::Blas;
-use super::descriptors::{Algorithm, Matrices, Operation, Pointers};
+use super::descriptors::{Algorithm, Matrices, Operation, Pointer, Pointers};
 use super::layout::ProductLayout;
 use crate::run::{Addresses, Prepared};
 use crate::{Error, Place, Product, Result, View};
@@ -20,9 +20,10 @@ pub(crate) struct PreparedProduct {
     step: String,
     layout: ProductLayout,
     operands: [Operand; 3],
-    bias: Option<Operand>,
+    /// What the descriptor points at.
+    pointed: Vec<(Pointer, Operand)>,
     matrices: Matrices,
-    /// Its bias is set for each run, so one thread enqueues at a time; the library reads all of
+    /// What it points at is set for each run, so one thread enqueues at a time; the library reads all of
     /// it before a call returns.
     operation: Mutex<Operation>,
     algorithm: Algorithm,
@@ -48,9 +49,8 @@ impl PreparedProduct {
     /// [`Error::Unsupported`] for views or dtypes that cuBLASLt cannot express, and where it has
     /// no algorithm: then perhaps without the epilogue. [`Error::Blas`] if the library fails.
     pub(super) fn new(blas: &Blas, step: &str, product: &Product) -> Result<Self> {
-        let Some(layout) = ProductLayout::new(product) else {
-            return Err(Error::unsupported(step, inexpressible(product)));
-        };
+        let layout = blas.shared.layout(product);
+        let layout = layout.map_err(|reason| Error::unsupported(step, reason))?;
         let step = describe(step, &layout);
         let library = blas.library();
         library.device.bind()?;
@@ -65,7 +65,7 @@ impl PreparedProduct {
         Ok(Self {
             blas: blas.clone(),
             operands: layout.operands(product).map(operand),
-            bias: product.bias.as_ref().map(operand),
+            pointed: pointed(product, operand),
             matrices,
             operation: Mutex::new(operation),
             algorithm,
@@ -124,8 +124,8 @@ impl Prepared for PreparedProduct {
             .operation
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        if let Some(bias) = &self.bias {
-            let pointed = operation.point_at_bias(bias.address(addresses));
+        for (pointer, operand) in &self.pointed {
+            let pointed = operation.point(*pointer, operand.address(addresses));
             pointed.map_err(|failure| failure.of(&self.step))?;
         }
         for call in 0..self.layout.calls() {
@@ -148,6 +148,23 @@ impl Prepared for PreparedProduct {
         }
         Ok(())
     }
+}
+
+/// What a product's descriptor points at: A is the weight wherever there are codes.
+fn pointed(product: &Product, operand: impl Fn(&View) -> Operand) -> Vec<(Pointer, Operand)> {
+    let mut pointed = Vec::new();
+    if let Some(bias) = &product.bias {
+        pointed.push((Pointer::Bias, operand(bias)));
+    }
+    if let Some(codes) = &product.codes {
+        let [input, weight] = &codes.scales;
+        pointed.push((Pointer::ScaleA, operand(weight)));
+        pointed.push((Pointer::ScaleB, operand(input)));
+        if let Some([_, factor]) = &codes.output {
+            pointed.push((Pointer::FactorD, operand(factor)));
+        }
+    }
+    pointed
 }
 
 impl Operand {
@@ -194,6 +211,7 @@ mod tests {
             gelu: false,
             is_linear: true,
             output: whole(2, &[1, 64, 96]),
+            codes: None,
         }
     }
 

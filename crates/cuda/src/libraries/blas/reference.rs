@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use tintype_tensor::DType;
 
 use super::layout::{Matrix, ProductLayout};
-use crate::{Axis, Place, Product, View};
+use crate::{Axis, Codes, Place, Product, View};
 
 /// Numbers from a seed, as many as are asked for.
 pub(super) struct Numbers(pub(super) u64);
@@ -65,6 +65,7 @@ impl Numbers {
                 gelu: self.below(2) == 0,
                 is_linear,
                 output,
+                codes: None,
             };
         }
         Product {
@@ -74,6 +75,7 @@ impl Numbers {
             gelu: false,
             is_linear,
             output,
+            codes: None,
         }
     }
 
@@ -280,6 +282,7 @@ fn axes_of_a_batch_that_one_operand_repeats_are_calls() {
         gelu: false,
         is_linear: false,
         output: whole(2, &[2, 3, 4, 16]),
+        codes: None,
     };
     let layout = ProductLayout::new(&product).unwrap();
     assert_eq!((layout.batch, layout.calls()), (3, 2));
@@ -297,6 +300,7 @@ pub(super) fn linear(rows: usize, n: usize, k: usize, start: usize, width: usize
         gelu: true,
         is_linear: true,
         output: whole(2, &[1, rows, width]).slice(2, start, start + n),
+        codes: None,
     }
 }
 
@@ -338,6 +342,67 @@ fn offsets_and_strides_lower_the_alignment() {
         ProductLayout::new(&product).unwrap().alignments,
         [2, 8, 256]
     );
+}
+
+/// The same on codes with a scale each, or one for each row.
+pub(super) fn coded(mut product: Product, are_vectors: bool, has_output: bool) -> Product {
+    let scale = |place, count: usize| {
+        let shape = [count];
+        let shape: &[usize] = if are_vectors { &shape } else { &[] };
+        View::contiguous(Place::Parameter(place), DType::F32, shape)
+    };
+    let rows = product.input.count() / product.input.axes[2].size;
+    let factor = View::contiguous(Place::Buffer(9), DType::F32, &[]);
+    product.codes = Some(Codes {
+        scales: [scale(2, rows), scale(3, product.weight.axes[0].size)],
+        output: has_output.then(|| [scale(4, 1), factor]),
+        dtype: product.output.dtype,
+    });
+    (product.input.dtype, product.weight.dtype) = (DType::F8E4M3, DType::F8E4M3);
+    if has_output {
+        product.output.dtype = DType::F8E4M3;
+    }
+    product
+}
+
+#[test]
+fn codes_are_multiplied_where_rows_are_16_bytes_apart() {
+    let text = |product: &Product| ProductLayout::new(product).map(|layout| layout.to_string());
+    let wide = linear(4608, 12288, 3072, 3072, 15360);
+    assert_eq!(
+        text(&coded(wide.clone(), false, false)).unwrap(),
+        "tn 12288x4608x3072 a=f8e4m3:3072@16 b=f8e4m3:3072@256 d=bf16:15360@16 scales=one fast \
+         bias=bf16 gelu"
+    );
+    assert_eq!(
+        text(&coded(wide.clone(), false, true)).unwrap(),
+        "tn 12288x4608x3072 a=f8e4m3:3072@16 b=f8e4m3:3072@256 d=f8e4m3:15360@16 scales=one fast \
+         codes c=bf16 bias=bf16 gelu"
+    );
+    assert!(
+        text(&coded(wide.clone(), true, false))
+            .unwrap()
+            .contains("scales=rows fast")
+    );
+    // Codes come of one scale alone.
+    assert_eq!(text(&coded(wide.clone(), true, true)), None);
+    // Lengths and places that are no multiples of 16 bytes.
+    for (m, n, k, start, width) in [(8, 24, 32, 0, 24), (8, 32, 24, 0, 32), (8, 32, 32, 4, 64)] {
+        assert_eq!(
+            text(&coded(linear(m, n, k, start, width), false, false)),
+            None
+        );
+    }
+    // A bias of f32, and a scale for one operand's rows alone.
+    let mut single = coded(linear(8, 32, 32, 0, 32), false, false);
+    single.output.dtype = DType::F32;
+    assert!(text(&single).is_some(), "a bias in bf16");
+    single.bias.as_mut().unwrap().dtype = DType::F32;
+    assert_eq!(text(&single), None);
+    let mut mixed = coded(linear(8, 32, 32, 0, 32), true, false);
+    let [_, weight] = &mut mixed.codes.as_mut().unwrap().scales;
+    weight.axes.clear();
+    assert_eq!(text(&mixed), None);
 }
 
 #[test]

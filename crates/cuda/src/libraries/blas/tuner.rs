@@ -9,7 +9,7 @@ use cudarc::driver::result;
 use tintype_device::{DeviceBuffer, Stream};
 use tintype_tensor::DType;
 
-use super::descriptors::{Algorithm, Matrices, Operation, Pointers};
+use super::descriptors::{Algorithm, Matrices, Operation, Pointer, Pointers};
 use super::layout::ProductLayout;
 use super::library::Library;
 use crate::Result;
@@ -21,7 +21,8 @@ pub(super) struct Trial<'a> {
     operation: &'a mut Operation,
     stream: &'a Stream,
     operands: [DeviceBuffer; 3],
-    bias: Option<DeviceBuffer>,
+    /// What the descriptor points at.
+    pointed: Vec<(Pointer, DeviceBuffer)>,
     workspace: DeviceBuffer,
 }
 
@@ -50,16 +51,18 @@ impl<'a> Trial<'a> {
     ) -> Result<Self> {
         let extents = layout.extents();
         let noise = |place: usize| noise(stream, layout.matrices[place].dtype, extents[place]);
-        let bias = layout
-            .bias
-            .map(|dtype| self::noise(stream, dtype, layout.rows * dtype.bits() / 8));
+        let pointed = layout.pointers().into_iter().map(|pointer| {
+            let (dtype, count) = layout.pointed(pointer);
+            let memory = self::noise(stream, dtype, count * dtype.bits() / 8)?;
+            Ok((pointer, memory))
+        });
         Ok(Self {
             library,
             matrices,
             operation,
             stream,
             operands: [noise(0)?, noise(1)?, noise(2)?],
-            bias: bias.transpose()?,
+            pointed: pointed.collect::<Result<_>>()?,
             workspace: DeviceBuffer::allocate(stream, workspace)?,
         })
     }
@@ -70,8 +73,8 @@ impl<'a> Trial<'a> {
     /// What the device says when it fails at work that it had taken; it is lost then.
     pub(super) fn fastest(&mut self, algorithms: &[Algorithm]) -> Result<Option<Fastest>> {
         self.stream.device().bind()?;
-        if let Some(bias) = &self.bias {
-            let pointed = self.operation.point_at_bias(bias.address());
+        for (pointer, memory) in &self.pointed {
+            let pointed = self.operation.point(*pointer, memory.address());
             pointed.map_err(|failure| failure.of("timing"))?;
         }
         let mut fastest: Option<Fastest> = None;
@@ -198,7 +201,7 @@ fn numbers(dtype: DType, len: usize) -> Vec<u8> {
                 bytes.extend((half as u16).to_le_bytes());
             }
             DType::BF16 => bytes.extend(((single >> 16) as u16).to_le_bytes()),
-            _ => bytes.push((single >> 24) as u8),
+            _ => bytes.push((sign >> 24 | (exponent - 120) << 3 | bits >> 20 & 7) as u8),
         }
     }
     bytes.truncate(len);
@@ -215,6 +218,8 @@ const BLOCK_BYTES: usize = 1 << 20;
 
 #[cfg(test)]
 mod tests {
+    use tintype_tensor::Tensor;
+
     use super::*;
 
     #[test]
@@ -240,6 +245,10 @@ mod tests {
                     .chunks(4)
                     .map(|bytes| f32::from_le_bytes(bytes.try_into().unwrap()))
                     .collect(),
+                DType::F8E4M3 => {
+                    let tensor = Tensor::from_bytes(dtype, [len], bytes).unwrap();
+                    tensor.to_f32_vec().unwrap()
+                }
                 DType::BF16 => bytes
                     .chunks(2)
                     .map(|bytes| f32::from_le_bytes([0, 0, bytes[0], bytes[1]]))
@@ -255,7 +264,7 @@ mod tests {
                     .collect(),
             }
         };
-        for dtype in [DType::F32, DType::BF16, DType::F16] {
+        for dtype in [DType::F32, DType::BF16, DType::F16, DType::F8E4M3] {
             let values = words(dtype, 4096);
             assert!(
                 values

@@ -243,8 +243,11 @@ impl PreparedGraphs {
     }
 
     fn save(&self, folder: &std::path::Path) -> Result<Vec<String>> {
+        let Some(choices) = &self.choices else {
+            return Ok(Vec::new());
+        };
         let mut names = Vec::new();
-        for (key, choices) in self.keys.iter().zip(self.choices.iter().cycle()) {
+        for key in &self.keys {
             let saved = choices.save(key, folder);
             names.extend(saved.map_err(|source| DeviceError::Cache {
                 path: folder.to_owned(),
