@@ -34,7 +34,14 @@ pub(crate) fn run(
 pub(super) fn evaluate(op: &Op, x: &[Tensor]) -> Tensor {
     let numbers = |index: usize| x[index].to_f32_vec().unwrap();
     match op {
-        Op::Linear => product(&x[0], &x[1], true),
+        Op::Linear => {
+            let sums = product(&x[0], &x[1], true);
+            let Some(bias) = x.get(2) else { return sums };
+            let bias = bias.to_f32_vec().unwrap();
+            let values = sums.to_f32_vec().unwrap().into_iter().enumerate();
+            let values = values.map(|(at, sum)| sum + bias[at % bias.len()]);
+            Tensor::from_f32(sums.shape().clone(), values.collect()).unwrap()
+        }
         Op::MatMul => product(&x[0], &x[1], false),
         Op::Unary(op) => {
             let values = numbers(0).into_iter().map(|x| unary(*op, x).unwrap());
