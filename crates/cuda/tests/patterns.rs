@@ -206,7 +206,7 @@ fn parts_of_a_concatenation_become_codes_where_they_are_computed() {
         format!("f32{wide} = div %3, @s"),
         format!("f8e4m3{wide} = cast %4"),
     ];
-    assert_eq!(names(&lines), ["silu_quantize", "linear", "quantize"]);
+    assert_eq!(names(&lines), ["linear", "silu_quantize", "quantize"]);
 }
 
 #[test]

@@ -7,6 +7,8 @@
 //! let lowered = Lowering::new(&graph, &shapes, units).run()?;
 //! ```
 
+mod scales;
+
 use std::collections::HashMap;
 
 use tintype_ir::{Binding, Graph, Node, Op, UnaryOp, Value};
@@ -379,66 +381,6 @@ impl<'a> Lowering<'a> {
         let layer = self.reads.layer_of(node);
         layer.is_some_and(|layer| self.graph.nodes()[layer].op == Op::Linear)
     }
-
-    /// What the codes that a linear layer reads mean, if it reads such.
-    fn codes(&mut self, node: usize) -> Result<Option<Codes>> {
-        let Some(layer) = self.reads.layer(node) else {
-            return Ok(None);
-        };
-        let [input, weight] = layer.scales;
-        let scales = [self.scale(input)?, self.scale(weight)?];
-        let output = match layer.output {
-            Some(scale) => Some([self.scale(scale)?, self.reciprocals[&scale].clone()]),
-            None => None,
-        };
-        Ok(Some(Codes {
-            scales,
-            output,
-            dtype: layer.dtype,
-        }))
-    }
-
-    /// One scale as a view without axes, one for each row as a vector.
-    fn scale(&mut self, value: Value) -> Result<View> {
-        let mut view = self.view(value)?;
-        if !view.is_contiguous() {
-            view = self.copy(&view, "")?;
-        }
-        let (shape, count) = ([view.count()], view.count());
-        let flat = view.reshape(if count == 1 { &[] } else { &shape });
-        Ok(flat.expect("what is contiguous can be reshaped"))
-    }
-
-    /// Computes 1 by each scale that a product or an attention divides by, before all else: there
-    /// are libraries that multiply.
-    fn find_reciprocals(&mut self) -> Result<()> {
-        for scales in self.reads.output_scales().chunks(MOST_RECIPROCALS) {
-            let mut expression = Expression {
-                domain: Vec::new(),
-                row_axes: 0,
-                instructions: Vec::new(),
-                loads: Vec::new(),
-                stores: Vec::new(),
-            };
-            for (place, &scale) in scales.iter().enumerate() {
-                expression.loads.push(self.scale(scale)?);
-                let reciprocal = Instruction::Unary(UnaryOp::Reciprocal, 2 * place);
-                expression
-                    .instructions
-                    .extend([Instruction::Load(place), reciprocal]);
-                let view = self.buffer(DType::F32, &[])?;
-                self.reciprocals.insert(scale, view.clone());
-                expression.stores.push(Store {
-                    value: 2 * place + 1,
-                    view,
-                    scale: None,
-                });
-            }
-            let name = "reciprocals".to_owned();
-            self.push(String::new(), name, Work::Kernel(expression));
-        }
-        Ok(())
-    }
 }
 
 /// What listings call a product or another operation; of one on codes, whether its result is
@@ -528,9 +470,6 @@ fn is_special(op: &Op) -> bool {
         Op::Conv2d(_) | Op::ArgMax | Op::RelativeBuckets(_) | Op::RotaryTable { .. }
     )
 }
-
-/// As many as one kernel takes: two addresses each, of 4 KiB of arguments.
-const MOST_RECIPROCALS: usize = 128;
 
 fn label_of(node: &Node) -> String {
     node.label.as_deref().unwrap_or_default().to_owned()
