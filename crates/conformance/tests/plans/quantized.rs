@@ -33,7 +33,7 @@ fn transformer(dtype: DType) -> Result<Graph> {
         dtype,
         image_tokens: 12..=12,
         text_tokens: 4..=4,
-        steps: 3..=3,
+        steps: 8..=8,
         batch: 2..=2,
         ..FluxTransformerOptions::default()
     })?)
