@@ -118,7 +118,7 @@ fn check(dtype: DType, granularity: Granularity) -> Result<()> {
         }
         let error = difference(&found, &expected)?;
         let limit = match dtype {
-            DType::F32 => 1e-3,
+            DType::F32 => Tolerance::relative(DType::F32),
             // What falls to another side when it becomes a code is off by a sixteenth.
             _ => Tolerance::relative(DType::F8E4M3),
         };
