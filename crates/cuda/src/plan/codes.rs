@@ -66,8 +66,8 @@ impl<'a> Reads<'a> {
             reads.find_layer(index, shapes);
         }
         reads.count();
-        for index in 0..nodes.len() {
-            if reads.is_needed[index] && nodes[index].op == Op::Linear {
+        for (index, node) in nodes.iter().enumerate() {
+            if reads.is_needed[index] && node.op == Op::Linear {
                 reads.follow(index, shapes);
             }
         }

@@ -135,8 +135,8 @@ impl ProductsInParts {
     fn judged(&self, step: &Step) -> std::result::Result<Parts, String> {
         let mut reasons = Vec::new();
         for parts in ways(step) {
-            let products = parts.steps.iter().filter_map(product);
-            match products.map(|call| self.0.judge(call)).collect() {
+            let mut products = parts.steps.iter().filter_map(product);
+            match products.try_for_each(|call| self.0.judge(call)) {
                 Ok(()) => return Ok(parts),
                 Err(reason) => reasons.push(reason),
             }
