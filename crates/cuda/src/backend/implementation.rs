@@ -30,6 +30,7 @@ impl CudaOptions {
                 ordinal: 0,
                 cache: None,
                 graphs: true,
+                branches: false,
                 checks: false,
                 libraries: true,
                 profile: None,
@@ -58,6 +59,15 @@ impl CudaOptions {
     #[must_use]
     pub fn without_graphs(mut self) -> Self {
         self.gpu.graphs = false;
+        self
+    }
+
+    /// The same with steps side by side that do not depend on each other: text and image of FLUX's
+    /// double blocks. They share the GPU, and take a little more memory. Not with
+    /// [checks](Self::with_checks) or a [profile](Self::with_profile), which want each step alone.
+    #[must_use]
+    pub fn with_branches(mut self) -> Self {
+        self.gpu.branches = true;
         self
     }
 

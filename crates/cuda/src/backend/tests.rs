@@ -504,6 +504,8 @@ fn no_picture_is_made_with_mixed_weights() {
     });
 }
 
+#[path = "branch_tests.rs"]
+mod branches;
 #[path = "forecast_tests.rs"]
 mod forecasts;
 #[path = "keep_tests.rs"]
