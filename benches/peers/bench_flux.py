@@ -15,6 +15,7 @@ unless they run again.
 | ours | Tintype bf16, batch 1 |
 | compile | torch.compile bf16 |
 | ours-batch2, ours-f16 | Tintype with two pictures; in f16 |
+| ours-branches, ours-branches-batch2 | Tintype with text and image side by side |
 | again | eager fp16 and Tintype once more, to see what the weather did |
 | profile, bandwidth | where Tintype's time goes; its own kernels against a copy |
 | fidelity | one step of both against PyTorch's f32, five inputs |
@@ -141,8 +142,9 @@ class Bench:
         found = json.loads(out.read_text()) if out.is_file() else {}
         return {"found": found, **how}
 
-    def steps(self, part, dtype="bf16", batch=1):
-        return self.ours(part, "steps", "--dtype", dtype, "--batch", str(batch), "--runs", str(self.options.runs))
+    def steps(self, part, dtype="bf16", batch=1, *more):
+        sizes = ("--dtype", dtype, "--batch", str(batch), "--runs", str(self.options.runs))
+        return self.ours(part, "steps", *sizes, *more)
 
     def parts(self):
         """What each part runs."""
@@ -177,6 +179,8 @@ class Bench:
             "compile": compiled("compile-bf16"),
             "ours-batch2": lambda: self.steps("ours-batch2", batch=2),
             "ours-f16": lambda: self.steps("ours-f16", "f16"),
+            "ours-branches": lambda: self.steps("ours-branches", "bf16", 1, "--branches"),
+            "ours-branches-batch2": lambda: self.steps("ours-branches-batch2", "bf16", 2, "--branches"),
             "again": again,
             "profile": lambda: self.ours("profile", "profile"),
             "bandwidth": lambda: self.ours("bandwidth", "bandwidth"),
@@ -231,6 +235,8 @@ def summary(document):
                 steps[f"{line['peer']}, batch {line['batch']}{suffix}"] = line["step_ms"]
     for name, key, label in [("ours", None, "Tintype bf16, batch 1"), ("ours-batch2", None, "Tintype bf16, batch 2"),
                              ("ours-f16", None, "Tintype f16, batch 1"),
+                             ("ours-branches", None, "Tintype bf16, batch 1, branches"),
+                             ("ours-branches-batch2", None, "Tintype bf16, batch 2, branches"),
                              ("again", "ours", "Tintype bf16, batch 1 (again)")]:
         part = parts.get(name, {})
         found = figures(part.get(key, {}) if key else part)

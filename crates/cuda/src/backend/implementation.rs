@@ -12,6 +12,7 @@ use super::NAME;
 use super::executable::CudaExecutable;
 use super::forecast::forecast_on;
 use crate::run::gpu::{Gpu, GpuOptions};
+use crate::run::machine::Machine;
 use crate::{Error, Profile};
 
 /// What a [`CudaBackend`] works with.
@@ -206,6 +207,10 @@ impl Backend for CudaBackend {
         sizes: &Binding,
     ) -> Result<Forecast> {
         Ok(forecast_on(&*self.gpu, graph, options.keep_weights, sizes)?)
+    }
+
+    fn free_memory(&self, wanted: usize) -> Result<Option<usize>> {
+        Ok(Some(self.gpu.make_room(wanted)?))
     }
 }
 

@@ -143,6 +143,15 @@ pub(crate) trait Machine: Sized + Send + Sync + 'static {
     /// is given back first.
     fn free_bytes(&self, wanted: usize) -> Result<usize>;
 
+    /// The same, and parameters that are kept for refits make room too.
+    fn make_room(&self, wanted: usize) -> Result<usize> {
+        let free = self.free_bytes(wanted)?;
+        if free < wanted && self.kept().let_go() {
+            return self.free_bytes(wanted);
+        }
+        Ok(free)
+    }
+
     /// Leaves the memory of freed weights to the next ones: getting it from the system takes longer
     /// than computing them.
     fn keep_freed(&self) -> Result<()>;
