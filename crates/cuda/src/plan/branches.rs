@@ -267,11 +267,14 @@ impl Load {
     }
 }
 
-/// Whether a product has too few tiles for a large GPU.
+/// Whether a large GPU is idle to a quarter or more while it computes a product: it takes whole
+/// rounds of tiles, the last of which is as long as the others however few there are left.
 fn has_room(product: &Product) -> bool {
     let columns = product.output.axes.last().map_or(1, |axis| axis.size);
     let rows = product.output.count() / columns.max(1);
-    rows.div_ceil(TILE[0]) * columns.div_ceil(TILE[1]) < TILES_AT_ONCE
+    let tiles = rows.div_ceil(TILE[0]) * columns.div_ceil(TILE[1]);
+    let places = tiles.next_multiple_of(TILES_AT_ONCE);
+    4 * tiles <= 3 * places
 }
 
 /// For each step, the earlier ones that write what it touches, or touch what it writes.
