@@ -20,7 +20,7 @@ fn outputs(graph: &Graph, order: Option<Order>) -> (Vec<Vec<u8>>, Vec<String>) {
     let executable =
         CudaExecutable::new(Arc::clone(&host), staged, Arc::new(NoEvaluator), &options);
     let weights = (0..3).fold(Parameters::builder(), |builder, number| {
-        builder.tensor(&format!("w{number}"), tensor(&[8, 8], 40 + number))
+        builder.tensor(format!("w{number}"), tensor(&[8, 8], 40 + number))
     });
     let weights = weights.build().unwrap();
     executable.refit(&Changes::all(&weights)).unwrap();

@@ -238,9 +238,9 @@ impl Groups {
         }
         if branches[1].operations > branches[0].operations {
             branches.swap(0, 1);
-            branch_of
-                .values_mut()
-                .for_each(|branch| *branch = 1 - *branch);
+            for branch in branch_of.values_mut() {
+                *branch = 1 - *branch;
+            }
         }
         let lesser = branches[1];
         lesser.has_room.then_some((lesser.operations, branch_of))

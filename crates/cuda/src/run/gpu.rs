@@ -48,6 +48,7 @@ pub(crate) struct GpuStream {
 
 /// What a GPU is opened with.
 #[derive(Debug, Clone)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a choice of its own")]
 pub(crate) struct GpuOptions {
     /// Its number.
     pub(crate) ordinal: usize,

@@ -269,12 +269,12 @@ impl Machine for Host {
             let index = view.index.map(|index| index.place);
             [Some(view.place), index].into_iter().flatten()
         });
-        let enqueued = Entry::Step(Enqueued {
+        let enqueued = Entry::Step(Box::new(Enqueued {
             places: places.map(|place| (place, (addresses.of)(place))).collect(),
             step: step.clone(),
             scratch: addresses.scratch,
             branch: call.branch,
-        });
+        }));
         if let Some(captured) = &mut *self.capturing.lock().unwrap() {
             captured.push(enqueued);
             return Ok(());

@@ -26,7 +26,7 @@ pub(crate) enum Order {
 #[derive(Clone)]
 pub(crate) enum Entry {
     Fork,
-    Step(Enqueued),
+    Step(Box<Enqueued>),
     Join,
 }
 
@@ -94,12 +94,11 @@ impl Host {
                 (false, true) => 1,
                 (true, true) => self.order.lock().unwrap().choose(),
             };
-            match begun[next].take() {
-                Some(step) => step.finish(self),
-                None => {
-                    let step = left[next].next().expect("it can go on");
-                    begun[next] = Some(self.begin(step)?);
-                }
+            if let Some(step) = begun[next].take() {
+                step.finish(self);
+            } else {
+                let step = left[next].next().expect("it can go on");
+                begun[next] = Some(self.begin(step)?);
             }
         }
     }
