@@ -17,6 +17,7 @@ unless they run again.
 | compile | torch.compile bf16 |
 | compile-fp8 | torch.compile with torchao's dynamic FP8, per tensor and per row |
 | ours-batch2, ours-f16 | Tintype with two pictures; in f16 |
+| ours-branches, ours-branches-batch2 | Tintype with text and image side by side |
 | again | eager fp16 and Tintype once more, to see what the weather did |
 | profile-fp8, profile-fp8-attention | where Tintype's time goes in FP8 |
 | fidelity-fp8, swap-fp8 | as fidelity and swap, with linears in FP8 |
@@ -145,8 +146,9 @@ class Bench:
         found = json.loads(out.read_text()) if out.is_file() else {}
         return {"found": found, **how}
 
-    def steps(self, part, dtype="bf16", batch=1):
-        return self.ours(part, "steps", "--dtype", dtype, "--batch", str(batch), "--runs", str(self.options.runs))
+    def steps(self, part, dtype="bf16", batch=1, *more):
+        sizes = ("--dtype", dtype, "--batch", str(batch), "--runs", str(self.options.runs))
+        return self.ours(part, "steps", *sizes, *more)
 
     def parts(self):
         """What each part runs."""
@@ -194,6 +196,8 @@ class Bench:
             "swap-fp8": lambda: self.ours("swap-fp8", "swap", "--dtype", "fp8"),
             "ours-batch2": lambda: self.steps("ours-batch2", batch=2),
             "ours-f16": lambda: self.steps("ours-f16", "f16"),
+            "ours-branches": lambda: self.steps("ours-branches", "bf16", 1, "--branches"),
+            "ours-branches-batch2": lambda: self.steps("ours-branches-batch2", "bf16", 2, "--branches"),
             "again": again,
             "profile": lambda: self.ours("profile", "profile"),
             "bandwidth": lambda: self.ours("bandwidth", "bandwidth"),
@@ -252,6 +256,8 @@ def summary(document):
                              ("ours-fp8", "batch2", "Tintype fp8, batch 2"),
                              ("ours-fp8-attention", "batch1", "Tintype fp8 with attention, batch 1"),
                              ("ours-fp8-attention", "batch2", "Tintype fp8 with attention, batch 2"),
+                             ("ours-branches", None, "Tintype bf16, batch 1, branches"),
+                             ("ours-branches-batch2", None, "Tintype bf16, batch 2, branches"),
                              ("again", "ours", "Tintype bf16, batch 1 (again)")]:
         part = parts.get(name, {})
         found = figures(part.get(key, {}) if key else part)

@@ -15,7 +15,7 @@ set -uo pipefail
 
 here=$(cd "$(dirname "$0")" && pwd)
 out=$(mkdir -p "${1:?the folder for results}" && cd "$1" && pwd)
-parts=${2:-eager,ours,compile,ours-batch2,ours-f16,again,profile,bandwidth,fidelity,swap,swap-peers}
+parts=${2:-eager,ours,ours-branches,compile,ours-batch2,ours-branches-batch2,ours-f16,again,profile,bandwidth,fidelity,swap,swap-peers}
 : "${TINTYPE_CACHE:=${TMPDIR:-/tmp}/tintype-cache}"
 export TINTYPE_CACHE
 . "$here/common.sh"

@@ -15,6 +15,7 @@
 # | own-checks | each graph with kernels of our own, each step waited for |
 # | checks | the same with cuBLASLt and cuDNN |
 # | own, plain | the same captured and replayed |
+# | branches | the same with steps side by side |
 # | wrong | where a graph went wrong before: the first wrong value |
 # | blas, dnn | the libraries' own tests; attention of bf16 and of 8-bit codes side by side |
 # | profile | the time of each step of the blocks |
@@ -57,6 +58,7 @@ graphs own-checks 60 --own-kernels --checks
 graphs checks 60 --checks
 graphs own 60 --own-kernels
 graphs plain 60
+graphs branches 60 --branches
 
 # Graphs that failed once more, value by value.
 if wanted wrong; then

@@ -107,10 +107,11 @@ fn run_example(workspace: &Workspace, name: &str, library: Option<&Path>) -> Res
 }
 
 /// Examples that check a GPU, on one that is not there.
-const CHECKS: [&[&str]; 3] = [
+const CHECKS: [&[&str]; 4] = [
     &["check_device", "--require-gpu", "--no-speed"],
     &["check_cuda", "--require-gpu", "--own-kernels"],
     &["check_cuda", "--require-gpu"],
+    &["check_cuda", "--require-gpu", "--branches"],
 ];
 
 fn run_check(workspace: &Workspace, check: &[&str]) -> Result<bool> {

@@ -46,6 +46,17 @@ pub trait Backend: Send + Sync {
         let _ = options;
         Forecast::of_graph(graph, sizes)
     }
+
+    /// Bytes that graphs could take now of the device's memory. If fewer than `wanted` are free,
+    /// what waits there for a later use is given back first. `None` where graphs run in memory of
+    /// the host, or nobody knows.
+    ///
+    /// # Errors
+    /// What the device says.
+    fn free_memory(&self, wanted: usize) -> Result<Option<usize>> {
+        let _ = wanted;
+        Ok(None)
+    }
 }
 
 /// How a backend likes its graphs.

@@ -7,6 +7,7 @@
 //!     --checks      each step is waited for, so that a failure names it
 //!     --no-graphs   each step is enqueued by itself
 //!     --own-kernels no library
+//!     --branches    steps that do not depend on each other run side by side
 //!     --profile     where the time goes
 //!     --require-gpu without a GPU it fails; else it says so and ends with 0
 //! ```
@@ -54,6 +55,9 @@ fn run() -> Result<()> {
     }
     if has("--own-kernels") {
         options = options.without_libraries();
+    }
+    if has("--branches") {
+        options = options.with_branches();
     }
     if has("--profile") {
         options = options.with_profile(&profile);

@@ -53,6 +53,9 @@ pub(crate) struct Arguments {
     /// Only these backends: cpu, tensorrt, cuda
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     backend: Vec<String>,
+    /// On the backend cuda, run steps side by side that do not depend on each other
+    #[arg(long)]
+    branches: bool,
     /// Build plans for another architecture than the GPU's own, which it must be able to run
     #[arg(long, value_name = "sm80")]
     target: Option<Target>,

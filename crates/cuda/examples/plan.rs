@@ -5,17 +5,20 @@
 //! cargo run -p tintype-cuda --example plan
 //! cargo run -p tintype-cuda --example plan -- graph   # the program instead
 //! cargo run -p tintype-cuda --example plan -- whole   # sums of the whole transformer
+//! cargo run -p tintype-cuda --example plan -- branches    # text and image side by side
+//! cargo run -p tintype-cuda --example plan -- whole branches
 //! ```
 
-use tintype_cuda::Plan;
+use tintype_cuda::{Plan, PlanOptions};
 use tintype_ir::passes::{Options, optimize};
 use tintype_ir::{Binding, Graph, StagedGraph};
 use tintype_models::{FluxTransformerConfig, FluxTransformerOptions};
 use tintype_tensor::DType;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let argument = std::env::args().nth(1).unwrap_or_default();
-    let is_whole = argument == "whole";
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let has = |name: &str| arguments.iter().any(|argument| argument == name);
+    let (is_whole, branches) = (has("whole"), has("branches"));
     let dev = FluxTransformerConfig::dev();
     let config = if is_whole {
         dev
@@ -27,7 +30,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         }
     };
     let program = step_program(&config)?;
-    if argument == "graph" {
+    if has("graph") {
         print!("{program}");
         return Ok(());
     }
@@ -40,13 +43,15 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     ] {
         sizes.set(symbol, size);
     }
-    let plan = Plan::new(&program, &sizes)?;
+    let plan = Plan::with(&program, &sizes, PlanOptions { branches })?;
     if is_whole {
         println!(
-            "{} steps, workspace {} MB",
+            "{} steps, {} forks, workspace {:.1} MB",
             plan.steps.len(),
-            plan.workspace.bytes / 1_000_000
+            plan.forks.len(),
+            plan.workspace.bytes as f64 / 1e6
         );
+        report_beside(&plan);
     } else {
         print!("{plan}");
     }
@@ -84,6 +89,22 @@ fn report(plan: &Plan) {
             memory.max(arithmetic) * 1e3
         );
     }
+}
+
+/// What of the products runs beside others.
+fn report_beside(plan: &Plan) {
+    let operations = |steps: std::ops::Range<usize>| -> usize {
+        let steps = plan.steps[steps].iter();
+        steps.map(|step| step.work.operations()).sum()
+    };
+    let beside = plan
+        .forks
+        .iter()
+        .map(|fork| operations(fork.second.clone()));
+    println!(
+        "{:.3} TFLOP beside others",
+        beside.sum::<usize>() as f64 / 1e12
+    );
 }
 
 /// A copy on an H100 reads and writes this much.

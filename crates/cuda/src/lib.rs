@@ -11,6 +11,7 @@
 //! | `plan::groups` | which operations run together |
 //! | `plan::lower` | views and places: strided results, copies where strides cannot say it |
 //! | `plan::express` | the instructions of a group's kernel |
+//! | `plan::branches` | which steps run side by side |
 //! | `plan::patterns` | the names of fusions |
 //! | `plan::reuse`, `plan::workspace` | memory shared by lifetimes, results written over operands |
 //! | `plan::listing` | the plan as text |
@@ -45,8 +46,8 @@ pub use generate::{
 };
 pub use kernels::{Machine, own_kernels};
 pub use plan::{
-    ALIGNMENT, AttentionCall, Axis, Codes, Convolution, Index, Lifetime, Matrices, Place, Plan,
-    Product, Step, View, Work, Workspace, pattern_of,
+    ALIGNMENT, AttentionCall, Axis, BRANCHES, Codes, Convolution, Fork, Index, Lifetime, Matrices,
+    Place, Plan, PlanOptions, Product, Step, View, Work, Workspace, pattern_of,
 };
 pub use run::profile::{Profile, ProfileLine};
 

@@ -2,7 +2,8 @@
 //!
 //! A file has a line `; plan: symbol = size, …`, a line `; kernels: n` (how many generated
 //! kernels there must be), a graph, and after `; expect:` the listing of its plan. The steps of
-//! the graph's step program are planned, or those of its request program if it has no step.
+//! the graph's step program are planned, or those of its request program if it has no step. With a
+//! line `; branches` those that can run side by side do.
 //!
 //! `cargo test -p tintype-cuda --test filetests -- --bless` writes what comes out into the files.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
@@ -11,7 +12,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use libtest_mimic::{Arguments, Failed, Trial};
-use tintype_cuda::Plan;
+use tintype_cuda::{Plan, PlanOptions};
 use tintype_ir::{Binding, StagedGraph, parse};
 
 fn main() {
@@ -71,7 +72,8 @@ fn plan(given: &str) -> Result<Plan, Failed> {
         let (symbol, size) = part.split_once('=').ok_or("expected `symbol = size`")?;
         sizes.set(symbol.trim(), size.trim().parse()?);
     }
-    Ok(Plan::new(program, &sizes)?)
+    let branches = given.lines().any(|line| line.trim() == "; branches");
+    Ok(Plan::with(program, &sizes, PlanOptions { branches })?)
 }
 
 fn line<'a>(given: &'a str, start: &str) -> Result<&'a str, Failed> {

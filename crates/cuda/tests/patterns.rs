@@ -253,3 +253,23 @@ fn a_concatenation_of_products_is_written_in_place() {
     let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
     assert_eq!(steps_of(&lines), ["linear", "linear", "silu"]);
 }
+
+#[test]
+fn a_group_reads_no_views_of_its_own_values() {
+    let half = |start: usize, end: usize| {
+        format!("bf16[1, 8, 32] = slice %0 {{axis = 1, start = {start}, end = {end}}}")
+    };
+    let lines = [
+        stream("silu %x"),
+        half(8, 16),
+        half(0, 8),
+        stream("concat %1, %2 {axis = 1}"),
+        stream("add %0, %3"),
+    ];
+    let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
+    let names = steps_of(&lines);
+    assert_eq!(
+        (names[0].as_str(), names[names.len() - 1].as_str()),
+        ("silu", "add")
+    );
+}

@@ -139,11 +139,8 @@ impl KernelCache {
         let Some(code) = self.read(key) else {
             return Ok(None);
         };
-        let saved = Self::new(folder);
-        saved.write(key, &code)?;
-        let path = saved.path(key);
-        let name = path.file_name().unwrap_or_default();
-        Ok(Some(name.to_string_lossy().into_owned()))
+        Self::new(folder).write(key, &code)?;
+        Ok(Some(name(key)))
     }
 
     /// Writes an entry.
@@ -171,7 +168,7 @@ impl KernelCache {
     }
 
     fn path(&self, key: &CacheKey) -> PathBuf {
-        self.folder.join(format!("{}.cubin", key.0.to_hex()))
+        self.folder.join(name(key))
     }
 
     fn write_to(&self, path: &Path, key: &CacheKey, code: &[u8]) -> std::io::Result<()> {
@@ -184,6 +181,11 @@ impl KernelCache {
         file.persist(path).map_err(|error| error.error)?;
         Ok(())
     }
+}
+
+/// The file of an entry.
+fn name(key: &CacheKey) -> String {
+    format!("{}.cubin", key.0.to_hex())
 }
 
 /// The code in an entry's bytes, if they are whole and of this key.

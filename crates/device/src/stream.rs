@@ -59,6 +59,13 @@ impl Stream {
         self.record_with(CUevent_flags::CU_EVENT_DEFAULT)
     }
 
+    /// Moves an event of this device to the end of the work so far, as if it were new: who waits
+    /// for it already waits for where it was. Nothing is allocated, so this may be captured.
+    pub fn record_again(&self, event: &Event) -> Result<()> {
+        let recorded = event.event.record(&self.stream);
+        self.device.check("recording an event", recorded)
+    }
+
     /// Lets later work in this stream begin after `event`, which may be of any stream of
     /// the same device. The host does not wait.
     pub fn wait(&self, event: &Event) -> Result<()> {

@@ -110,6 +110,26 @@ pub enum Error {
     /// No backend was chosen.
     #[error("no backend was chosen: call `FluxPipeline::backend` first")]
     NoBackend,
+    /// The models of a request do not fit on a device. None was loaded for it.
+    #[error(
+        "the models of this request ({models}) need {needed} bytes on {backend}, {free} are free{}",
+        in_turn.map_or(String::new(), |bytes| format!(
+            "; one after the other (`--low-memory`) they need {bytes}"
+        ))
+    )]
+    Memory {
+        /// Those that are not loaded, separated by commas.
+        models: String,
+        /// The backend, by its name.
+        backend: &'static str,
+        /// Bytes of their weights, workspaces and inputs: of all, or of the greatest where they are
+        /// loaded in turn.
+        needed: usize,
+        /// Bytes that they could have.
+        free: usize,
+        /// Bytes that would be needed if they were loaded in turn; `None` where they are.
+        in_turn: Option<usize>,
+    },
     /// A model's configuration is not understood.
     #[error(transparent)]
     Model(#[from] tintype_models::Error),

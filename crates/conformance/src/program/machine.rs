@@ -113,7 +113,7 @@ impl Machine {
         let entries = [
             (NAMES[0], Ok(cpu())),
             (NAMES[1], machine.run_tensorrt(report)),
-            (NAMES[2], run_cuda(report)),
+            (NAMES[2], run_cuda(arguments, report)),
         ];
         for (name, found) in entries {
             let is_wanted = arguments.backend.is_empty();
@@ -170,9 +170,13 @@ impl Machine {
 /// Every backend that the program knows.
 const NAMES: [&str; 3] = ["cpu", "tensorrt", "cuda"];
 
-fn run_cuda(report: &mut Report) -> std::result::Result<Found, String> {
-    let backend = CudaBackend::new(CudaOptions::new(Arc::new(CpuEvaluator)));
-    let backend = backend.map_err(|error| error.to_string())?;
+fn run_cuda(arguments: &Arguments, report: &mut Report) -> std::result::Result<Found, String> {
+    let mut options = CudaOptions::new(Arc::new(CpuEvaluator));
+    if arguments.branches {
+        options = options.with_branches();
+        report.machine("branches", "side by side");
+    }
+    let backend = CudaBackend::new(options).map_err(|error| error.to_string())?;
     report.machine("backend cuda", backend.description());
     let backend: Arc<dyn Backend> = Arc::new(backend);
     Ok(Found {

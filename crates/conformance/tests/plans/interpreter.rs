@@ -11,14 +11,15 @@ use tintype_weights::Parameters;
 use crate::host_kernels;
 use crate::on_host;
 
-/// The outputs of a plan by name.
-pub(crate) fn run(plan: &Plan, case: &Case) -> Result<Vec<(String, Tensor)>> {
+/// The outputs of a plan by name, its steps run in this order.
+pub(crate) fn run(plan: &Plan, order: &[usize], case: &Case) -> Result<Vec<(String, Tensor)>> {
     let mut memory = Memory {
         plan,
         case,
         workspace: vec![0xff; plan.workspace.bytes],
     };
-    for step in &plan.steps {
+    for &step in order {
+        let step = &plan.steps[step];
         memory
             .step(&step.work)
             .map_err(|error| format!("{}: {error}", step.name))?;

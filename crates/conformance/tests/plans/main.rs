@@ -3,7 +3,8 @@
 //! Plans run here on the host: generated kernels instruction by instruction, libraries' calls by
 //! the CPU, all in one workspace with the plan's offsets, so that a view, a place or a lifetime
 //! that is wrong shows. No GPU and no library is needed. Where `TINTYPE_CXX` names a C++ compiler,
-//! kernels run as they are written ([`host_kernels`]). The cases are those of every operation,
+//! kernels run as they are written ([`host_kernels`]). Plans with branches must give the same bits,
+//! whichever branch runs first. The cases are those of every operation,
 //! and the blocks of models under `crates/cuda/tests/files`.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -15,9 +16,9 @@ mod quantized;
 
 use libtest_mimic::{Arguments, Failed, Trial};
 use tintype_conformance::operations::{self, Case, FILES, Result, difference, dtypes};
-use tintype_cuda::Plan;
+use tintype_cuda::{Fork, Plan, PlanOptions};
 use tintype_ir::Binding;
-use tintype_tensor::DType;
+use tintype_tensor::{DType, Tensor};
 
 const BLOCKS: [(&str, &str); 12] = [
     (
@@ -141,7 +142,19 @@ fn compare(case: &Case) -> Result<()> {
     }
     let plan = Plan::new(&case.graph, &binding)?;
     let expected = case.expected()?;
-    let found = interpreter::run(&plan, case)?;
+    let order: Vec<usize> = (0..plan.steps.len()).collect();
+    let found = interpreter::run(&plan, &order, case)?;
+    let branched = Plan::with(&case.graph, &binding, PlanOptions { branches: true })?;
+    for order in orders(&branched) {
+        let again = interpreter::run(&branched, &order, case)?;
+        let bytes = |outputs: &[(String, Tensor)]| -> Vec<Vec<u8>> {
+            let outputs = outputs.iter();
+            outputs.map(|(_, tensor)| tensor.bytes().to_vec()).collect()
+        };
+        if bytes(&again) != bytes(&found) {
+            return Err(format!("other bits in the order {order:?} of\n{branched}").into());
+        }
+    }
     for (name, found) in found {
         let error = difference(&found, &expected.host(&name)?)?;
         // Values that never reach memory are not rounded here: in bf16 results lie apart by that.
@@ -150,4 +163,37 @@ fn compare(case: &Case) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Ways in which a plan with branches may run: the first branch first, the second first, both in
+/// turn. None for a plan without.
+fn orders(plan: &Plan) -> Vec<Vec<usize>> {
+    let ways: [fn(&Fork) -> Vec<usize>; 3] = [
+        |fork| fork.steps().collect(),
+        |fork| fork.second.clone().chain(fork.first.clone()).collect(),
+        |fork| {
+            let longer = fork.first.len().max(fork.second.len());
+            let turns = (0..longer).flat_map(|turn| {
+                [&fork.first, &fork.second].map(|branch| (branch.start + turn, branch.end))
+            });
+            turns
+                .filter(|(step, end)| step < end)
+                .map(|(step, _)| step)
+                .collect()
+        },
+    ];
+    if plan.forks.is_empty() {
+        return Vec::new();
+    }
+    let order = |way: &fn(&Fork) -> Vec<usize>| {
+        let (mut order, mut next) = (Vec::new(), 0);
+        for fork in &plan.forks {
+            order.extend(next..fork.first.start);
+            order.extend(way(fork));
+            next = fork.second.end;
+        }
+        order.extend(next..plan.steps.len());
+        order
+    };
+    ways.iter().map(order).collect()
 }

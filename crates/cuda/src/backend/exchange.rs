@@ -122,11 +122,7 @@ impl<M: Machine> Exchange<M> {
         self.lock().weights = Held::None;
         self.kept.reset();
         let needed = sources.new.bytes(names);
-        let mut free = self.machine.free_bytes(needed)?;
-        let wanted = needed.saturating_add(RESERVE);
-        if free < wanted && self.machine.kept().let_go() {
-            free = self.machine.free_bytes(wanted)?;
-        }
+        let free = self.machine.make_room(needed.saturating_add(RESERVE))?;
         if free < needed {
             return Err(self.too_little("its weights", needed, free));
         }

@@ -5,7 +5,7 @@ use tintype_device::{forecast_kept, forecast_weights};
 use tintype_ir::{Binding, StagedGraph};
 
 use crate::run::machine::Machine;
-use crate::{Plan, Result};
+use crate::{Plan, PlanOptions, Result};
 
 /// What follows from a graph for these sizes, with one session and without a GPU: no fallbacks,
 /// and memory without what libraries need to work with.
@@ -29,7 +29,7 @@ use crate::{Plan, Result};
 /// # Ok::<(), tintype_cuda::Error>(())
 /// ```
 pub fn forecast(graph: &StagedGraph, sizes: &Binding) -> Result<Forecast> {
-    forecast_with(graph, sizes, |_| Vec::new())
+    forecast_with(graph, sizes, PlanOptions::default(), |_| Vec::new())
 }
 
 /// The same on a machine, whose makers say what they leave to others.
@@ -40,7 +40,10 @@ pub(super) fn forecast_on<M: Machine>(
     sizes: &Binding,
 ) -> Result<Forecast> {
     let makers = machine.makers();
-    let mut forecast = forecast_with(graph, sizes, |plan| makers.fallbacks(&plan.steps))?;
+    let branches = machine.has_branches();
+    let mut forecast = forecast_with(graph, sizes, PlanOptions { branches }, |plan| {
+        makers.fallbacks(&plan.steps)
+    })?;
     let room = machine.free_bytes(0)?;
     let room = room.saturating_sub(forecast.memory.total());
     forecast.memory.kept = forecast_kept(&graph.weight, policy, room)?;
@@ -50,12 +53,13 @@ pub(super) fn forecast_on<M: Machine>(
 fn forecast_with(
     graph: &StagedGraph,
     sizes: &Binding,
+    options: PlanOptions,
     fallbacks: impl Fn(&Plan) -> Vec<String>,
 ) -> Result<Forecast> {
     let mut forecast = Forecast::of_graph(graph, sizes)?;
     let (mut workspace, mut inputs) = (0, 0);
     for program in &mut forecast.programs {
-        let plan = Plan::new(graph.program(program.stage), sizes)?;
+        let plan = Plan::with(graph.program(program.stage), sizes, options)?;
         // Programs of a session run one after another in one workspace.
         workspace = workspace.max(plan.workspace.bytes);
         inputs += input_bytes(&plan, sizes)?;

@@ -12,6 +12,7 @@ use super::NAME;
 use super::executable::CudaExecutable;
 use super::forecast::forecast_on;
 use crate::run::gpu::{Gpu, GpuOptions};
+use crate::run::machine::Machine;
 use crate::{Error, Profile};
 
 /// What a [`CudaBackend`] works with.
@@ -30,6 +31,7 @@ impl CudaOptions {
                 ordinal: 0,
                 cache: None,
                 graphs: true,
+                branches: false,
                 checks: false,
                 libraries: true,
                 profile: None,
@@ -58,6 +60,15 @@ impl CudaOptions {
     #[must_use]
     pub fn without_graphs(mut self) -> Self {
         self.gpu.graphs = false;
+        self
+    }
+
+    /// The same with steps side by side that do not depend on each other: text and image of FLUX's
+    /// double blocks. They share the GPU, and take a little more memory. Not with
+    /// [checks](Self::with_checks) or a [profile](Self::with_profile), which want each step alone.
+    #[must_use]
+    pub fn with_branches(mut self) -> Self {
+        self.gpu.branches = true;
         self
     }
 
@@ -196,6 +207,10 @@ impl Backend for CudaBackend {
         sizes: &Binding,
     ) -> Result<Forecast> {
         Ok(forecast_on(&*self.gpu, graph, options.keep_weights, sizes)?)
+    }
+
+    fn free_memory(&self, wanted: usize) -> Result<Option<usize>> {
+        Ok(Some(self.gpu.make_room(wanted)?))
     }
 }
 

@@ -504,6 +504,8 @@ fn no_picture_is_made_with_mixed_weights() {
     });
 }
 
+#[path = "branch_tests.rs"]
+mod branches;
 #[path = "codes_tests.rs"]
 mod codes;
 #[path = "forecast_tests.rs"]

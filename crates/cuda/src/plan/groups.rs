@@ -158,7 +158,8 @@ impl<'a> Units<'a> {
             let (Some(from), Some(into)) = (self.unit_of[source], self.unit_of[index]) else {
                 continue;
             };
-            if from != into && self.fit(from, into) && !self.is_around(from, into) {
+            let is_apart = |from| self.is_around(from, into) || self.is_viewed(from, into);
+            if from != into && self.fit(from, into) && !is_apart(from) {
                 self.join(from, into);
             }
         }
@@ -222,6 +223,19 @@ impl<'a> Units<'a> {
     /// Whether `into` also depends on `from` by way of other units.
     fn is_around(&self, from: usize, into: usize) -> bool {
         self.reaches(into, from, true)
+    }
+
+    /// Whether `into` also reads `from` through views: elements that another thread has.
+    fn is_viewed(&self, from: usize, into: usize) -> bool {
+        let inside = &self.unit(from).nodes;
+        let is_view_of = |operand: &Value| match *operand {
+            Value::Node(view) if self.unit_of[view].is_none() => self.sources[view]
+                .iter()
+                .any(|source| inside.contains(source)),
+            _ => false,
+        };
+        let mut nodes = self.unit(into).nodes.iter();
+        nodes.any(|&node| self.graph.nodes()[node].operands.iter().any(is_view_of))
     }
 
     /// Whether `from` depends on `target`, directly or, if that does not count, through others.

@@ -8,6 +8,9 @@
 //!   …
 //!   output y = b1[1, 16, 32]
 //! ```
+//!
+//! Branches are set off: `fork` stands before the first, `beside` before the second, `join` behind
+//! both.
 
 use std::fmt;
 
@@ -32,6 +35,7 @@ impl fmt::Display for Plan {
             self.workspace.lower_bound
         )?;
         for (index, step) in self.steps.iter().enumerate() {
+            self.fork_before(index, f)?;
             write!(f, "  {index}  {}", step.name)?;
             for view in step.work.reads() {
                 write!(f, " {view}")?;
@@ -59,6 +63,7 @@ impl fmt::Display for Plan {
                 writeln!(f, "  # {}", step.label)?;
             }
         }
+        self.fork_before(self.steps.len(), f)?;
         for (buffer, &memory) in self.memory_of.iter().enumerate() {
             if memory != buffer {
                 writeln!(f, "  b{buffer} over b{memory}")?;
@@ -66,6 +71,23 @@ impl fmt::Display for Plan {
         }
         for (name, view) in &self.outputs {
             writeln!(f, "  output {name} = {view}")?;
+        }
+        Ok(())
+    }
+}
+
+impl Plan {
+    /// Where branches begin and end before a step.
+    fn fork_before(&self, step: usize, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for fork in &self.forks {
+            let places = [
+                (fork.second.end, "join"),
+                (fork.first.start, "fork"),
+                (fork.second.start, "beside"),
+            ];
+            for (_, name) in places.iter().filter(|(place, _)| *place == step) {
+                writeln!(f, "  {name}")?;
+            }
         }
         Ok(())
     }

@@ -25,6 +25,8 @@
 //! # Ok::<(), tintype_cuda::Error>(())
 //! ```
 
+mod apart;
+mod branches;
 mod codes;
 mod express;
 mod groups;
@@ -34,6 +36,8 @@ mod narrow;
 mod patterns;
 mod prepare;
 mod quantize;
+#[cfg(test)]
+pub(crate) mod random;
 mod reuse;
 mod step;
 mod view;
@@ -41,6 +45,7 @@ mod workspace;
 
 use tintype_ir::{Binding, Graph, verify};
 
+pub use self::branches::{BRANCHES, Fork};
 pub use self::patterns::pattern_of;
 pub use self::step::{AttentionCall, Codes, Convolution, Product, Step, Work};
 pub use self::view::{Axis, Index, Matrices, Place, View};
@@ -54,6 +59,8 @@ pub struct Plan {
     pub graph: Graph,
     /// What runs, in order.
     pub steps: Vec<Step>,
+    /// Steps of which two sets may run side by side, in order.
+    pub forks: Vec<Fork>,
     /// For each buffer, the one whose memory it has: itself, or one that it is written over.
     pub memory_of: Vec<usize>,
     /// Offsets of buffers; that of one written over another is the other's.
@@ -62,22 +69,42 @@ pub struct Plan {
     pub outputs: Vec<(String, View)>,
 }
 
+/// How a program is planned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct PlanOptions {
+    /// Whether steps that do not depend on each other may run side by side ([`Plan::forks`]).
+    pub branches: bool,
+}
+
 impl Plan {
-    /// Plans a verified program for the sizes that its symbols have.
+    /// Plans a verified program for the sizes that its symbols have, one step after another.
     ///
     /// # Errors
     /// A symbol without a size, an operation without a plan, a tensor too large.
     pub fn new(graph: &Graph, binding: &Binding) -> Result<Self> {
+        Self::with(graph, binding, PlanOptions::default())
+    }
+
+    /// The same with options.
+    ///
+    /// # Errors
+    /// As of [`Plan::new`].
+    pub fn with(graph: &Graph, binding: &Binding, options: PlanOptions) -> Result<Self> {
         verify(graph)?;
         let graph = prepare::prepare(graph)?;
         let shapes = groups::Shapes::of_graph(&graph, binding)?;
         let reads = codes::Reads::of(&graph, &shapes);
         let units = groups::Units::of(&graph, &reads, &shapes);
-        let lowered = lower::Lowering::new(&graph, &reads, &shapes, binding).run(&units)?;
-        let (memory_of, workspace) = reuse::share(&lowered);
+        let mut lowered = lower::Lowering::new(&graph, &reads, &shapes, binding).run(&units)?;
+        let mut forks = Vec::new();
+        if options.branches {
+            (lowered.steps, forks) = branches::branch(lowered.steps);
+        }
+        let (memory_of, workspace) = reuse::share(&lowered, &forks);
         Ok(Self {
             graph,
             steps: lowered.steps,
+            forks,
             memory_of,
             workspace,
             outputs: lowered.outputs,
@@ -87,6 +114,12 @@ impl Plan {
     /// The offset of a buffer in the workspace, in bytes.
     pub fn offset(&self, buffer: usize) -> usize {
         self.workspace.offsets[buffer]
+    }
+
+    /// The branch in which a step runs; outside of forks the first, 0.
+    pub fn branch_of(&self, step: usize) -> usize {
+        let mut forks = self.forks.iter();
+        forks.find_map(|fork| fork.branch_of(step)).unwrap_or(0)
     }
 
     /// The bytes that steps of a kind ([`Work::kind`]) read and write.

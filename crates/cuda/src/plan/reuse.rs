@@ -5,31 +5,35 @@
 //! reads the old values later, and the kernel reads them in no other way.
 //!
 //! ```ignore
-//! let (memory_of, workspace) = share(&lowered);
+//! let (memory_of, workspace) = share(&lowered, &forks);
 //! ```
 
+use super::branches::{BRANCHES, Fork, is_before, moment};
 use super::lower::Lowered;
 use super::step::Work;
 use super::workspace::{Lifetime, Workspace};
 use crate::{Expression, Place, View};
 
 /// For each buffer the one whose memory it has, and the offsets of all.
-pub(super) fn share(lowered: &Lowered) -> (Vec<usize>, Workspace) {
-    let mut lifetimes = lifetimes(lowered);
+pub(super) fn share(lowered: &Lowered, forks: &[Fork]) -> (Vec<usize>, Workspace) {
+    let mut users = users(lowered);
     let mut memory_of: Vec<usize> = (0..lowered.buffers.len()).collect();
     for (index, step) in lowered.steps.iter().enumerate() {
         let Work::Kernel(expression) = &step.work else {
             continue;
         };
+        let is_until = |user: &usize| *user == index || is_before(forks, *user, index);
+        let is_since = |user: &usize| *user == index || is_before(forks, index, *user);
         for store in &expression.stores {
             if let Some((new, old)) = written_over(expression, &store.view, lowered) {
                 let root = memory_of[old];
                 let is_free = memory_of[new] == new
-                    && lifetimes[root].last == index
-                    && lifetimes[new].first == index;
+                    && users[root].iter().all(is_until)
+                    && users[new].iter().all(is_since);
                 if is_free {
                     memory_of[new] = root;
-                    lifetimes[root].last = lifetimes[new].last;
+                    let later = std::mem::take(&mut users[new]);
+                    users[root].extend(later);
                 }
             }
         }
@@ -37,8 +41,11 @@ pub(super) fn share(lowered: &Lowered) -> (Vec<usize>, Workspace) {
     let own: Vec<usize> = (0..memory_of.len())
         .filter(|&index| memory_of[index] == index)
         .collect();
-    let placed: Vec<Lifetime> = own.iter().map(|&index| lifetimes[index]).collect();
-    let compact = Workspace::new(&placed);
+    let lifetimes = own.iter().map(|&index| {
+        let bytes = lowered.buffers[index];
+        lifetime(bytes, &users[index], forks)
+    });
+    let compact = Workspace::new(&lifetimes.collect::<Vec<_>>());
     let mut workspace = Workspace {
         offsets: vec![0; memory_of.len()],
         ..compact
@@ -52,21 +59,14 @@ pub(super) fn share(lowered: &Lowered) -> (Vec<usize>, Workspace) {
     (memory_of, workspace)
 }
 
-/// When each buffer is first and last used; outputs stay to the end.
-fn lifetimes(lowered: &Lowered) -> Vec<Lifetime> {
-    let unused = |&bytes: &usize| Lifetime {
-        bytes,
-        first: usize::MAX,
-        last: 0,
-    };
-    let mut lifetimes: Vec<Lifetime> = lowered.buffers.iter().map(unused).collect();
+/// The steps that use each buffer; outputs are used behind the last step.
+fn users(lowered: &Lowered) -> Vec<Vec<usize>> {
+    let mut users = vec![Vec::new(); lowered.buffers.len()];
     let mut note = |view: &View, step: usize| {
         let index = view.index.map(|index| index.place);
         for place in [Some(view.place), index].into_iter().flatten() {
             if let Place::Buffer(buffer) = place {
-                let lifetime = &mut lifetimes[buffer];
-                lifetime.first = lifetime.first.min(step);
-                lifetime.last = lifetime.last.max(step);
+                users[buffer].push(step);
             }
         }
     };
@@ -78,10 +78,18 @@ fn lifetimes(lowered: &Lowered) -> Vec<Lifetime> {
     for (_, view) in &lowered.outputs {
         note(view, lowered.steps.len());
     }
-    for lifetime in &mut lifetimes {
-        lifetime.first = lifetime.first.min(lifetime.last);
+    users
+}
+
+/// When a buffer is first and last used; one that never is has no time of its own.
+fn lifetime(bytes: usize, users: &[usize], forks: &[Fork]) -> Lifetime {
+    let mut lifetime = Lifetime::new(bytes, 0, 0);
+    for branch in 0..BRANCHES {
+        let moments = || users.iter().map(|&user| moment(forks, user, branch));
+        lifetime.first[branch] = moments().map(|moment| moment.start).min().unwrap_or(0);
+        lifetime.last[branch] = moments().map(|moment| moment.end - 1).max().unwrap_or(0);
     }
-    lifetimes
+    lifetime
 }
 
 /// The buffer that is stored and one that the kernel reads at the same elements alone.

@@ -6,21 +6,44 @@
 //! ```
 //! use tintype_cuda::{Lifetime, Workspace};
 //!
-//! let buffer = |bytes, first, last| Lifetime { bytes, first, last };
+//! let buffer = Lifetime::new;
 //! let workspace = Workspace::new(&[buffer(1000, 0, 1), buffer(500, 1, 2), buffer(900, 2, 3)]);
 //! assert_eq!(workspace.offsets, [0, 1024, 0]);
 //! assert_eq!(workspace.bytes, 1536);
 //! ```
 
-/// A buffer: its size, and the first and last step that use it.
+use std::collections::BTreeSet;
+
+use super::branches::BRANCHES;
+
+/// A buffer: its size, and the first and last step that use it, as each branch sees it. What
+/// another branch uses may be in use at any time of the fork; so of two buffers one is over before
+/// the other begins where any branch sees it so.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Lifetime {
     /// The size in bytes.
     pub bytes: usize,
     /// The step that writes it first.
-    pub first: usize,
+    pub first: [usize; BRANCHES],
     /// The last step that reads or writes it.
-    pub last: usize,
+    pub last: [usize; BRANCHES],
+}
+
+impl Lifetime {
+    /// That of steps which run one after another.
+    pub fn new(bytes: usize, first: usize, last: usize) -> Self {
+        Self {
+            bytes,
+            first: [first; BRANCHES],
+            last: [last; BRANCHES],
+        }
+    }
+
+    /// Whether it is alive at these steps of branches, all at once.
+    fn is_at(&self, steps: [usize; BRANCHES]) -> bool {
+        (0..BRANCHES)
+            .all(|branch| (self.first[branch]..=self.last[branch]).contains(&steps[branch]))
+    }
 }
 
 /// The offsets of buffers in one piece of memory.
@@ -44,7 +67,7 @@ impl Workspace {
         order.sort_by_key(|&index| {
             (
                 std::cmp::Reverse(buffers[index].bytes),
-                buffers[index].first,
+                buffers[index].first[0],
             )
         });
         let mut offsets = vec![0; buffers.len()];
@@ -74,7 +97,8 @@ fn size(buffer: Lifetime) -> usize {
 }
 
 fn meet(a: Lifetime, b: Lifetime) -> bool {
-    a.first <= b.last && b.first <= a.last
+    (0..BRANCHES)
+        .all(|branch| a.first[branch] <= b.last[branch] && b.first[branch] <= a.last[branch])
 }
 
 /// The lowest offset with `bytes` free between what is taken.
@@ -91,18 +115,18 @@ fn lowest_gap(mut taken: Vec<(usize, usize)>, bytes: usize) -> usize {
 }
 
 fn lower_bound(buffers: &[Lifetime]) -> usize {
-    let at = |step: usize| {
-        let alive = buffers
-            .iter()
-            .filter(|buffer| (buffer.first..=buffer.last).contains(&step));
+    let at = |steps: [usize; BRANCHES]| -> usize {
+        let alive = buffers.iter().filter(|buffer| buffer.is_at(steps));
         alive.map(|&buffer| size(buffer)).sum()
     };
-    // The sum only grows where a buffer begins.
-    buffers
-        .iter()
-        .map(|buffer| at(buffer.first))
-        .max()
-        .unwrap_or(0)
+    // Where the most are alive, each branch is at a step where one of them begins: lifetimes that
+    // all meet in pairs have a moment in common.
+    let pairs = buffers.iter().flat_map(|&one| {
+        let others = buffers.iter().filter(move |&&other| meet(one, other));
+        others.map(move |other| [one.first[0], other.first[1]])
+    });
+    let moments: BTreeSet<_> = pairs.collect();
+    moments.into_iter().map(at).max().unwrap_or(0)
 }
 
 #[cfg(test)]
@@ -115,34 +139,57 @@ mod tests {
         let one = (0usize..100_000, 0usize..60, 0usize..12);
         let buffers = proptest::collection::vec(one, 0..80);
         buffers.prop_map(|buffers| {
-            let lifetime = |(bytes, first, length)| Lifetime {
-                bytes,
-                first,
-                last: first + length,
-            };
+            let lifetime = |(bytes, first, length)| Lifetime::new(bytes, first, first + length);
             buffers.into_iter().map(lifetime).collect()
         })
+    }
+
+    /// As branches see them: each by itself.
+    fn branched() -> impl Strategy<Value = Vec<Lifetime>> {
+        let times = proptest::array::uniform2((0usize..30, 0usize..12));
+        let one = (0usize..100_000, times);
+        let lifetime = |(bytes, times): (usize, [(usize, usize); 2])| Lifetime {
+            bytes,
+            first: times.map(|(first, _)| first),
+            last: times.map(|(first, length)| first + length),
+        };
+        proptest::collection::vec(one.prop_map(lifetime), 0..60)
+    }
+
+    fn expect_apart(buffers: &[Lifetime]) -> Result<(), TestCaseError> {
+        let workspace = Workspace::new(buffers);
+        prop_assert!(workspace.bytes >= workspace.lower_bound);
+        for (a, first) in buffers.iter().enumerate() {
+            prop_assert!(workspace.offsets[a].is_multiple_of(ALIGNMENT));
+            prop_assert!(workspace.offsets[a] + first.bytes <= workspace.bytes);
+            for (b, second) in buffers.iter().enumerate().take(a) {
+                let apart = workspace.offsets[a] + first.bytes <= workspace.offsets[b]
+                    || workspace.offsets[b] + second.bytes <= workspace.offsets[a];
+                prop_assert!(apart || !meet(*first, *second));
+            }
+        }
+        Ok(())
     }
 
     proptest! {
         #[test]
         fn what_is_alive_together_never_overlaps(buffers in lifetimes()) {
-            let workspace = Workspace::new(&buffers);
-            for (a, first) in buffers.iter().enumerate() {
-                prop_assert!(workspace.offsets[a].is_multiple_of(ALIGNMENT));
-                prop_assert!(workspace.offsets[a] + first.bytes <= workspace.bytes);
-                for (b, second) in buffers.iter().enumerate().take(a) {
-                    let apart = workspace.offsets[a] + first.bytes <= workspace.offsets[b]
-                        || workspace.offsets[b] + second.bytes <= workspace.offsets[a];
-                    prop_assert!(apart || !meet(*first, *second));
-                }
-            }
+            expect_apart(&buffers)?;
+        }
+
+        #[test]
+        fn what_branches_have_alive_together_never_overlaps(buffers in branched()) {
+            expect_apart(&buffers)?;
+            let most = (0..42).flat_map(|a| (0..42).map(move |b| [a, b])).map(|steps| {
+                let alive = buffers.iter().filter(|buffer| buffer.is_at(steps));
+                alive.map(|&buffer| size(buffer)).sum::<usize>()
+            });
+            prop_assert_eq!(lower_bound(&buffers), most.max().unwrap_or(0));
         }
 
         #[test]
         fn it_is_within_twice_the_lower_bound(buffers in lifetimes()) {
             let workspace = Workspace::new(&buffers);
-            prop_assert!(workspace.bytes >= workspace.lower_bound);
             prop_assert!(workspace.bytes <= 2 * workspace.lower_bound);
         }
     }

@@ -14,12 +14,13 @@ use tintype_device::{
 };
 use tintype_tensor::{DType, Shape};
 
+use super::branches::SideStream;
 use super::graph::{self, Captured, driver_error};
-use super::machine::{Computed, Machine, WeightJob};
+use super::machine::{Call, Computed, Machine, WeightJob};
 use super::makers::Makers;
 use super::offers::{kernel_cache, makers};
 use super::{Addresses, Prepared};
-use crate::{Profile, Result, Step};
+use crate::{Profile, Result};
 
 /// One GPU.
 pub(crate) struct Gpu {
@@ -32,6 +33,7 @@ pub(crate) struct Gpu {
     /// The runner's, which may be busy.
     weight_stream: Stream,
     has_graphs: bool,
+    has_branches: bool,
     checks: bool,
     profile: Option<Profile>,
 }
@@ -39,11 +41,14 @@ pub(crate) struct Gpu {
 /// A stream with pinned buffers for what comes from the host.
 pub(crate) struct GpuStream {
     stream: Stream,
+    /// For second branches.
+    side: Option<SideStream>,
     staging: Staging,
 }
 
 /// What a GPU is opened with.
 #[derive(Debug, Clone)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a choice of its own")]
 pub(crate) struct GpuOptions {
     /// Its number.
     pub(crate) ordinal: usize,
@@ -51,6 +56,8 @@ pub(crate) struct GpuOptions {
     pub(crate) cache: Option<PathBuf>,
     /// Whether programs are captured.
     pub(crate) graphs: bool,
+    /// Whether steps run side by side.
+    pub(crate) branches: bool,
     /// Whether each step is waited for.
     pub(crate) checks: bool,
     /// Whether libraries run what they can.
@@ -86,6 +93,8 @@ impl Gpu {
             weight_stream: runner.stream().clone(),
             runner: Mutex::new(runner),
             has_graphs,
+            // What is timed or waited for runs alone.
+            has_branches: options.branches && !options.checks && options.profile.is_none(),
             checks: options.checks,
             profile: options.profile.clone(),
             device,
@@ -193,7 +202,9 @@ impl Machine for Gpu {
 
     fn stream(&self) -> Result<GpuStream> {
         let stream = self.device.new_stream()?;
+        let side = self.has_branches.then(|| SideStream::new(&stream));
         Ok(GpuStream {
+            side: side.transpose()?,
             staging: Staging::with_sizes(&stream, 2, STAGING_BYTES)?,
             stream,
         })
@@ -276,24 +287,40 @@ impl Machine for Gpu {
 
     unsafe fn enqueue(
         &self,
-        step: &Step,
-        prepared: &Box<dyn Prepared>,
+        call: Call<'_, Box<dyn Prepared>>,
         stream: &GpuStream,
         addresses: &Addresses<'_>,
     ) -> Result<()> {
-        let stream = &stream.stream;
+        let stream = match &stream.side {
+            Some(side) if call.branch > 0 => side.stream(),
+            _ => &stream.stream,
+        };
         let start = self.profile.as_ref().map(|_| stream.record_timed());
         for _ in 0..self.profile.as_ref().map_or(1, Profile::repeats) {
             // SAFETY: what the caller promises.
-            unsafe { prepared.enqueue(stream, addresses) }?;
+            unsafe { call.prepared.enqueue(stream, addresses) }?;
         }
         if let (Some(profile), Some(start)) = (&self.profile, start) {
-            profile.add(step, start?, stream.record_timed()?);
+            profile.add(call.step, start?, stream.record_timed()?);
         }
         if self.checks {
             stream.synchronize()?;
         }
         Ok(())
+    }
+
+    fn has_branches(&self) -> bool {
+        self.has_branches
+    }
+
+    fn fork(&self, stream: &GpuStream) -> Result<()> {
+        let side = stream.side.as_ref();
+        side.map_or(Ok(()), |side| side.fork_from(&stream.stream))
+    }
+
+    fn join(&self, stream: &GpuStream) -> Result<()> {
+        let side = stream.side.as_ref();
+        side.map_or(Ok(()), |side| side.join_into(&stream.stream))
     }
 
     fn has_graphs(&self) -> bool {

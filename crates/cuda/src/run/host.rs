@@ -14,10 +14,16 @@ use tintype_device::{KeptRegistry, KeptTensor, WriteOver};
 use tintype_tensor::{DType, Shape, Tensor};
 
 use super::Addresses;
-use super::machine::{Computed, KeepingOn, Machine, WeightJob};
+use super::machine::{Call, Computed, KeepingOn, Machine, WeightJob};
 use super::makers::{Maker, Makers, Offer};
-use crate::{ALIGNMENT, Error, Place, Result, Step, View};
+use crate::{Error, Place, Result, Step, View};
 
+use self::branches::{Enqueued, Entry, Order};
+
+#[path = "host_branches.rs"]
+pub(crate) mod branches;
+#[path = "host_heap.rs"]
+mod heap;
 #[path = "host_kept.rs"]
 mod kept;
 #[path = "host_reference.rs"]
@@ -31,8 +37,15 @@ pub(crate) struct Host {
     makers: Makers<Step>,
     kept: KeptRegistry<HostTensor, Tensor>,
     pub(crate) has_graphs: bool,
+    pub(crate) has_branches: bool,
+    /// How branches run.
+    pub(crate) order: Mutex<Order>,
     /// While a stream captures: what it has captured.
     capturing: Mutex<Option<Captured>>,
+    /// Between fork and join: what waits.
+    forked: Mutex<Option<Captured>>,
+    /// Numbers of steps that ran.
+    marks: AtomicU64,
     /// What happened, in words.
     log: Mutex<Vec<String>>,
     /// Weights of these names cannot be overwritten, or computed.
@@ -61,67 +74,8 @@ pub(crate) struct HostTensor {
     shape: Shape,
 }
 
-/// Steps with the addresses of their places.
-type Captured = Vec<(Step, HashMap<Place, u64>)>;
-
-impl Heap {
-    fn allocate(self: &Arc<Self>, bytes: usize) -> Result<HostMemory> {
-        let free = self.free();
-        if bytes > free {
-            return Err(Error::Device(tintype_device::Error::OutOfMemory {
-                device: "host:0".to_owned(),
-                needed: bytes,
-                free,
-                total: self.total.load(Ordering::Relaxed),
-            }));
-        }
-        // What nobody has written is no number; blocks are apart, so that bounds show.
-        let size = (bytes + ALIGNMENT).next_multiple_of(ALIGNMENT) as u64;
-        let address = self.next.fetch_add(size, Ordering::Relaxed);
-        self.blocks
-            .lock()
-            .unwrap()
-            .insert(address, vec![0xff; bytes]);
-        Ok(HostMemory {
-            heap: Arc::clone(self),
-            address,
-        })
-    }
-
-    fn free(&self) -> usize {
-        let blocks = self.blocks.lock().unwrap();
-        let used: usize = blocks.values().map(Vec::len).sum();
-        self.total.load(Ordering::Relaxed).saturating_sub(used)
-    }
-
-    /// Does something with the bytes from an address to the end of its memory.
-    fn at<T>(&self, address: u64, work: impl FnOnce(&mut [u8]) -> T) -> T {
-        let mut blocks = self.blocks.lock().unwrap();
-        let block = blocks.range_mut(..=address).next_back();
-        let (start, block) = block.expect("nothing was ever allocated there");
-        let offset = (address - start) as usize;
-        assert!(offset <= block.len(), "{address} is not allocated");
-        work(&mut block[offset..])
-    }
-
-    fn read(&self, address: u64, bytes: usize) -> Vec<u8> {
-        self.at(address, |rest| rest[..bytes].to_vec())
-    }
-
-    fn bytes_of(&self, tensor: &HostTensor) -> Vec<u8> {
-        self.read(tensor.memory.address, KeptTensor::byte_len(tensor))
-    }
-
-    fn write(&self, address: u64, bytes: &[u8]) {
-        self.at(address, |rest| rest[..bytes.len()].copy_from_slice(bytes));
-    }
-}
-
-impl Drop for HostMemory {
-    fn drop(&mut self) {
-        self.heap.blocks.lock().unwrap().remove(&self.address);
-    }
-}
+/// Steps with the addresses of their places, forks and joins.
+type Captured = Vec<Entry>;
 
 impl Host {
     /// Memory of this size, with graphs.
@@ -135,7 +89,11 @@ impl Host {
             makers: Makers::new(vec![Box::new(Everything)]),
             kept: KeptRegistry::default(),
             has_graphs: true,
+            has_branches: false,
+            order: Mutex::new(Order::FirstBefore),
             capturing: Mutex::default(),
+            forked: Mutex::default(),
+            marks: AtomicU64::default(),
             log: Mutex::default(),
             fails: Mutex::default(),
             overwrites_left: AtomicUsize::new(usize::MAX),
@@ -296,33 +254,61 @@ impl Machine for Host {
     }
 
     fn scratch_bytes(step: &Step) -> usize {
-        // So that a wrong sum shows.
-        step.work.reads().len() * 100
+        Self::scratch_of(step)
     }
 
     unsafe fn enqueue(
         &self,
-        _: &Step,
-        step: &Step,
+        call: Call<'_, Step>,
         (): &(),
         addresses: &Addresses<'_>,
     ) -> Result<()> {
+        let step = call.prepared;
         let views = step.work.reads().into_iter().chain(step.work.writes());
         let places = views.flat_map(|view| {
             let index = view.index.map(|index| index.place);
             [Some(view.place), index].into_iter().flatten()
         });
-        let places: HashMap<Place, u64> =
-            places.map(|place| (place, (addresses.of)(place))).collect();
+        let enqueued = Entry::Step(Box::new(Enqueued {
+            places: places.map(|place| (place, (addresses.of)(place))).collect(),
+            step: step.clone(),
+            scratch: addresses.scratch,
+            branch: call.branch,
+        }));
         if let Some(captured) = &mut *self.capturing.lock().unwrap() {
-            captured.push((step.clone(), places));
+            captured.push(enqueued);
             return Ok(());
         }
         self.note("enqueue");
-        // Scratch memory is there, behind all buffers.
-        let scratch = vec![0xff; Self::scratch_bytes(step)];
-        self.heap.write(addresses.scratch, &scratch);
-        steps::run(&step.work, &Reader { host: self, places })
+        if let Some(forked) = &mut *self.forked.lock().unwrap() {
+            forked.push(enqueued);
+            return Ok(());
+        }
+        self.run(&[enqueued])
+    }
+
+    fn has_branches(&self) -> bool {
+        self.has_branches
+    }
+
+    fn fork(&self, (): &()) -> Result<()> {
+        self.note("fork");
+        match &mut *self.capturing.lock().unwrap() {
+            Some(captured) => captured.push(Entry::Fork),
+            None => *self.forked.lock().unwrap() = Some(vec![Entry::Fork]),
+        }
+        Ok(())
+    }
+
+    fn join(&self, (): &()) -> Result<()> {
+        if let Some(captured) = &mut *self.capturing.lock().unwrap() {
+            captured.push(Entry::Join);
+            return Ok(());
+        }
+        let forked = self.forked.lock().unwrap().take();
+        let mut forked = forked.expect("a fork before");
+        forked.push(Entry::Join);
+        self.run(&forked)
     }
 
     fn has_graphs(&self) -> bool {
@@ -342,10 +328,7 @@ impl Machine for Host {
 
     unsafe fn launch(&self, graph: &Captured, (): &()) -> Result<()> {
         self.note("launch");
-        graph.iter().try_for_each(|(step, places)| {
-            let places = places.clone();
-            steps::run(&step.work, &Reader { host: self, places })
-        })
+        self.run(graph)
     }
 
     fn free_bytes(&self, _: usize) -> Result<usize> {

@@ -8,7 +8,8 @@ use super::Reader;
 use super::reference::evaluate;
 use crate::{Codes, Error, Expression, Instruction, Product, Result, View, Work};
 
-pub(super) fn run(work: &Work, reader: &Reader<'_>) -> Result<()> {
+/// What a step writes, from what lies there now.
+pub(super) fn compute(work: &Work, reader: &Reader<'_>) -> Result<Vec<(View, Tensor)>> {
     let (op, gelu) = match work {
         Work::Kernel(expression) => return kernel(expression, reader),
         Work::Product(Product {
@@ -29,7 +30,7 @@ fn operation(
     inputs: &[&View],
     output: &View,
     reader: &Reader<'_>,
-) -> Result<()> {
+) -> Result<Vec<(View, Tensor)>> {
     let tensors = inputs.iter().map(|view| reader.tensor(view));
     let tensors: Vec<Tensor> = tensors.collect::<Result<_>>()?;
     let mut found = evaluate(op, &tensors);
@@ -38,12 +39,11 @@ fn operation(
         let values = values.map(|x| unary(UnaryOp::GeluTanh, x).expect("it is known"));
         found = Tensor::from_f32(found.shape().clone(), values.collect())?;
     }
-    reader.write(output, &found.to_dtype(output.dtype)?);
-    Ok(())
+    Ok(vec![(output.clone(), found.to_dtype(output.dtype)?)])
 }
 
 /// A linear layer on codes.
-fn coded(work: &Work, codes: &Codes, reader: &Reader<'_>) -> Result<()> {
+fn coded(work: &Work, codes: &Codes, reader: &Reader<'_>) -> Result<Vec<(View, Tensor)>> {
     let Work::Product(call) = work else {
         unreachable!("a product")
     };
@@ -72,11 +72,10 @@ fn coded(work: &Work, codes: &Codes, reader: &Reader<'_>) -> Result<()> {
     }
     assert_eq!(values.len(), input.len() / k * n);
     let found = Tensor::from_f32_as(call.output.dtype, call.output.shape(), values)?;
-    reader.write(&call.output, &found);
-    Ok(())
+    Ok(vec![(call.output.clone(), found)])
 }
 
-fn kernel(expression: &Expression, reader: &Reader<'_>) -> Result<()> {
+fn kernel(expression: &Expression, reader: &Reader<'_>) -> Result<Vec<(View, Tensor)>> {
     let loads = expression.loads.iter();
     let loads: Vec<Vec<f32>> = loads
         .map(|view| Ok(reader.tensor(view)?.to_dtype(DType::F32)?.to_f32_vec()?))
@@ -118,12 +117,12 @@ fn kernel(expression: &Expression, reader: &Reader<'_>) -> Result<()> {
             ref other => return Err(Error::unsupported("a test", format!("{other:?}"))),
         });
     }
-    for store in &expression.stores {
+    let stores = expression.stores.iter().map(|store| {
         let (dtype, shape) = (store.view.dtype, store.view.shape());
         let tensor = Tensor::from_f32_as(dtype, shape, values[store.value].clone())?;
-        reader.write(&store.view, &tensor);
-    }
-    Ok(())
+        Ok((store.view.clone(), tensor))
+    });
+    stores.collect()
 }
 
 pub(super) fn unary(op: UnaryOp, x: f32) -> Option<f32> {

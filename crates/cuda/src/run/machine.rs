@@ -102,17 +102,26 @@ pub(crate) trait Machine: Sized + Send + Sync + 'static {
     /// Scratch memory that a step needs.
     fn scratch_bytes(prepared: &Self::Prepared) -> usize;
 
-    /// Enqueues a step; what it is, is for whoever measures.
+    /// Enqueues a step.
     ///
     /// # Safety
     /// As [`Prepared::enqueue`](super::Prepared::enqueue).
     unsafe fn enqueue(
         &self,
-        step: &Step,
-        prepared: &Self::Prepared,
+        call: Call<'_, Self::Prepared>,
         stream: &Self::Stream,
         addresses: &Addresses<'_>,
     ) -> Result<()>;
+
+    /// Whether steps may run side by side.
+    fn has_branches(&self) -> bool;
+
+    /// Lets the second branch begin after the work so far. Both are in the stream's care: they can
+    /// be captured with it.
+    fn fork(&self, stream: &Self::Stream) -> Result<()>;
+
+    /// Lets what is enqueued from now on begin after both branches.
+    fn join(&self, stream: &Self::Stream) -> Result<()>;
 
     /// Whether work can be captured.
     fn has_graphs(&self) -> bool;
@@ -134,6 +143,15 @@ pub(crate) trait Machine: Sized + Send + Sync + 'static {
     /// is given back first.
     fn free_bytes(&self, wanted: usize) -> Result<usize>;
 
+    /// The same, and parameters that are kept for refits make room too.
+    fn make_room(&self, wanted: usize) -> Result<usize> {
+        let free = self.free_bytes(wanted)?;
+        if free < wanted && self.kept().let_go() {
+            return self.free_bytes(wanted);
+        }
+        Ok(free)
+    }
+
     /// Leaves the memory of freed weights to the next ones: getting it from the system takes longer
     /// than computing them.
     fn keep_freed(&self) -> Result<()>;
@@ -153,6 +171,16 @@ pub(crate) trait Machine: Sized + Send + Sync + 'static {
 
     /// Lets weights that are freed from now on be freed after these events.
     fn retire(&self, events: &[Self::Event]) -> Result<()>;
+}
+
+/// A step to enqueue.
+pub(crate) struct Call<'a, P> {
+    /// What it is, for whoever measures.
+    pub(crate) step: &'a Step,
+    /// The step made ready.
+    pub(crate) prepared: &'a P,
+    /// The branch in which it runs, below [`BRANCHES`](crate::BRANCHES); outside of forks the first.
+    pub(crate) branch: usize,
 }
 
 /// Parameters that wait on a machine.

@@ -13,11 +13,12 @@
 //! | `weights` | the weights of one version, and who still reads them |
 //! | `captures` | when a program is run, captured, replayed |
 //! | `lane` | a stream with a workspace, in which programs run |
-//! | `gpu`, `graph` | the GPU as a machine |
+//! | `gpu`, `graph`, `branches` | the GPU as a machine, its captured graphs, a stream beside another |
 //! | `profile` | how long each step takes |
 //!
 //! Nothing here knows the traits of backends; that is `backend`'s.
 
+mod branches;
 mod captures;
 pub(crate) mod gpu;
 mod graph;

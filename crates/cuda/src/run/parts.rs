@@ -240,7 +240,7 @@ mod tests {
     use super::*;
     use crate::libraries::blas::layout::ProductLayout;
     use crate::run::host::Host;
-    use crate::run::machine::Machine;
+    use crate::run::machine::{Call, Machine};
 
     fn view(place: usize, dtype: DType, shape: &[usize]) -> View {
         View::contiguous(Place::Buffer(place), dtype, shape)
@@ -315,7 +315,12 @@ mod tests {
         };
         for step in steps {
             // SAFETY: all places have memory of the host.
-            unsafe { host.enqueue(step, step, &(), &addresses) }.unwrap();
+            let call = Call {
+                step,
+                prepared: step,
+                branch: 0,
+            };
+            unsafe { host.enqueue(call, &(), &addresses) }.unwrap();
         }
         let output = whole.work.writes()[0];
         let ty = (output.dtype, Shape::from([2 * 24 * 96]));

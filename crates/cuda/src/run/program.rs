@@ -7,6 +7,7 @@
 //! ```
 
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -15,10 +16,10 @@ use tintype_ir::{Binding, Graph, Op};
 use tintype_tensor::{DType, Shape, Tensor};
 
 use super::Addresses;
-use super::machine::Machine;
+use super::machine::{Call, Machine};
 use super::makers::describe;
 use super::places::{Places, key, renumbered};
-use crate::{ALIGNMENT, Error, Place, Plan, Result, View};
+use crate::{ALIGNMENT, BRANCHES, Error, Place, Plan, PlanOptions, Result, View};
 
 /// A plan whose steps are ready.
 pub(crate) struct Program<M: Machine> {
@@ -29,7 +30,8 @@ pub(crate) struct Program<M: Machine> {
     constant_memory: M::Memory,
     /// Types of the plan's inputs for its sizes.
     inputs: Vec<(DType, Shape)>,
-    scratch_bytes: usize,
+    /// Of each branch.
+    scratch_bytes: [usize; BRANCHES],
 }
 
 /// A prepared step, which others may share, and where it is in this plan.
@@ -59,7 +61,8 @@ impl<M: Machine> Program<M> {
         graph: &Graph,
         binding: &Binding,
     ) -> Result<Self> {
-        let plan = Plan::new(graph, binding)?;
+        let branches = machine.has_branches();
+        let plan = Plan::with(graph, binding, PlanOptions { branches })?;
         let steps = make_steps(machine, &plan)?;
         let (constants, tensors) = constants(&plan)?;
         let bytes = tensors
@@ -74,13 +77,14 @@ impl<M: Machine> Program<M> {
         machine.synchronize(stream)?;
         let inputs = plan.graph.inputs().iter();
         let inputs = inputs.map(|input| Ok((input.ty.dtype, input.ty.shape(binding)?)));
-        let scratch = steps
-            .iter()
-            .map(|step| M::scratch_bytes(&step.prepared))
-            .max();
+        let mut scratch_bytes = [0; BRANCHES];
+        for (index, step) in steps.iter().enumerate() {
+            let bytes = &mut scratch_bytes[plan.branch_of(index)];
+            *bytes = M::scratch_bytes(&step.prepared).max(*bytes);
+        }
         let program = Self {
             inputs: inputs.collect::<Result<_>>()?,
-            scratch_bytes: scratch.unwrap_or(0),
+            scratch_bytes,
             plan,
             steps,
             constants,
@@ -117,9 +121,10 @@ impl<M: Machine> Program<M> {
         &self.inputs[index]
     }
 
-    /// Bytes of workspace: buffers, and behind them scratch memory.
+    /// Bytes of workspace: buffers, and behind them scratch memory of each branch.
     pub(crate) fn workspace_bytes(&self) -> usize {
-        self.scratch_offset() + self.scratch_bytes
+        let last = BRANCHES - 1;
+        self.scratch_offset(last) + self.scratch_bytes[last]
     }
 
     /// Offsets at which all inputs fit into one piece of memory, and its size.
@@ -144,16 +149,46 @@ impl<M: Machine> Program<M> {
         stream: &M::Stream,
         bases: &Bases<'_>,
     ) -> Result<()> {
-        let scratch = match self.scratch_bytes {
-            0 => 0,
-            _ => bases.workspace + self.scratch_offset() as u64,
-        };
-        let steps = self.plan.steps.iter().zip(&self.steps);
-        for (index, (step, ready)) in steps.enumerate() {
+        // SAFETY: what the caller promises.
+        let enqueue = |steps| unsafe { self.enqueue_some(steps, machine, stream, bases) };
+        let mut next = 0;
+        for fork in &self.plan.forks {
+            enqueue(next..fork.first.start)?;
+            machine.fork(stream)?;
+            let enqueued = enqueue(fork.steps());
+            // Also after an error: whoever waits for the stream waits for both branches.
+            let joined = machine.join(stream);
+            enqueued.and(joined)?;
+            next = fork.second.end;
+        }
+        enqueue(next..self.steps.len())
+    }
+
+    /// Enqueues some steps, each in its branch.
+    unsafe fn enqueue_some(
+        &self,
+        steps: Range<usize>,
+        machine: &M,
+        stream: &M::Stream,
+        bases: &Bases<'_>,
+    ) -> Result<()> {
+        for index in steps {
+            let (ready, branch) = (&self.steps[index], self.plan.branch_of(index));
             let of = |place| self.address(ready.places.of(place), bases);
-            let addresses = Addresses { of: &of, scratch };
+            let addresses = Addresses {
+                of: &of,
+                scratch: match self.scratch_bytes[branch] {
+                    0 => 0,
+                    _ => bases.workspace + self.scratch_offset(branch) as u64,
+                },
+            };
+            let call = Call {
+                step: &self.plan.steps[index],
+                prepared: &*ready.prepared,
+                branch,
+            };
             // SAFETY: places are where the caller promises memory, constants are the program's own.
-            let enqueued = unsafe { machine.enqueue(step, &ready.prepared, stream, &addresses) };
+            let enqueued = unsafe { machine.enqueue(call, stream, &addresses) };
             enqueued.map_err(|source| self.at_step(index, source))?;
         }
         Ok(())
@@ -182,8 +217,14 @@ impl<M: Machine> Program<M> {
         }
     }
 
-    fn scratch_offset(&self) -> usize {
-        self.plan.workspace.bytes.next_multiple_of(ALIGNMENT)
+    /// Where the scratch memory of a branch begins in the workspace.
+    fn scratch_offset(&self, branch: usize) -> usize {
+        let before = self.scratch_bytes[..branch].iter();
+        before
+            .fold(self.plan.workspace.bytes, |end, bytes| {
+                end.next_multiple_of(ALIGNMENT) + bytes
+            })
+            .next_multiple_of(ALIGNMENT)
     }
 
     fn at_step(&self, index: usize, source: Error) -> Error {

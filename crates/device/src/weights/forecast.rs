@@ -7,7 +7,7 @@ use tintype_ir::{Graph, Stage, StagedGraph};
 use tintype_tensor::Shape;
 
 use super::WeightPlan;
-use super::kept::{AUTO_RESERVE, DEVICE_RESERVE};
+use super::kept::reserve;
 use super::place::sizes;
 use crate::Result;
 
@@ -50,10 +50,8 @@ pub fn forecast_weights(graph: &StagedGraph) -> Result<Option<ProgramForecast>> 
 /// The bytes on the device that parameters take beside their weights once each was read by a
 /// refit: at most, since only those are kept that are. `room` is what is free beside all else.
 pub fn forecast_kept(program: &Graph, policy: KeepWeights, room: usize) -> Result<usize> {
-    let reserve = match policy {
-        KeepWeights::Device => DEVICE_RESERVE,
-        KeepWeights::Auto => AUTO_RESERVE,
-        KeepWeights::Host | KeepWeights::Disk => return Ok(0),
+    let Some(reserve) = reserve(policy) else {
+        return Ok(0);
     };
     let parameters = program.parameters().iter();
     let bytes = parameters.map(|parameter| {
@@ -68,6 +66,7 @@ pub fn forecast_kept(program: &Graph, policy: KeepWeights, room: usize) -> Resul
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::weights::kept::AUTO_RESERVE;
 
     #[test]
     fn what_is_kept_fits_beside_the_reserve() {

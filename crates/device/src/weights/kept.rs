@@ -283,14 +283,10 @@ impl<T: KeptTensor, P> KeptParameters<T, P> {
     pub fn settle(&self, parameters: &Parameters) {
         let mut state = self.lock();
         state.is_loaded = true;
-        let stale = state.entries.iter().filter(|(name, entry)| {
+        state.retain(|name, entry| {
             let now = parameters.identity_of(name);
-            !now.is_ok_and(|now| now == entry.key.identity)
+            now.is_ok_and(|now| now == entry.key.identity)
         });
-        let stale: Vec<String> = stale.map(|(name, _)| name.clone()).collect();
-        for name in &stale {
-            state.remove(name);
-        }
         drop(state);
         tracing::debug!("kept parameters: {:?}", self.usage());
     }
@@ -314,21 +310,10 @@ impl<T: KeptTensor, P> KeptParameters<T, P> {
         if self.policy != KeepWeights::Auto {
             return 0;
         }
-        let mut state = self.lock();
-        let alone = state
-            .entries
-            .iter()
-            .filter(|(_, entry)| match &entry.place {
-                KeptPlace::Device(tensor) => tensor.is_alone(),
-                KeptPlace::Host(_) => false,
-            });
-        let alone: Vec<(String, usize)> = alone
-            .map(|(name, entry)| (name.clone(), entry.bytes))
-            .collect();
-        for (name, _) in &alone {
-            state.remove(name);
-        }
-        alone.iter().map(|(_, bytes)| bytes).sum()
+        self.lock().retain(|_, entry| match &entry.place {
+            KeptPlace::Device(tensor) => !tensor.is_alone(),
+            KeptPlace::Host(_) => true,
+        })
     }
 
     /// Whether more can be kept on the device, with what it has `free`.
@@ -406,6 +391,22 @@ impl<T: KeptTensor, P> State<T, P> {
         }
     }
 
+    /// Removes the entries that are not to stay; gives their bytes.
+    fn retain(&mut self, stays: impl Fn(&str, &Entry<T, P>) -> bool) -> usize {
+        let (addresses, mut removed) = (&mut self.addresses, 0);
+        self.entries.retain(|name, entry| {
+            let stays = stays(name, entry);
+            if !stays {
+                removed += entry.bytes;
+                if let KeptPlace::Device(tensor) = &entry.place {
+                    addresses.remove(&tensor.address());
+                }
+            }
+            stays
+        });
+        removed
+    }
+
     /// Takes out what lies at an address.
     fn take_at(&mut self, address: u64) -> Option<(String, Entry<T, P>)> {
         let name = self.addresses.remove(&address)?;
@@ -450,12 +451,16 @@ impl<T, P> fmt::Debug for KeptParameters<T, P> {
 /// Whether a copy that lies on the device already may stay there: what is free has to suffice for
 /// what is pending and the policy's reserve. Pure.
 fn has_room(policy: KeepWeights, pending: usize, free: usize) -> bool {
-    let reserve = match policy {
-        KeepWeights::Device => DEVICE_RESERVE,
-        KeepWeights::Auto => AUTO_RESERVE,
-        KeepWeights::Host | KeepWeights::Disk => return false,
-    };
-    free >= pending.saturating_add(reserve)
+    reserve(policy).is_some_and(|reserve| free >= pending.saturating_add(reserve))
+}
+
+/// What stays free on the device where a policy keeps parameters there; `None` where it does not.
+pub(super) fn reserve(policy: KeepWeights) -> Option<usize> {
+    match policy {
+        KeepWeights::Device => Some(DEVICE_RESERVE),
+        KeepWeights::Auto => Some(AUTO_RESERVE),
+        KeepWeights::Host | KeepWeights::Disk => None,
+    }
 }
 
 /// Left free where the user asked for the device: temporary values of weight programs.

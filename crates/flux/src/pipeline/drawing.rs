@@ -40,6 +40,7 @@ impl<'p> Drawing<'p> {
     }
 
     pub(super) fn run(mut self) -> Result<Output> {
+        self.expect_room()?;
         let prompts = self.encode_prompts()?;
         let latents = self.initial_latents()?;
         let denoised = self.denoise(&prompts, latents)?;

@@ -74,6 +74,14 @@ impl Source {
     }
 }
 
+impl Run {
+    /// Whether something is given as text.
+    pub(super) fn has_text(&self) -> bool {
+        let mut sources = Source::all(self).into_iter();
+        sources.any(|source| matches!(source, Source::Text { .. }))
+    }
+}
+
 impl Drawing<'_> {
     /// Encodes what the request gives as text: all of it by CLIP, then all of it by T5, so
     /// that one encoder can go before the other comes.

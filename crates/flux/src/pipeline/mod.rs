@@ -22,6 +22,7 @@ mod open;
 mod parameters;
 mod quantize;
 mod rewrite;
+mod room;
 mod tiles;
 
 use std::path::PathBuf;
@@ -202,7 +203,8 @@ impl FluxPipeline {
     /// # Errors
     /// [`Error::NoBackend`]; [`Error::Argument`] for a request that does not fit the model
     /// or contradicts itself, before anything is loaded, and for a replacement by
-    /// `observer` of another shape; what reading, compiling and running models may give.
+    /// `observer` of another shape; [`Error::Memory`] where its models do not fit on the device, also
+    /// before anything is loaded; what reading, compiling and running models may give.
     /// The pipeline can be used again after any of them.
     pub fn generate_with(&self, request: &Request, observer: &mut dyn Observer) -> Result<Output> {
         let mut run = check::Run::new(self, request)?;

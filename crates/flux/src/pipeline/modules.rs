@@ -12,7 +12,7 @@ use tintype_weights::{Checkpoint, Parameters, layout};
 use super::FluxPipeline;
 use super::live::Live;
 use crate::model_index::Component;
-use crate::{Architecture, Result};
+use crate::{Architecture, Result, Sizes};
 
 /// The models of a pipeline; the autoencoder is two.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -68,7 +68,12 @@ pub(super) struct Modules([Mutex<Slot>; 5]);
 struct Slot {
     kept: Option<Arc<MutableModule>>,
     alive: Weak<MutableModule>,
+    /// The memory that it takes, for what was asked last.
+    need: Option<(Asked, usize)>,
 }
+
+/// What the memory of a module depends on: sizes and steps.
+pub(super) type Asked = (Sizes, usize);
 
 impl Modules {
     /// The module, made by `make` if there is none; kept or left to its pictures.
@@ -92,6 +97,22 @@ impl Modules {
     /// The module if it is loaded.
     pub(super) fn loaded(&self, kind: ModelKind) -> Option<Arc<MutableModule>> {
         self.slot(kind).alive.upgrade()
+    }
+
+    /// The bytes that a module takes, as `forecast` says if it is not known.
+    pub(super) fn need(
+        &self,
+        kind: ModelKind,
+        asked: &Asked,
+        forecast: impl FnOnce() -> Result<usize>,
+    ) -> Result<usize> {
+        match &self.slot(kind).need {
+            Some((known, bytes)) if known == asked => return Ok(*bytes),
+            _ => {}
+        }
+        let bytes = forecast()?;
+        self.slot(kind).need = Some((asked.clone(), bytes));
+        Ok(bytes)
     }
 
     /// Lets a module go; it is made anew when it is needed.
@@ -144,7 +165,7 @@ impl FluxPipeline {
 
     /// The graph for all sizes, which engines are narrowed from.
     pub(super) fn full_graph(&self, kind: ModelKind) -> Result<Graph> {
-        let all = crate::Sizes::default();
+        let all = Sizes::default();
         let graph = self.architecture().graph(kind, self.dtype, &all)?;
         self.rewritten(kind, graph)
     }

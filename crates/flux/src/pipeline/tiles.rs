@@ -18,11 +18,16 @@ const OVERLAP: f64 = 0.25;
 
 impl TileGrid {
     pub(super) fn new(run: &Run, sample_size: usize) -> Self {
-        let tile = (sample_size / 8).max(2);
+        let tile = Self::side(sample_size);
         let larger = run.size.height > tile || run.size.width > tile;
         Self {
             tile: (run.request.vae_tiling && larger).then_some(tile),
         }
+    }
+
+    /// The side of a tile for an autoencoder of pictures of such a side in pixels.
+    pub(super) fn side(sample_size: usize) -> usize {
+        (sample_size / 8).max(2)
     }
 
     /// The length of the first tile along a side of `size` latents.
