@@ -236,8 +236,13 @@ fn a_refit_in_place_keeps_captured_graphs() {
         let changes = Changes::all(&weights).only_names(["b"]);
         executable.refit(&changes).unwrap();
         let log = host.take_log();
-        let written = log.iter().any(|line| line == "overwrite 2");
-        assert!(written, "{log:?}");
+        // At first `b` is kept in `third`, then nowhere: `second` is computed where it is.
+        let written = if seed == 2 {
+            "overwrite 2"
+        } else {
+            "overwrite 1"
+        };
+        assert!(log.iter().any(|line| line == written), "{log:?}");
         let state = session.prepare(&request(1, 5)).unwrap();
         let inputs = step(2, 1, 5);
         let found = session.step(state.as_ref(), &inputs).unwrap();
@@ -281,7 +286,8 @@ fn a_state_keeps_the_weights_it_was_prepared_with() {
     drop(old.state);
     let weights = parameters(1, 7);
     executable.refit(&Changes::all(&weights)).unwrap();
-    assert!(host.take_log().contains(&"overwrite 3".to_owned()));
+    // `third` is a parameter; the others are computed where they are.
+    assert!(host.take_log().contains(&"overwrite 1".to_owned()));
     Run::new(&executable, weights).check(1);
 }
 
@@ -402,7 +408,8 @@ fn where_memory_is_short_weights_come_in_groups() {
     host.set_total(host.used() + super::exchange::RESERVE + 100);
     host.take_log();
     executable.refit(&Changes::all(&new)).unwrap();
-    assert_eq!(computed(&host.take_log()), 3);
+    // Nothing is kept in weights any more: they are computed where they are, which takes none.
+    assert_eq!(computed(&host.take_log()), 1);
     host.set_total(LARGE);
     let mut run = Run::new(&executable, new.clone());
     run.check(1);

@@ -9,13 +9,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use cudarc::driver::result;
 use tintype_backend::DeviceTensor;
 use tintype_device::{
-    CudaTensor, Device, DeviceBuffer, Event, Keeping, KeptRegistry, PinnedTensor, SavedFolders,
-    Staging, Stream, WeightKernels, WeightProgram, WeightRunner, WriteOver,
+    CudaTensor, Device, DeviceBuffer, Event, InPlace, Keeping, KeptRegistry, PinnedTensor,
+    SavedFolders, Staging, Stream, WeightKernels, WeightProgram, WeightRunner, WriteOver,
 };
 use tintype_tensor::{DType, Shape};
 
 use super::graph::{self, Captured, driver_error};
-use super::machine::{Computed, Machine, WeightJob};
+use super::machine::{Computed, Machine, Over, WeightJob};
 use super::makers::Makers;
 use super::offers::{kernel_cache, makers};
 use super::{Addresses, Prepared};
@@ -110,7 +110,12 @@ impl Gpu {
             .join(", ")
     }
 
-    fn run_weights(&self, job: &WeightJob<'_>, kept: Keeping<'_>) -> Result<Computed<Self>> {
+    fn run_weights(
+        &self,
+        job: &WeightJob<'_>,
+        over: Option<&Over<'_, Self>>,
+        kept: Keeping<'_>,
+    ) -> Result<Computed<Self>> {
         let mut weights = Vec::with_capacity(job.wanted.len());
         let program = WeightProgram {
             graph: job.program,
@@ -118,8 +123,15 @@ impl Gpu {
             wanted: Some(job.wanted),
             evaluator: job.evaluator,
             kept: Some(kept),
+            in_place: over.map(|over| InPlace {
+                weights: over.weights,
+                is_begun: over.is_begun,
+            }),
         };
         let mut runner = self.runner();
+        for event in over.iter().flat_map(|over| over.after) {
+            runner.stream().wait(event)?;
+        }
         let report = runner.run(&program, &mut |name, tensor| {
             weights.push((name.to_owned(), tensor));
             Ok(())
@@ -330,8 +342,13 @@ impl Machine for Gpu {
         Ok(self.device.keep_freed_memory(kept as u64)?)
     }
 
-    fn compute(&self, job: &WeightJob<'_>, kept: Keeping<'_>) -> Result<Computed<Self>> {
-        let computed = self.run_weights(job, kept);
+    fn compute(
+        &self,
+        job: &WeightJob<'_>,
+        over: Option<Over<'_, Self>>,
+        kept: Keeping<'_>,
+    ) -> Result<Computed<Self>> {
+        let computed = self.run_weights(job, over.as_ref(), kept);
         if computed.is_err() {
             kept.store.clear();
         }

@@ -14,7 +14,7 @@ use tintype_device::{KeptRegistry, KeptTensor, WriteOver};
 use tintype_tensor::{DType, Shape, Tensor};
 
 use super::Addresses;
-use super::machine::{Computed, KeepingOn, Machine, WeightJob};
+use super::machine::{Computed, KeepingOn, Machine, Over, WeightJob};
 use super::makers::{Maker, Makers, Offer};
 use crate::{ALIGNMENT, Error, Place, Result, Step, View};
 
@@ -46,6 +46,8 @@ pub(crate) struct Host {
 pub(crate) struct Heap {
     blocks: Mutex<BTreeMap<u64, Vec<u8>>>,
     next: AtomicU64,
+    /// How many blocks were allocated.
+    allocations: AtomicUsize,
     pub(crate) total: AtomicUsize,
 }
 
@@ -76,6 +78,7 @@ impl Heap {
             }));
         }
         // What nobody has written is no number; blocks are apart, so that bounds show.
+        self.allocations.fetch_add(1, Ordering::Relaxed);
         let size = (bytes + ALIGNMENT).next_multiple_of(ALIGNMENT) as u64;
         let address = self.next.fetch_add(size, Ordering::Relaxed);
         self.blocks
@@ -130,6 +133,7 @@ impl Host {
             heap: Arc::new(Heap {
                 blocks: Mutex::default(),
                 next: AtomicU64::new(1 << 20),
+                allocations: AtomicUsize::new(0),
                 total: AtomicUsize::new(total),
             }),
             makers: Makers::new(vec![Box::new(Everything)]),
@@ -152,6 +156,11 @@ impl Host {
         self.heap.total.store(total, Ordering::Relaxed);
     }
 
+    /// How many pieces of memory were allocated since it was made.
+    pub(crate) fn allocations(&self) -> usize {
+        self.heap.allocations.load(Ordering::Relaxed)
+    }
+
     pub(crate) fn used(&self) -> usize {
         self.heap.total.load(Ordering::Relaxed) - self.heap.free()
     }
@@ -162,6 +171,15 @@ impl Host {
         if log.last() != Some(&what) {
             log.push(what);
         }
+    }
+
+    /// Fails once so many writes were made as it was told.
+    fn count_write(&self) -> Result<()> {
+        if self.overwrites_left.load(Ordering::Relaxed) == 0 {
+            return Err(Error::unsupported("overwriting", "the device is gone"));
+        }
+        self.overwrites_left.fetch_sub(1, Ordering::Relaxed);
+        Ok(())
     }
 
     /// A tensor of this machine and type that nobody else has.
@@ -357,8 +375,13 @@ impl Machine for Host {
         Ok(())
     }
 
-    fn compute(&self, job: &WeightJob<'_>, kept: KeepingOn<'_, Self>) -> Result<Computed<Self>> {
-        let computed = self.compute_weights(job, kept);
+    fn compute(
+        &self,
+        job: &WeightJob<'_>,
+        over: Option<Over<'_, Self>>,
+        kept: KeepingOn<'_, Self>,
+    ) -> Result<Computed<Self>> {
+        let computed = self.compute_weights(job, over.as_ref(), kept);
         if computed.is_err() {
             kept.store.clear();
         }
@@ -385,12 +408,11 @@ impl Machine for Host {
             kept.store.write_over(*pair, grows, write)?;
         }
         // After something was written, as it may be.
-        if self.overwrites_left.load(Ordering::Relaxed) == 0 {
+        let written = self.count_write();
+        if written.is_err() {
             kept.store.clear();
-            return Err(Error::unsupported("overwriting", "the device is gone"));
         }
-        self.overwrites_left.fetch_sub(1, Ordering::Relaxed);
-        Ok(())
+        written
     }
 
     fn retire(&self, _: &[()]) -> Result<()> {
