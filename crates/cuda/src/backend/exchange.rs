@@ -5,7 +5,7 @@
 //! | nobody has any yet | loads all |
 //! | no state, and no kept parameter is in what changes | computes new values where the old ones are |
 //! | no state | computes new values elsewhere and writes them over the old ones |
-//! | some state | makes a version with new memory for what changes |
+//! | some state, or weights were one value that are two from now on | makes a version with new memory for what changes |
 //! | nobody knows (a refit failed twice) | loads all |
 //!
 //! Addresses stay in all but the first and the last but one, so captured graphs stay valid.
@@ -111,7 +111,8 @@ impl<M: Machine> Exchange<M> {
             return Ok(0);
         }
         let mut current = self.lock();
-        if !current.is_held() && self.is_apart(current.ready(), names) {
+        let is_tied = current.ready().is_tied(sources.new.program.graph());
+        if !current.is_held() && !is_tied && self.is_apart(current.ready(), names) {
             return self.compute_in_place(&mut current, names, sources);
         }
         // Requests are prepared while weights are computed elsewhere.
@@ -119,11 +120,11 @@ impl<M: Machine> Exchange<M> {
         let needed = sources.new.program.bytes(names);
         let room = self.room(needed)?;
         if needed > room {
-            return self.change_in_groups(names, sources, room);
+            return self.change_in_groups(names, sources, room, is_tied);
         }
         let (new, moved) = self.compute(&sources.new, names, true)?;
         let mut current = self.lock();
-        if current.is_held() {
+        if current.is_held() || is_tied {
             current.replace(new);
             return Ok(moved);
         }
@@ -191,10 +192,15 @@ impl<M: Machine> Exchange<M> {
         names: &BTreeSet<String>,
         sources: &Sources<'_>,
         room: usize,
+        is_tied: bool,
     ) -> Result<usize> {
         let mut current = self.lock();
-        if current.is_held() {
-            let what = "new weights beside those that requests still hold";
+        if current.is_held() || is_tied {
+            let what = if is_tied {
+                "new weights beside those that were one"
+            } else {
+                "new weights beside those that requests still hold"
+            };
             return Err(self.too_little(what, sources.new.program.bytes(names), room));
         }
         let groups = sources.new.program.groups(names, room);

@@ -423,6 +423,57 @@ fn where_memory_is_short_weights_come_in_groups() {
 }
 
 #[test]
+fn weights_that_were_one_parameter_come_apart() {
+    let text = r#"
+graph "tied" {
+  param @a: f32[4, 4]
+  param @b: f32[4, 4]
+  input step %x: f32[2, 4]
+  %0: f32[2, 4] = linear %x, @a  # first
+  %1: f32[2, 4] = linear %0, @b  # second
+  output y = %1
+}"#;
+    let graph = parse(text).unwrap();
+    let staged = StagedGraph::split(&graph).unwrap();
+    let replaced = |name: &str| {
+        let fragment = r#"graph "o" { param @one: f32[4, 4] output w = @one }"#;
+        Overlay::new(name, parse(fragment).unwrap()).unwrap()
+    };
+    let both = [replaced("a"), replaced("b")];
+    let own = Parameters::builder().tensor("one", tensor(&[4, 4], 3));
+    let all = Parameters::builder()
+        .parameters(&parameters(1, 2))
+        .parameters(&own.build().unwrap())
+        .build()
+        .unwrap();
+    let host = Arc::new(Host::new(LARGE));
+    let executable = CudaExecutable::new(
+        Arc::clone(&host),
+        staged,
+        Arc::new(NoEvaluator),
+        &CompileOptions::default(),
+    );
+    let inputs = Tensors::new().with("x", tensor(&[2, 4], 5));
+    // One for both, for one of them, for both again, for none.
+    for overlays in [&both[..], &both[1..], &both[..], &[]] {
+        let changes = Changes::all(&all).with_overlays(overlays);
+        executable.refit(&changes.only_names(["a", "b"])).unwrap();
+        let mut session = executable.session().unwrap();
+        let state = session.prepare(&Tensors::new()).unwrap();
+        let found = session.step(state.as_ref(), &inputs).unwrap();
+        let expected = {
+            let graph = Overlay::attach(&graph, overlays).unwrap();
+            let input = |name: &str| inputs.get(name).unwrap().to_host().unwrap();
+            let parameter = |name: &str| all.get(name).unwrap();
+            reference::run(&graph, &parameter, &input)["y"]
+                .to_f32_vec()
+                .unwrap()
+        };
+        assert_close(&numbers(&found), &expected);
+    }
+}
+
+#[test]
 fn what_cannot_be_captured_runs_step_by_step() {
     let mut host = Host::new(LARGE);
     host.refuses_capture = true;

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tintype_device::KeptTensor;
+use tintype_ir::{Graph, Value};
 
 use super::machine::{KeepingOn, Machine, Over, WeightJob};
 use crate::{Error, Result};
@@ -55,6 +56,19 @@ impl<M: Machine> WeightSet<M> {
         let tensor = self.tensors.get(name);
         let missing = || Error::Backend(tintype_backend::Error::NoWeights(name.to_owned()));
         tensor.map(KeptTensor::address).ok_or_else(missing)
+    }
+
+    /// Whether weights that lie in one memory are several values in a program. They were one where
+    /// several overlays gave the same parameter.
+    pub(crate) fn is_tied(&self, program: &Graph) -> bool {
+        let mut values: HashMap<u64, Value> = HashMap::new();
+        program.outputs().iter().any(|output| {
+            let Some(tensor) = self.tensors.get(&output.name) else {
+                return false;
+            };
+            let value = values.entry(tensor.address()).or_insert(output.value);
+            *value != output.value
+        })
     }
 
     /// Notes that a lane has read them until this event.

@@ -8,7 +8,7 @@
 //! | `Device` | on the device, in the dtype of the program | device memory, its size | reads it there |
 //! | `Host` | in pinned memory, as it is stored | memory of the host that is never swapped out | copies it to the device |
 //! | `Disk` | in its file | nothing | reads the file, or what the system has of it |
-//! | `Auto` | as `Device` while the device has room to spare, else as `Disk`; makes room for what must run ([`KeptRegistry`]) | | |
+//! | `Auto` | as `Device` while the device has room to spare, else as `Disk`; makes room for what must run ([`KeptRegistry`](crate::KeptRegistry)) | | |
 //!
 //! **What is kept, and when.** The first run of a program, which loads a model, reads each
 //! parameter once, and most are never read again. So it keeps what costs nothing: parameters that
@@ -44,7 +44,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tintype_backend::KeepWeights;
 use tintype_ir::Graph;
@@ -406,38 +406,6 @@ impl<T: KeptTensor, P> KeptParameters<T, P> {
     /// A panic elsewhere leaves the entries whole.
     fn lock(&self) -> MutexGuard<'_, State<T, P>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// What all graphs of a device keep, so that it makes room for what must run.
-pub struct KeptRegistry<T = CudaTensor, P = PinnedTensor>(Mutex<Vec<Weak<KeptParameters<T, P>>>>);
-
-impl<T: KeptTensor, P> KeptRegistry<T, P> {
-    /// One more, as long as it lives.
-    pub fn add(&self, kept: &Arc<KeptParameters<T, P>>) {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        all.retain(|known| known.strong_count() > 0);
-        all.push(Arc::downgrade(kept));
-    }
-
-    /// Has all let go of what [`KeptParameters::let_go`] says; whether that was anything.
-    pub fn let_go(&self) -> bool {
-        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let bytes: usize = all
-            .iter()
-            .filter_map(Weak::upgrade)
-            .map(|kept| kept.let_go())
-            .sum();
-        if bytes > 0 {
-            tracing::info!("{bytes} bytes of kept parameters make room; refits read them again");
-        }
-        bytes > 0
-    }
-}
-
-impl<T, P> Default for KeptRegistry<T, P> {
-    fn default() -> Self {
-        Self(Mutex::default())
     }
 }
 
