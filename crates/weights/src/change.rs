@@ -118,7 +118,7 @@ impl Parameters {
             };
         }
         let gone = before.entries.keys().filter(|name| !self.contains(name));
-        changes.removed.extend(gone.map(|name| name.to_string()));
+        changes.removed.extend(gone.map(ToString::to_string));
         changes
     }
 
@@ -139,7 +139,7 @@ impl Parameters {
     pub fn changes_from(&self, other: &Self) -> ChangeSet {
         let mut changes = ChangeSet::default();
         self.compare(other, |name, _, _| {
-            _ = changes.changed.insert(name.to_owned())
+            _ = changes.changed.insert(name.to_owned());
         })
         .add_to(&mut changes);
         changes
