@@ -76,12 +76,11 @@ impl WeightPrograms {
         }
         let mut attached = self.attached.lock().unwrap_or_else(PoisonError::into_inner);
         let known = attached.iter().position(|known| known.has(overlays));
-        let found = match known {
-            Some(index) => attached.remove(index),
-            None => {
-                let graph = Overlay::attach(&self.bare.graph, overlays)?;
-                Arc::new(AttachedProgram::new(graph, overlays.to_vec()))
-            }
+        let found = if let Some(index) = known {
+            attached.remove(index)
+        } else {
+            let graph = Overlay::attach(&self.bare.graph, overlays)?;
+            Arc::new(AttachedProgram::new(graph, overlays.to_vec()))
         };
         if attached.len() == MOST_PROGRAMS {
             attached.remove(0);
