@@ -37,6 +37,7 @@ mod keep;
 mod programs;
 mod tensors;
 mod traits;
+mod weight_programs;
 
 pub use changes::{Changes, RefitReport, Scope};
 pub use error::Error;
@@ -45,6 +46,7 @@ pub use keep::KeepWeights;
 pub use programs::{programs, programs_for};
 pub use tensors::{DeviceMemory, DeviceTensor, Tensors};
 pub use traits::{Backend, Capabilities, CompileOptions, Executable, RequestState, Session};
+pub use weight_programs::{AttachedProgram, WeightPrograms};
 
 /// The result of every fallible function of this crate.
 pub type Result<T> = std::result::Result<T, Error>;

@@ -1,12 +1,13 @@
 //! A staged graph on the CPU: three programs, the weights, and sessions.
 
 use std::any::Any;
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Instant;
 
 use tintype_backend::{
     Changes, Error, Executable, RefitReport, RequestState, Result, Scope, Session, Tensors,
+    WeightPrograms,
 };
 use tintype_ir::{Binding, Graph, Input, Stage, StagedGraph, Value as Reference};
 use tintype_tensor::Tensor;
@@ -26,6 +27,7 @@ pub(crate) struct CpuExecutable {
 
 struct Shared {
     graph: StagedGraph,
+    programs: WeightPrograms,
     request: Program,
     step: Program,
     /// Names of the graph's outputs.
@@ -48,16 +50,6 @@ impl Shared {
         let mut current = self.weights.write().unwrap_or_else(PoisonError::into_inner);
         *current = Some(Arc::new(weights));
     }
-
-    /// The weights that names reach, in the program with overlays as in that without: an
-    /// overlay need not read the parameter that it lies on.
-    fn reached<'p>(&'p self, program: &'p Graph, names: &BTreeSet<String>) -> HashSet<&'p str> {
-        let names = names.iter().map(String::as_str).collect();
-        [program, &self.graph.weight]
-            .into_iter()
-            .flat_map(|program| StagedGraph::reached_weights(program, &names))
-            .collect()
-    }
 }
 
 impl CpuExecutable {
@@ -69,6 +61,7 @@ impl CpuExecutable {
         let handed = graph.handed_to_step().map(str::to_owned).collect();
         Self {
             shared: Arc::new(Shared {
+                programs: WeightPrograms::new(&graph),
                 graph,
                 request,
                 step,
@@ -90,13 +83,16 @@ impl Executable for CpuExecutable {
         let start = Instant::now();
         let shared = &self.shared;
         let _alone = shared.refit.lock().unwrap_or_else(PoisonError::into_inner);
-        let program = shared.graph.weight_with(changes.overlays)?;
+        let program = shared.programs.with(changes.overlays)?;
         let old = shared.weights();
         let wanted = match (&changes.scope, &old) {
-            (Scope::Names(names), Some(_)) => Some(shared.reached(&program, names)),
+            (Scope::Names(names), Some(_)) => Some(shared.programs.reached(&program, names)),
             _ => None,
         };
-        let computed = run_weights(&program, changes.parameters, wanted.as_ref())?;
+        let wanted: Option<HashSet<&str>> = wanted
+            .as_ref()
+            .map(|names| names.iter().map(String::as_str).collect());
+        let computed = run_weights(program.graph(), changes.parameters, wanted.as_ref())?;
         let mut report = RefitReport {
             weights: computed.len(),
             ..RefitReport::default()

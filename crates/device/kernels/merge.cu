@@ -1,5 +1,5 @@
-// `output = base + up · down`, the merge of a low-rank update, in f32 and rounded once; and the
-// product alone. `up` is [rows, inner], `down` [inner, columns], both row-major f32.
+// `output = base + up · (scale · down)`, the merge of a low-rank update, in f32 and rounded once; and
+// the product alone. `up` is [rows, inner], `down` [inner, columns], both row-major, of one dtype F.
 //
 // A block of 256 threads computes a tile of 64 × 64, each thread 4 × 4 of it. The inner axis
 // goes through shared memory 16 at a time; for the ranks that updates have, reading and writing
@@ -8,9 +8,10 @@
 constexpr u32 TILE = 64;
 constexpr u32 DEPTH = 16;
 
-template <class T, bool HasBase>
+template <class T, class F, bool HasBase>
 __device__ __forceinline__ void merge(
-    const T* base, const float* up, const float* down, T* output, u32 rows, u32 columns, u32 inner
+    const T* base, const F* up, const F* down, T* output, u32 rows, u32 columns, u32 inner,
+    float scale
 ) {
     // One more pack keeps the rows aligned and their writes in different banks.
     __shared__ float ups[DEPTH][TILE + 4];
@@ -25,12 +26,13 @@ __device__ __forceinline__ void merge(
             const u32 up_row = index / DEPTH, up_depth = index % DEPTH;
             const bool has_up = first_row + up_row < rows && depth + up_depth < inner;
             ups[up_depth][up_row] =
-                has_up ? up[(u64)(first_row + up_row) * inner + depth + up_depth] : 0.0f;
+                has_up ? widen(up[(u64)(first_row + up_row) * inner + depth + up_depth]) : 0.0f;
             const u32 down_depth = index / TILE, down_column = index % TILE;
             const bool has_down = first_column + down_column < columns && depth + down_depth < inner;
             downs[down_depth][down_column] =
-                has_down ? down[(u64)(depth + down_depth) * columns + first_column + down_column]
-                         : 0.0f;
+                has_down
+                    ? scale * widen(down[(u64)(depth + down_depth) * columns + first_column + down_column])
+                    : 0.0f;
         }
         __syncthreads();
 #pragma unroll
@@ -82,21 +84,23 @@ __device__ __forceinline__ void merge(
     }
 }
 
-#define MERGE(T)                                                                            \
-    extern "C" __global__ void __launch_bounds__(256) merge_##T(                            \
-        const T* base, const float* up, const float* down, T* output, u32 rows,             \
-        u32 columns, u32 inner                                                              \
+#define MERGE(T, F)                                                                         \
+    extern "C" __global__ void __launch_bounds__(256) merge_##T##_##F(                      \
+        const T* base, const F* up, const F* down, T* output, u32 rows, u32 columns,        \
+        u32 inner, float scale                                                              \
     ) {                                                                                     \
-        merge<T, true>(base, up, down, output, rows, columns, inner);                       \
+        merge<T, F, true>(base, up, down, output, rows, columns, inner, scale);             \
     }
 
-MERGE(f32)
-MERGE(f16)
-MERGE(bf16)
-MERGE(f8e4m3)
+#define MERGE_TO(T) MERGE(T, f32) MERGE(T, f16) MERGE(T, bf16)
+
+MERGE_TO(f32)
+MERGE_TO(f16)
+MERGE_TO(bf16)
+MERGE_TO(f8e4m3)
 
 extern "C" __global__ void __launch_bounds__(256) product_f32(
     const float* up, const float* down, float* output, u32 rows, u32 columns, u32 inner
 ) {
-    merge<float, false>(nullptr, up, down, output, rows, columns, inner);
+    merge<float, float, false>(nullptr, up, down, output, rows, columns, inner, 1.0f);
 }

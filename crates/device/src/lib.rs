@@ -43,9 +43,9 @@ pub use staging::{PinnedBuffer, Staging};
 pub use stream::{Event, Stream};
 pub use tensor::CudaTensor;
 pub use weights::{
-    AUTO_RESERVE, DEVICE_RESERVE, Delivered, Keeping, KeptKey, KeptParameters, KeptPlace,
-    KeptRegistry, KeptTensor, KeptUsage, PinnedTensor, Sharing, WeightPlan, WeightProgram,
-    WeightReport, WeightRunner, Wish, WriteOver, forecast_kept, forecast_weights,
+    AUTO_RESERVE, DEVICE_RESERVE, Delivered, InPlace, Keeping, KeptKey, KeptParameters, KeptPlace,
+    KeptRegistry, KeptTensor, KeptUsage, OVERLAY_BYTES, PinnedTensor, Sharing, WeightPlan,
+    WeightProgram, WeightReport, WeightRunner, Wish, WriteOver, forecast_kept, forecast_weights,
 };
 
 /// cudarc, for what this crate does not wrap.

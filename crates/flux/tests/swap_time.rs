@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use tintype_backend::{
     Backend, Capabilities, Changes, CompileOptions, Executable, RefitReport, RequestState, Result,
-    Scope, Session, Tensors,
+    Scope, Session, Tensors, WeightPrograms,
 };
 use tintype_cpu::CpuBackend;
 use tintype_flux::{AdapterScale, Blocks, ChangeReport, FluxPipeline, ModelKind, Request};
@@ -46,36 +46,36 @@ impl Backend for HostOnly {
             .iter()
             .any(|input| input.name == "timesteps")
         {
-            return Ok(Box::new(Transformer(graph.clone())));
+            return Ok(Box::new(Transformer {
+                programs: WeightPrograms::new(graph),
+                graph: graph.clone(),
+            }));
         }
         self.0.compile(graph, options)
     }
 }
 
-struct Transformer(StagedGraph);
+struct Transformer {
+    graph: StagedGraph,
+    programs: WeightPrograms,
+}
 
 impl Executable for Transformer {
     fn graph(&self) -> &StagedGraph {
-        &self.0
+        &self.graph
     }
 
     fn refit(&self, changes: &Changes<'_>) -> Result<RefitReport> {
         let start = Instant::now();
-        let program = self.0.weight_with(changes.overlays)?;
-        let weights = match &changes.scope {
-            Scope::All => program.outputs().len(),
-            Scope::Names(names) => {
-                let names = names.iter().map(String::as_str).collect();
-                StagedGraph::reached_weights(&program, &names).len()
-            }
+        let program = self.programs.with(changes.overlays)?;
+        let names = match &changes.scope {
+            Scope::All => program.names(),
+            Scope::Names(names) => self.programs.reached(&program, names),
         };
-        for parameter in program.parameters() {
-            let shape = parameter.ty.static_shape().unwrap();
-            let parameters = changes.parameters;
-            parameters.check(&parameter.name, parameter.ty.dtype, &shape)?;
-        }
+        program.check(changes.parameters, &names)?;
         Ok(RefitReport {
-            weights,
+            weights: names.len(),
+            bytes: program.bytes(&names),
             duration: start.elapsed(),
             ..RefitReport::default()
         })

@@ -52,6 +52,13 @@ impl Overlay {
         })
     }
 
+    /// Whether both are one overlay, at the cost of two comparisons: clones are, what is equal
+    /// need not be.
+    pub fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.fragment, &other.fragment)
+            && Arc::ptr_eq(&self.parameter, &other.parameter)
+    }
+
     /// The name of the parameter that it changes.
     pub fn parameter(&self) -> &str {
         &self.parameter

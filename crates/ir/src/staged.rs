@@ -76,8 +76,12 @@ impl StagedGraph {
     /// a weight program of this graph.
     pub fn reached_weights<'p>(program: &'p Graph, changed: &HashSet<&str>) -> Vec<&'p str> {
         let mut reached = vec![false; program.nodes().len()];
+        let parameters = program.parameters().iter();
+        let is_changed: Vec<bool> = parameters
+            .map(|parameter| changed.contains(parameter.name.as_str()))
+            .collect();
         let is_reached = |value: Value, reached: &[bool]| match value {
-            Value::Parameter(index) => changed.contains(program.parameters()[index].name.as_str()),
+            Value::Parameter(index) => is_changed[index],
             Value::Node(index) => reached[index],
             Value::Input(_) => false,
         };

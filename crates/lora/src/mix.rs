@@ -215,11 +215,7 @@ impl Mixer {
             return Ok(self.last.all.clone());
         }
         if numbers != self.last.adapters {
-            let mut builder = Parameters::builder();
-            for adapter in adapters.values() {
-                builder = builder.parameters(&adapter.factors);
-            }
-            self.last.factors = builder.build()?;
+            self.last.factors = factors_of(adapters.into_values())?;
             self.last.adapters = numbers;
         }
         let old = &self.last;
@@ -236,6 +232,19 @@ impl Mixer {
         self.last.all = builder.parameters(&self.last.scales).build()?;
         Ok(self.last.all.clone())
     }
+}
+
+/// The factors of several adapters; those of one are what they are.
+fn factors_of<'a>(mut adapters: impl Iterator<Item = &'a BoundAdapter>) -> Result<Parameters> {
+    let Some(first) = adapters.next() else {
+        return Ok(Parameters::default());
+    };
+    let mut all = first.factors.clone();
+    for adapter in adapters {
+        let builder = Parameters::builder().parameters(&all);
+        all = builder.parameters(&adapter.factors).build()?;
+    }
+    Ok(all)
 }
 
 /// An update that acts: its adapter, its number on the parameter, itself.
@@ -282,11 +291,7 @@ fn check_beginnings(one: &BoundAdapter, other: &BoundAdapter) -> Result<()> {
     if !begins(one.name(), other.name()) && !begins(other.name(), one.name()) {
         return Ok(());
     }
-    let Some(name) = one
-        .factors
-        .names()
-        .find(|name| other.factors.contains(name))
-    else {
+    let Some(name) = one.factors.common_name(&other.factors) else {
         return Ok(());
     };
     let expected = "a name that is not the beginning of another adapter's";

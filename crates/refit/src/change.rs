@@ -126,7 +126,7 @@ impl MutableModule {
         }
         match self.known_structure(after)? {
             Some(structure) => structure.expect(&after.weights),
-            None => after.weights.all().map(drop),
+            None => after.weights.expect_own_names(),
         }
     }
 

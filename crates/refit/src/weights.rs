@@ -1,10 +1,10 @@
 //! What weights are computed from, and how two such states differ.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use tintype_ir::{Overlay, TensorType};
-use tintype_weights::{ChangeSet, ParameterInfo, Parameters};
+use tintype_weights::{ChangeSet, Parameters};
 
 use crate::{Error, Noticed, Result};
 
@@ -46,15 +46,17 @@ impl Weights {
         if self.own.is_empty() {
             return Ok(self.parameters.clone());
         }
-        self.expect_own_names()?;
         let builder = Parameters::builder().parameters(&self.parameters);
-        Ok(builder.parameters(&self.own).build()?)
+        let all = builder.parameters(&self.own).build()?;
+        if all.len() < self.parameters.len() + self.own.len() {
+            self.expect_own_names()?;
+        }
+        Ok(all)
     }
 
     /// No parameter of an overlay has the name of a parameter below.
     pub(crate) fn expect_own_names(&self) -> Result<()> {
-        let shadowed = self.own.names().find(|name| self.parameters.contains(name));
-        match shadowed {
+        match self.own.common_name(&self.parameters) {
             None => Ok(()),
             Some(name) => Err(Error::Shadowed {
                 name: name.to_owned(),
@@ -93,17 +95,11 @@ impl Weights {
             if new.is_same(old) {
                 continue;
             }
-            let mut changes = new.changes_from(old);
-            for name in std::mem::take(&mut changes.changed) {
-                let names = if is_equal(new, old, &name)? {
-                    &mut difference.equal
-                } else {
-                    &mut difference.parameters.changed
-                };
-                names.insert(name);
-            }
-            difference.parameters.added.extend(changes.added);
-            difference.parameters.removed.extend(changes.removed);
+            let (mut changes, mut equal) = new.changes_and_equals_from(old, SMALL)?;
+            difference.equal.append(&mut equal);
+            difference.parameters.changed.append(&mut changes.changed);
+            difference.parameters.added.append(&mut changes.added);
+            difference.parameters.removed.append(&mut changes.removed);
         }
         if !Arc::ptr_eq(&self.overlays, &before.overlays) {
             difference.overlays = differing(&self.overlays, &before.overlays);
@@ -136,47 +132,25 @@ impl Difference {
     }
 }
 
-/// Whether a parameter of two generations has one content, as far as that is cheap to know.
-fn is_equal(new: &Parameters, old: &Parameters, name: &str) -> Result<bool> {
-    let is_cheap = |parameters: &Parameters| -> Result<bool> {
-        // What cannot be read, and need not be, has no dtype.
-        let size = |info: ParameterInfo| info.shape.byte_len(info.dtype).ok();
-        let size = parameters.info(name).ok().and_then(size);
-        let is_small = size.is_some_and(|size| size <= SMALL);
-        Ok(is_small || parameters.known_hash(name)?.is_some())
-    };
-    let may_be = new.shape(name)? == old.shape(name)? && is_cheap(new)? && is_cheap(old)?;
-    Ok(may_be && new.hash(name)? == old.hash(name)?)
-}
-
 /// The parameters on which other overlays lie, or the same in another order.
 fn differing(new: &[Overlay], old: &[Overlay]) -> BTreeSet<String> {
-    let by_parameter = |overlays: &'_ [Overlay]| -> BTreeMap<String, Vec<usize>> {
-        let mut map: BTreeMap<String, Vec<usize>> = BTreeMap::new();
-        for (index, overlay) in overlays.iter().enumerate() {
-            map.entry(overlay.parameter().to_owned())
-                .or_default()
-                .push(index);
-        }
-        map
-    };
-    let (new_places, old_places) = (by_parameter(new), by_parameter(old));
-    let none = Vec::new();
-    let names: BTreeSet<&String> = new_places.keys().chain(old_places.keys()).collect();
-    let differs = |name: &&&String| {
-        let here = new_places.get(**name).unwrap_or(&none);
-        let there = old_places.get(**name).unwrap_or(&none);
-        here.len() != there.len()
-            || here
-                .iter()
-                .zip(there)
-                .any(|(&here, &there)| new[here] != old[there])
-    };
-    names
-        .iter()
-        .filter(differs)
-        .map(|name| (*name).clone())
-        .collect()
+    let (new, old) = (by_parameter(new), by_parameter(old));
+    let gone = old.keys().filter(|name| !new.contains_key(*name));
+    let changed = new.iter().filter(|(name, here)| {
+        let there = old.get(*name);
+        there.is_none_or(|there| *here != there)
+    });
+    let names = changed.map(|(name, _)| name).chain(gone);
+    names.map(|&name| name.to_owned()).collect()
+}
+
+/// The overlays on each parameter, in order.
+fn by_parameter(overlays: &[Overlay]) -> HashMap<&str, Vec<&Overlay>> {
+    let mut map: HashMap<&str, Vec<&Overlay>> = HashMap::with_capacity(overlays.len());
+    for overlay in overlays {
+        map.entry(overlay.parameter()).or_default().push(overlay);
+    }
+    map
 }
 
 /// Bytes up to which hashing costs less than a needless refit.

@@ -15,13 +15,12 @@
 //! # }
 //! ```
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
 use tintype_tensor::Tensor;
 
-use crate::entry::Entry;
+use crate::entry::{Entries, Entry};
 use crate::parameters::insert_new;
 use crate::source::{Base, Source};
 use crate::{Checkpoint, Parameters, Result, View, scaled};
@@ -35,7 +34,7 @@ pub struct ParametersBuilder {
 #[derive(Debug)]
 enum Layer {
     Entries {
-        entries: BTreeMap<String, Arc<Entry>>,
+        entries: Entries,
         strip: String,
     },
     View {
@@ -54,7 +53,7 @@ impl ParametersBuilder {
     /// A layer of all tensors of an open checkpoint.
     pub fn checkpoint(self, checkpoint: &Checkpoint) -> Result<Self> {
         let sources = scaled::sources_of(checkpoint.files())?.into_iter();
-        let entries = sources.map(|(name, source)| (name, Entry::new(source)));
+        let entries = sources.map(|(name, source)| (name.into(), Entry::new(source)));
         Ok(self.entries(entries.collect()))
     }
 
@@ -70,14 +69,14 @@ impl ParametersBuilder {
     /// A name that is not there.
     pub fn parameter(self, parameters: &Parameters, name: &str) -> Result<Self> {
         let entry = Arc::clone(parameters.entry(name)?);
-        Ok(self.entries(BTreeMap::from([(name.to_owned(), entry)])))
+        Ok(self.entries(Entries::from([(name.into(), entry)])))
     }
 
     /// A layer of one tensor in memory.
     #[must_use]
     pub fn tensor(self, name: impl Into<String>, tensor: Tensor) -> Self {
         let entry = Entry::new(Source::new(Base::Memory(tensor)));
-        self.entries(BTreeMap::from([(name.into(), entry)]))
+        self.entry(name.into(), entry)
     }
 
     /// A layer of one view of the tensor `of` in the layers so far.
@@ -111,37 +110,34 @@ impl ParametersBuilder {
                 Layer::Entries { entries, strip } => stripped(entries, &strip)?,
                 Layer::View { name, of, view } => {
                     let entry = parameters.entry(&of)?.viewed(&of, view)?;
-                    BTreeMap::from([(name, entry)])
+                    Entries::from([(name.into(), entry)])
                 }
             };
             if parameters.is_empty() {
                 parameters = Parameters::from_entries(entries);
             } else {
-                parameters.replace_entries(entries);
+                parameters.replace_all(entries);
             }
         }
         Ok(parameters)
     }
 
     pub(crate) fn entry(self, name: String, entry: Arc<Entry>) -> Self {
-        self.entries(BTreeMap::from([(name, entry)]))
+        self.entries(Entries::from([(name.into(), entry)]))
     }
 
-    fn entries(mut self, entries: BTreeMap<String, Arc<Entry>>) -> Self {
+    fn entries(mut self, entries: Entries) -> Self {
         let strip = String::new();
         self.layers.push(Layer::Entries { entries, strip });
         self
     }
 }
 
-fn stripped(
-    entries: BTreeMap<String, Arc<Entry>>,
-    prefix: &str,
-) -> Result<BTreeMap<String, Arc<Entry>>> {
-    let mut stripped = BTreeMap::new();
+fn stripped(entries: Entries, prefix: &str) -> Result<Entries> {
+    let mut stripped = Entries::new();
     for (name, entry) in entries {
-        let short = name.strip_prefix(prefix).unwrap_or(&name).to_owned();
-        insert_new(&mut stripped, short, entry)?;
+        let short = name.strip_prefix(prefix).map(Arc::from);
+        insert_new(&mut stripped, short.unwrap_or(name), entry)?;
     }
     Ok(stripped)
 }

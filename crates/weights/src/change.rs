@@ -16,10 +16,12 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
+use std::iter::Peekable;
 use std::sync::{Arc, OnceLock};
 
-use crate::entry::Entry;
+use crate::entry::{Entries, Entry};
 use crate::{ContentHash, Parameters, Result, View};
 
 /// Names of parameters that differ between two states.
@@ -38,7 +40,7 @@ pub struct ChangeSet {
 /// It holds no tensors, so it keeps no memory alive.
 #[derive(Debug, Clone, Default)]
 pub struct Snapshot {
-    entries: BTreeMap<String, Moment>,
+    entries: BTreeMap<Arc<str>, Moment>,
 }
 
 #[derive(Debug, Clone)]
@@ -90,7 +92,7 @@ impl Parameters {
                 views: entry.source.views().to_vec(),
                 hash: Arc::clone(&entry.hash),
             };
-            (name.clone(), moment)
+            (Arc::clone(name), moment)
         });
         Snapshot {
             entries: entries.collect(),
@@ -110,13 +112,13 @@ impl Parameters {
         let mut changes = ChangeSet::default();
         for (name, entry) in &*self.entries {
             match before.entries.get(name) {
-                None => changes.added.insert(name.clone()),
+                None => changes.added.insert(name.to_string()),
                 Some(moment) if entry.is_same(moment.generation, &moment.views) => false,
-                Some(_) => changes.changed.insert(name.clone()),
+                Some(_) => changes.changed.insert(name.to_string()),
             };
         }
         let gone = before.entries.keys().filter(|name| !self.contains(name));
-        changes.removed.extend(gone.cloned());
+        changes.removed.extend(gone.map(ToString::to_string));
         changes
     }
 
@@ -136,19 +138,71 @@ impl Parameters {
     /// one file differ all: see [`Parameters::content_changes_from`].
     pub fn changes_from(&self, other: &Self) -> ChangeSet {
         let mut changes = ChangeSet::default();
-        if self.is_same(other) {
-            return changes;
-        }
-        for (name, entry) in &*self.entries {
-            match other.entries.get(name) {
-                None => changes.added.insert(name.clone()),
-                Some(old) if entry.is_same(old.generation, old.source.views()) => false,
-                Some(_) => changes.changed.insert(name.clone()),
-            };
-        }
-        let gone = other.names().filter(|name| !self.contains(name));
-        changes.removed.extend(gone.map(str::to_owned));
+        self.compare(other, |name, _, _| {
+            _ = changes.changed.insert(name.to_owned());
+        })
+        .add_to(&mut changes);
         changes
+    }
+
+    /// [`Parameters::changes_from`] without what was found to have the contents that it had, and
+    /// the names of that. Contents are compared where both hashes are known or a tensor has at
+    /// most `small` bytes, and elsewhere taken for others.
+    ///
+    /// # Errors
+    /// A small tensor that cannot be read.
+    pub fn changes_and_equals_from(
+        &self,
+        other: &Self,
+        small: usize,
+    ) -> Result<(ChangeSet, BTreeSet<String>)> {
+        let (mut changes, mut equal) = (ChangeSet::default(), BTreeSet::new());
+        let mut failure = None;
+        let apart = self.compare(other, |name, new, old| {
+            match new.is_equal_if_cheap(name, old, small) {
+                Ok(true) => _ = equal.insert(name.to_owned()),
+                Ok(false) => _ = changes.changed.insert(name.to_owned()),
+                Err(error) => failure = Some(error),
+            }
+        });
+        apart.add_to(&mut changes);
+        match failure {
+            None => Ok((changes, equal)),
+            Some(error) => Err(error),
+        }
+    }
+
+    /// The first name that both have.
+    pub fn common_name<'a>(&'a self, other: &'a Self) -> Option<&'a str> {
+        let (one, other) = (self.entries.iter(), other.entries.iter());
+        joined(one.peekable(), other.peekable()).find_map(|pair| match pair {
+            Joined::Both(name, _) => Some(name),
+            Joined::New(_) | Joined::Old(_) => None,
+        })
+    }
+
+    /// Tells of each parameter of both whose generation differs; gives the names of the others.
+    fn compare<'a>(
+        &'a self,
+        other: &'a Self,
+        mut differs: impl FnMut(&str, &Entry, &Entry),
+    ) -> Apart<'a> {
+        let mut apart = Apart::default();
+        if self.is_same(other) {
+            return apart;
+        }
+        let (new, old) = (self.entries.iter(), other.entries.iter());
+        for pair in joined(new.peekable(), old.peekable()) {
+            match pair {
+                Joined::New(name) => apart.added.push(name),
+                Joined::Old(name) => apart.removed.push(name),
+                Joined::Both(_, [new, old])
+                    if Arc::ptr_eq(new, old) || new.is_same(old.generation, old.source.views()) => {
+                }
+                Joined::Both(name, [new, old]) => differs(name, new, old),
+            }
+        }
+        apart
     }
 
     /// What differs from `other` in content; hashes on both sides only what
@@ -178,8 +232,70 @@ impl Parameters {
 
     pub(crate) fn replace_entries(
         &mut self,
-        entries: impl IntoIterator<Item = (String, Arc<Entry>)>,
+        entries: impl IntoIterator<Item = (Arc<str>, Arc<Entry>)>,
     ) {
         Arc::make_mut(&mut self.entries).extend(entries);
     }
+
+    /// The same for many that are in order, in the time that it takes to go through both.
+    pub(crate) fn replace_all(&mut self, mut entries: Entries) {
+        if entries.len() < self.len() / FEW {
+            self.replace_entries(entries);
+        } else {
+            Arc::make_mut(&mut self.entries).append(&mut entries);
+        }
+    }
 }
+
+/// Names that only one of two states has.
+#[derive(Default)]
+struct Apart<'a> {
+    added: Vec<&'a str>,
+    removed: Vec<&'a str>,
+}
+
+impl Apart<'_> {
+    fn add_to(self, changes: &mut ChangeSet) {
+        let owned = |names: Vec<&str>| names.into_iter().map(str::to_owned).collect();
+        changes.added = owned(self.added);
+        changes.removed = owned(self.removed);
+    }
+}
+
+/// A name of one state or of both.
+enum Joined<'a> {
+    New(&'a str),
+    Old(&'a str),
+    Both(&'a str, [&'a Arc<Entry>; 2]),
+}
+
+/// An entry with its name, as maps give it.
+type Named<'a> = (&'a Arc<str>, &'a Arc<Entry>);
+
+/// Goes through two states side by side, by name.
+fn joined<'a>(
+    mut new: Peekable<impl Iterator<Item = Named<'a>>>,
+    mut old: Peekable<impl Iterator<Item = Named<'a>>>,
+) -> impl Iterator<Item = Joined<'a>> {
+    std::iter::from_fn(move || {
+        let order = match (new.peek(), old.peek()) {
+            // States of which one came from the other share most names.
+            (Some((new, _)), Some((old, _))) if Arc::ptr_eq(new, old) => Ordering::Equal,
+            (Some((new, _)), Some((old, _))) => new.cmp(old),
+            (Some(_), None) => Ordering::Less,
+            (None, Some(_)) => Ordering::Greater,
+            (None, None) => return None,
+        };
+        let from_new = if order.is_le() { new.next() } else { None };
+        let from_old = if order.is_ge() { old.next() } else { None };
+        match (from_new, from_old) {
+            (Some((name, new)), Some((_, old))) => Some(Joined::Both(name, [new, old])),
+            (Some((name, _)), None) => Some(Joined::New(name)),
+            (None, Some((name, _))) => Some(Joined::Old(name)),
+            (None, None) => None,
+        }
+    })
+}
+
+/// What part of a map is few: less is inserted one by one.
+const FEW: usize = 8;

@@ -51,13 +51,14 @@ impl Parameters {
         options: ChangeOptions,
     ) -> Result<ChangeSet> {
         let entry = Entry::new(Source::new(Base::Memory(tensor)));
-        self.replace(vec![(name.to_owned(), entry)], options)
+        self.replace(vec![(name.into(), entry)], options)
     }
 
     /// Adds a parameter under a name that is free.
     pub fn insert(&mut self, name: impl Into<String>, tensor: Tensor) -> Result<()> {
         let entry = Entry::new(Source::new(Base::Memory(tensor)));
-        insert_new(Arc::make_mut(&mut self.entries), name.into(), entry)
+        let name: String = name.into();
+        insert_new(Arc::make_mut(&mut self.entries), name, entry)
     }
 
     /// Replaces the parameters that a checkpoint holds, all of which must exist
@@ -74,7 +75,7 @@ impl Parameters {
     /// Each gets a new generation and keeps what is known of its hash.
     pub fn replace_with(&mut self, other: &Self, options: ChangeOptions) -> Result<ChangeSet> {
         let entries = other.entries.iter();
-        let changes = entries.map(|(name, entry)| (name.clone(), Arc::clone(entry)));
+        let changes = entries.map(|(name, entry)| (Arc::clone(name), Arc::clone(entry)));
         self.replace(changes.collect(), options)
     }
 
@@ -127,7 +128,7 @@ impl Parameters {
 
     fn replace(
         &mut self,
-        changes: Vec<(String, Arc<Entry>)>,
+        changes: Vec<(Arc<str>, Arc<Entry>)>,
         options: ChangeOptions,
     ) -> Result<ChangeSet> {
         let mut accepted = Vec::with_capacity(changes.len());
@@ -147,7 +148,7 @@ impl Parameters {
             }
         }
         let changes = ChangeSet {
-            changed: accepted.iter().map(|(name, _)| name.clone()).collect(),
+            changed: accepted.iter().map(|(name, _)| name.to_string()).collect(),
             ..ChangeSet::default()
         };
         self.replace_entries(accepted);

@@ -7,6 +7,7 @@
 //! entry 17: blocks.0.qkv.weight, rows 0..3072, generation 4211, hash not yet known
 //! ```
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -15,6 +16,10 @@ use tintype_tensor::Tensor;
 
 use crate::source::Source;
 use crate::{Result, View};
+
+/// Parameters by name. Names are shared by all maps that have them: states that differ in little,
+/// as those of two LoRAs, are made of others often.
+pub(crate) type Entries = BTreeMap<Arc<str>, Arc<Entry>>;
 
 /// A parameter as it is between two changes.
 #[derive(Debug)]
@@ -95,6 +100,21 @@ impl Entry {
             hash: Arc::default(),
             finite: Arc::new(finite.map_or_else(OnceLock::new, OnceLock::from)),
         }))
+    }
+
+    /// Whether both have one content, as far as that is known or costs no more than reading
+    /// `small` bytes.
+    pub(crate) fn is_equal_if_cheap(&self, name: &str, other: &Self, small: usize) -> Result<bool> {
+        let may_be = self.source.shape() == other.source.shape()
+            && self.has_cheap_hash(small)
+            && other.has_cheap_hash(small);
+        Ok(may_be && self.content_hash(name)? == other.content_hash(name)?)
+    }
+
+    /// What cannot be read, and need not be, has no dtype.
+    fn has_cheap_hash(&self, small: usize) -> bool {
+        let bytes = || self.source.shape().byte_len(self.source.dtype().ok()?).ok();
+        self.hash.get().is_some() || bytes().is_some_and(|bytes| bytes <= small)
     }
 
     /// The content hash; reads the tensor the first time.

@@ -14,13 +14,12 @@
 //! # }
 //! ```
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tintype_tensor::{DType, Shape, Tensor};
 
-use crate::entry::Entry;
+use crate::entry::{Entries, Entry};
 use crate::error::shown;
 use crate::source::Base;
 use crate::{
@@ -31,7 +30,7 @@ use crate::{
 /// Named tensors in files and in memory. Cloning is cheap.
 #[derive(Debug, Clone, Default)]
 pub struct Parameters {
-    pub(crate) entries: Arc<BTreeMap<String, Arc<Entry>>>,
+    pub(crate) entries: Arc<Entries>,
 }
 
 /// What is known of a parameter without reading it.
@@ -66,7 +65,7 @@ impl Parameters {
         Self::builder().checkpoint(checkpoint)?.build()
     }
 
-    pub(crate) fn from_entries(entries: BTreeMap<String, Arc<Entry>>) -> Self {
+    pub(crate) fn from_entries(entries: Entries) -> Self {
         Self {
             entries: Arc::new(entries),
         }
@@ -74,7 +73,7 @@ impl Parameters {
 
     /// All names in order.
     pub fn names(&self) -> impl ExactSizeIterator<Item = &str> {
-        self.entries.keys().map(String::as_str)
+        self.entries.keys().map(|name| &**name)
     }
 
     /// The number of parameters.
@@ -247,14 +246,14 @@ impl Parameters {
     pub fn subset(&self, prefix: &str) -> Self {
         let stripped = self.entries.iter().filter_map(|(name, entry)| {
             let name = name.strip_prefix(prefix)?;
-            Some((name.to_owned(), Arc::clone(entry)))
+            Some((name.into(), Arc::clone(entry)))
         });
         Self::from_entries(stripped.collect())
     }
 
     /// The parameters under the names that `rename` gives; `None` leaves one out.
     pub fn renamed(&self, rename: impl Fn(&str) -> Option<String>) -> Result<Self> {
-        let mut entries = BTreeMap::new();
+        let mut entries = Entries::new();
         for (name, entry) in &*self.entries {
             let Some(renamed) = rename(name) else {
                 continue;
@@ -275,10 +274,11 @@ impl Parameters {
 
 /// Inserts under a name that must be free.
 pub(crate) fn insert_new(
-    entries: &mut BTreeMap<String, Arc<Entry>>,
-    name: String,
+    entries: &mut Entries,
+    name: impl Into<Arc<str>>,
     entry: Arc<Entry>,
 ) -> Result<()> {
+    let name = name.into();
     if entries.contains_key(&name) {
         return Err(Error::Duplicate {
             origin: entry.source.base().origin(),

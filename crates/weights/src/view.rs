@@ -42,8 +42,9 @@ impl View {
             found: shape.clone(),
         };
         // Rows of a packed dtype may begin within a byte.
-        let row_bits = shape.get(1..).map_or(1, |rest| rest.iter().product()) * dtype.bits();
-        let whole_rows = !shape.is_empty() && row_bits.is_multiple_of(8);
+        let mut rest = shape.get(1..).unwrap_or_default().iter();
+        let row_bits = rest.try_fold(dtype.bits(), |bits, &size| bits.checked_mul(size));
+        let whole_rows = !shape.is_empty() && row_bits.is_some_and(|bits| bits.is_multiple_of(8));
         let mut sizes = shape.to_vec();
         match self {
             Self::Rows { start, end } => {
@@ -82,6 +83,21 @@ impl View {
                 let bytes = [second, first].concat();
                 Tensor::from_bytes(tensor.dtype(), tensor.shape().clone(), bytes)
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_too_long_to_count_are_refused() {
+        // Without rows there are no bytes, whatever a file says of their length.
+        let shape = Shape::from([0, 1 << 40, 1 << 40]);
+        let rows = View::Rows { start: 0, end: 0 };
+        for view in [rows, View::SwapHalves] {
+            assert!(view.shape(DType::F32, &shape).is_err());
         }
     }
 }

@@ -3,23 +3,28 @@
 //! | who holds weights | a refit |
 //! |---|---|
 //! | nobody has any yet | loads all |
-//! | no state | writes new values over the old ones, at the same addresses |
-//! | some state | makes a version with new memory for what changes |
+//! | no state, and no kept parameter is in what changes | computes new values where the old ones are |
+//! | no state | computes new values elsewhere and writes them over the old ones |
+//! | some state, or weights were one value that are two from now on | makes a version with new memory for what changes |
 //! | nobody knows (a refit failed twice) | loads all |
 //!
+//! Addresses stay in all but the first and the last but one, so captured graphs stay valid.
+//!
 //! Parameters that lie in weights as they are wait there for the next refit
-//! ([`KeptParameters`]), so writing over weights goes by way of these.
+//! ([`KeptParameters`]), so writing over weights goes by way of these. After the first switch of
+//! a LoRA they have memory of their own, and further ones take none but for temporary values.
 
 use std::collections::{BTreeSet, HashSet};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use tintype_backend::{Error as BackendError, KeepWeights, Result};
+use tintype_backend::{AttachedProgram, Error as BackendError, KeepWeights, Result};
 use tintype_device::{Keeping, KeptParameters, Sharing};
-use tintype_ir::StagedGraph;
+use tintype_ir::{Evaluator, StagedGraph};
+use tintype_weights::Parameters;
 
-use super::job::Inputs;
 use crate::Error;
-use crate::run::machine::{KeepingOn, KeptOn, Machine};
+use crate::run::machine::{KeepingOn, KeptOn, Machine, WeightJob};
 use crate::run::weights::{Tensors, WeightSet};
 
 /// The weights that an executable has now.
@@ -41,6 +46,15 @@ enum Held<M: Machine> {
     None,
     Ready(Arc<WeightSet<M>>),
     Poisoned { reason: String, again: String },
+}
+
+/// A weight program with what it reads.
+#[derive(Clone, Copy)]
+pub(super) struct Inputs<'a> {
+    pub(super) program: &'a AttachedProgram,
+    pub(super) parameters: &'a Parameters,
+    /// Computes what has no kernel.
+    pub(super) evaluator: &'a dyn Evaluator,
 }
 
 /// What weights are computed from: now, and in the refit before.
@@ -96,15 +110,21 @@ impl<M: Machine> Exchange<M> {
         if names.is_empty() {
             return Ok(0);
         }
-        let needed = sources.new.bytes(names);
+        let mut current = self.lock();
+        let is_tied = current.ready().is_tied(sources.new.program.graph());
+        if !current.is_held() && !is_tied && self.is_apart(current.ready(), names) {
+            return self.compute_in_place(&mut current, names, sources);
+        }
+        // Requests are prepared while weights are computed elsewhere.
+        drop(current);
+        let needed = sources.new.program.bytes(names);
         let room = self.room(needed)?;
         if needed > room {
-            return self.change_in_groups(names, sources, room);
+            return self.change_in_groups(names, sources, room, is_tied);
         }
         let (new, moved) = self.compute(&sources.new, names, true)?;
-        // Only now, so that requests are prepared while weights are computed.
         let mut current = self.lock();
-        if current.is_held() {
+        if current.is_held() || is_tied {
             current.replace(new);
             return Ok(moved);
         }
@@ -116,12 +136,42 @@ impl<M: Machine> Exchange<M> {
         }
     }
 
+    /// Whether no parameter is kept in weights of these names, so that they may be written while
+    /// parameters are read.
+    fn is_apart(&self, weights: &WeightSet<M>, names: &BTreeSet<String>) -> bool {
+        let addresses = names.iter().filter_map(|name| weights.address(name).ok());
+        self.kept.lies_outside(addresses)
+    }
+
+    /// Computes weights where the old ones are, while no request can be prepared.
+    fn compute_in_place(
+        &self,
+        current: &mut Current<M>,
+        names: &BTreeSet<String>,
+        sources: &Sources<'_>,
+    ) -> Result<usize> {
+        let is_begun = AtomicBool::new(false);
+        let wanted = wanted(names);
+        let job = sources.new.job(&wanted);
+        let computed = current
+            .ready()
+            .compute_in_place(&job, &is_begun, self.keeping(true));
+        match computed {
+            Ok(moved) => Ok(moved),
+            Err(failure) if is_begun.into_inner() => {
+                let room = self.room(sources.new.program.bytes(names)).unwrap_or(0);
+                self.go_back(current, failure.into(), &[names], sources, room)
+            }
+            Err(failure) => Err(failure.into()),
+        }
+    }
+
     /// The first weights, or all of them anew.
     fn load(&self, names: &BTreeSet<String>, sources: &Sources<'_>) -> Result<usize> {
         // Weights that are mixed serve nobody, and take memory.
         self.lock().weights = Held::None;
         self.kept.reset();
-        let needed = sources.new.bytes(names);
+        let needed = sources.new.program.bytes(names);
         let free = self.machine.make_room(needed.saturating_add(RESERVE))?;
         if free < needed {
             return Err(self.too_little("its weights", needed, free));
@@ -138,13 +188,18 @@ impl<M: Machine> Exchange<M> {
         names: &BTreeSet<String>,
         sources: &Sources<'_>,
         room: usize,
+        is_tied: bool,
     ) -> Result<usize> {
         let mut current = self.lock();
-        if current.is_held() {
-            let what = "new weights beside those that requests still hold";
-            return Err(self.too_little(what, sources.new.bytes(names), room));
+        if current.is_held() || is_tied {
+            let what = if is_tied {
+                "new weights beside those that were one"
+            } else {
+                "new weights beside those that requests still hold"
+            };
+            return Err(self.too_little(what, sources.new.program.bytes(names), room));
         }
-        let groups = sources.new.groups(names, room);
+        let groups = sources.new.program.groups(names, room);
         tracing::debug!(
             "`{}`: weights change in {} groups",
             self.graph,
@@ -179,7 +234,7 @@ impl<M: Machine> Exchange<M> {
     ) -> Result<usize> {
         let old = sources.old.as_ref().expect("weights came from somewhere");
         let restored = changed.iter().try_for_each(|names| {
-            let mut groups = old.groups(names, room.max(1)).into_iter();
+            let mut groups = old.program.groups(names, room.max(1)).into_iter();
             groups.try_for_each(|group| {
                 let (tensors, _) = self.compute(old, &group, false)?;
                 Ok(current.ready().overwrite(&tensors, self.keeping(false))?)
@@ -202,10 +257,10 @@ impl<M: Machine> Exchange<M> {
         names: &BTreeSet<String>,
         grows: bool,
     ) -> Result<(Tensors<M>, usize)> {
-        let wanted: HashSet<&str> = names.iter().map(String::as_str).collect();
+        let wanted = wanted(names);
         let computed = self
             .machine
-            .compute(&inputs.job(&wanted), self.keeping(grows));
+            .compute(&inputs.job(&wanted), None, self.keeping(grows));
         // What is kept may be half a parameter now.
         let computed = computed.inspect_err(|_| self.kept.clear())?;
         Ok((computed.weights.into_iter().collect(), computed.moved))
@@ -245,6 +300,22 @@ impl<M: Machine> Exchange<M> {
     fn lock(&self) -> MutexGuard<'_, Current<M>> {
         self.current.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+impl<'a> Inputs<'a> {
+    /// What a machine computes for some of these weights.
+    fn job(&self, wanted: &'a HashSet<&'a str>) -> WeightJob<'a> {
+        WeightJob {
+            program: self.program.graph(),
+            parameters: self.parameters,
+            evaluator: self.evaluator,
+            wanted,
+        }
+    }
+}
+
+fn wanted(names: &BTreeSet<String>) -> HashSet<&str> {
+    names.iter().map(String::as_str).collect()
 }
 
 impl<M: Machine> Current<M> {

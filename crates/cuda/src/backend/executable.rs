@@ -1,18 +1,18 @@
 //! A compiled graph: its weights, and its programs for the sizes that were met.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use tintype_backend::{
-    Changes, CompileOptions, Executable, KeepWeights, RefitReport, Result, Scope, Session,
+    AttachedProgram, Changes, CompileOptions, Executable, KeepWeights, RefitReport, Result, Scope,
+    Session, WeightPrograms,
 };
-use tintype_ir::{Binding, Evaluator, Graph, Overlay, Stage, StagedGraph};
+use tintype_ir::{Binding, Evaluator, Stage, StagedGraph};
 use tintype_weights::Parameters;
 
-use super::exchange::{Exchange, Sources};
-use super::job::Inputs;
+use super::exchange::{Exchange, Inputs, Sources};
 use super::session::CudaSession;
 use crate::run::lane::Lane;
 use crate::run::machine::Machine;
@@ -26,6 +26,7 @@ pub(super) struct CudaExecutable<M: Machine> {
 /// What an executable and its sessions have in common.
 pub(super) struct Shared<M: Machine> {
     pub(super) graph: StagedGraph,
+    weight_programs: WeightPrograms,
     pub(super) machine: Arc<M>,
     pub(super) weights: Exchange<M>,
     evaluator: Arc<dyn Evaluator + Send + Sync>,
@@ -45,7 +46,7 @@ struct Sized<M: Machine> {
 /// What the weights were computed from.
 struct Origin {
     parameters: Parameters,
-    overlays: Vec<Overlay>,
+    program: Arc<AttachedProgram>,
 }
 
 impl<M: Machine> CudaExecutable<M> {
@@ -66,6 +67,7 @@ impl<M: Machine> CudaExecutable<M> {
         Self {
             shared: Arc::new(Shared {
                 weights: Exchange::new(Arc::clone(&machine), &graph, options.keep_weights),
+                weight_programs: WeightPrograms::new(&graph),
                 graph,
                 machine,
                 evaluator,
@@ -85,30 +87,24 @@ impl<M: Machine> Executable for CudaExecutable<M> {
         let start = Instant::now();
         let shared = &self.shared;
         let mut origin = lock(&shared.origin);
-        let program = shared.graph.weight_with(changes.overlays)?;
-        let new = shared.inputs(&program, changes.parameters);
-        let names = shared.changed(&new, &changes.scope);
-        new.check(&names)?;
-        let old = origin.as_ref().map(|origin| {
-            let program = shared.graph.weight_with(&origin.overlays)?;
-            Ok::<_, tintype_ir::Error>((program, &origin.parameters))
-        });
-        let old = old.transpose()?;
-        let old = old.as_ref();
+        let program = shared.weight_programs.with(changes.overlays)?;
+        let names = shared.changed(&program, &changes.scope);
+        program.check(changes.parameters, &names)?;
+        let old = origin.as_ref();
         let sources = Sources {
-            new,
-            old: old.map(|(program, parameters)| shared.inputs(program, parameters)),
+            new: shared.inputs(&program, changes.parameters),
+            old: old.map(|old| shared.inputs(&old.program, &old.parameters)),
         };
         let moved = shared.weights.bring(&names, &sources)?;
         let report = RefitReport {
             weights: names.len(),
-            bytes: new.bytes(&names),
+            bytes: program.bytes(&names),
             moved,
             duration: start.elapsed(),
         };
         *origin = Some(Origin {
             parameters: changes.parameters.clone(),
-            overlays: changes.overlays.to_vec(),
+            program,
         });
         Ok(report)
     }
@@ -163,7 +159,11 @@ impl<M: Machine> Shared<M> {
         Ok(program)
     }
 
-    fn inputs<'a>(&'a self, program: &'a Graph, parameters: &'a Parameters) -> Inputs<'a> {
+    fn inputs<'a>(
+        &'a self,
+        program: &'a AttachedProgram,
+        parameters: &'a Parameters,
+    ) -> Inputs<'a> {
         Inputs {
             program,
             parameters,
@@ -171,17 +171,14 @@ impl<M: Machine> Shared<M> {
         }
     }
 
-    /// The weights that a change may reach, in the program with overlays as in that without: an
-    /// overlay need not read the parameter that it lies on. All if there are none yet.
-    fn changed(&self, new: &Inputs<'_>, scope: &Scope) -> BTreeSet<String> {
-        let names = match scope {
-            Scope::Names(names) if self.weights.is_ready() => names,
-            _ => return new.names(),
-        };
-        let names: HashSet<&str> = names.iter().map(String::as_str).collect();
-        let programs = [new.program, &self.graph.weight].into_iter();
-        let reached = programs.flat_map(|program| StagedGraph::reached_weights(program, &names));
-        reached.map(str::to_owned).collect()
+    /// The weights that a change may reach; all if there are none yet.
+    fn changed(&self, program: &AttachedProgram, scope: &Scope) -> BTreeSet<String> {
+        match scope {
+            Scope::Names(names) if self.weights.is_ready() => {
+                self.weight_programs.reached(program, names)
+            }
+            _ => program.names(),
+        }
     }
 }
 

@@ -27,7 +27,6 @@ mod executable;
 mod failure;
 mod forecast;
 mod implementation;
-mod job;
 mod session;
 #[cfg(test)]
 mod tests;

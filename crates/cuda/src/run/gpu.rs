@@ -9,14 +9,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use cudarc::driver::result;
 use tintype_backend::DeviceTensor;
 use tintype_device::{
-    CudaTensor, Device, DeviceBuffer, Event, Keeping, KeptRegistry, PinnedTensor, SavedFolders,
-    Staging, Stream, WeightKernels, WeightProgram, WeightRunner, WriteOver,
+    CudaTensor, Device, DeviceBuffer, Event, InPlace, Keeping, KeptRegistry, PinnedTensor,
+    SavedFolders, Staging, Stream, WeightKernels, WeightProgram, WeightRunner, WriteOver,
 };
 use tintype_tensor::{DType, Shape};
 
 use super::branches::SideStream;
 use super::graph::{self, Captured, driver_error};
-use super::machine::{Call, Computed, Machine, WeightJob};
+use super::machine::{Call, Computed, Machine, Over, WeightJob};
 use super::makers::Makers;
 use super::offers::{kernel_cache, makers};
 use super::{Addresses, Prepared};
@@ -119,7 +119,12 @@ impl Gpu {
             .join(", ")
     }
 
-    fn run_weights(&self, job: &WeightJob<'_>, kept: Keeping<'_>) -> Result<Computed<Self>> {
+    fn run_weights(
+        &self,
+        job: &WeightJob<'_>,
+        over: Option<&Over<'_, Self>>,
+        kept: Keeping<'_>,
+    ) -> Result<Computed<Self>> {
         let mut weights = Vec::with_capacity(job.wanted.len());
         let program = WeightProgram {
             graph: job.program,
@@ -127,8 +132,15 @@ impl Gpu {
             wanted: Some(job.wanted),
             evaluator: job.evaluator,
             kept: Some(kept),
+            in_place: over.map(|over| InPlace {
+                weights: over.weights,
+                is_begun: over.is_begun,
+            }),
         };
         let mut runner = self.runner();
+        for event in over.iter().flat_map(|over| over.after) {
+            runner.stream().wait(event)?;
+        }
         let report = runner.run(&program, &mut |name, tensor| {
             weights.push((name.to_owned(), tensor));
             Ok(())
@@ -357,8 +369,13 @@ impl Machine for Gpu {
         Ok(self.device.keep_freed_memory(kept as u64)?)
     }
 
-    fn compute(&self, job: &WeightJob<'_>, kept: Keeping<'_>) -> Result<Computed<Self>> {
-        self.run_weights(job, kept)
+    fn compute(
+        &self,
+        job: &WeightJob<'_>,
+        over: Option<Over<'_, Self>>,
+        kept: Keeping<'_>,
+    ) -> Result<Computed<Self>> {
+        self.run_weights(job, over.as_ref(), kept)
     }
 
     fn overwrite(

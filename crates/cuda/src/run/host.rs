@@ -14,7 +14,7 @@ use tintype_device::{KeptRegistry, KeptTensor, WriteOver};
 use tintype_tensor::{DType, Shape, Tensor};
 
 use super::Addresses;
-use super::machine::{Call, Computed, KeepingOn, Machine, WeightJob};
+use super::machine::{Call, Computed, KeepingOn, Machine, Over, WeightJob};
 use super::makers::{Maker, Makers, Offer};
 use crate::{Error, Place, Result, Step, View};
 
@@ -59,6 +59,8 @@ pub(crate) struct Host {
 pub(crate) struct Heap {
     blocks: Mutex<BTreeMap<u64, Vec<u8>>>,
     next: AtomicU64,
+    /// How many blocks were allocated.
+    allocations: AtomicUsize,
     pub(crate) total: AtomicUsize,
 }
 
@@ -84,6 +86,7 @@ impl Host {
             heap: Arc::new(Heap {
                 blocks: Mutex::default(),
                 next: AtomicU64::new(1 << 20),
+                allocations: AtomicUsize::new(0),
                 total: AtomicUsize::new(total),
             }),
             makers: Makers::new(vec![Box::new(Everything)]),
@@ -110,6 +113,11 @@ impl Host {
         self.heap.total.store(total, Ordering::Relaxed);
     }
 
+    /// How many pieces of memory were allocated since it was made.
+    pub(crate) fn allocations(&self) -> usize {
+        self.heap.allocations.load(Ordering::Relaxed)
+    }
+
     pub(crate) fn used(&self) -> usize {
         self.heap.total.load(Ordering::Relaxed) - self.heap.free()
     }
@@ -120,6 +128,15 @@ impl Host {
         if log.last() != Some(&what) {
             log.push(what);
         }
+    }
+
+    /// Fails once so many writes were made as it was told.
+    fn count_write(&self) -> Result<()> {
+        if self.overwrites_left.load(Ordering::Relaxed) == 0 {
+            return Err(Error::unsupported("overwriting", "the device is gone"));
+        }
+        self.overwrites_left.fetch_sub(1, Ordering::Relaxed);
+        Ok(())
     }
 
     /// A tensor of this machine and type that nobody else has.
@@ -340,8 +357,13 @@ impl Machine for Host {
         Ok(())
     }
 
-    fn compute(&self, job: &WeightJob<'_>, kept: KeepingOn<'_, Self>) -> Result<Computed<Self>> {
-        self.compute_weights(job, kept)
+    fn compute(
+        &self,
+        job: &WeightJob<'_>,
+        over: Option<Over<'_, Self>>,
+        kept: KeepingOn<'_, Self>,
+    ) -> Result<Computed<Self>> {
+        self.compute_weights(job, over.as_ref(), kept)
     }
 
     fn overwrite(
@@ -364,11 +386,7 @@ impl Machine for Host {
             kept.store.write_over(*pair, grows, write)?;
         }
         // After something was written, as it may be.
-        if self.overwrites_left.load(Ordering::Relaxed) == 0 {
-            return Err(Error::unsupported("overwriting", "the device is gone"));
-        }
-        self.overwrites_left.fetch_sub(1, Ordering::Relaxed);
-        Ok(())
+        self.count_write()
     }
 
     fn retire(&self, _: &[()]) -> Result<()> {

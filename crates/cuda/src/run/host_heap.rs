@@ -20,6 +20,7 @@ impl Heap {
             }));
         }
         // What nobody has written is no number; blocks are apart, so that bounds show.
+        self.allocations.fetch_add(1, Ordering::Relaxed);
         let size = (bytes + ALIGNMENT).next_multiple_of(ALIGNMENT) as u64;
         let address = self.next.fetch_add(size, Ordering::Relaxed);
         self.blocks

@@ -3,12 +3,13 @@
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use tintype_device::{Error as DeviceError, KeptKey, KeptPlace, KeptTensor, Wish};
 use tintype_ir::{StagedGraph, Value};
 use tintype_tensor::Tensor;
 
-use super::super::machine::{Computed, KeepingOn, WeightJob};
+use super::super::machine::{Computed, KeepingOn, Over, WeightJob};
 use super::{Host, HostTensor, reference};
 use crate::{Error, Result};
 
@@ -25,15 +26,13 @@ impl Host {
     pub(super) fn compute_weights(
         &self,
         job: &WeightJob<'_>,
+        over: Option<&Over<'_, Self>>,
         kept: KeepingOn<'_, Self>,
     ) -> Result<Computed<Self>> {
         let mut names: Vec<&str> = job.wanted.iter().copied().collect();
         names.sort_unstable();
         self.note(format!("compute {}", names.join(" ")));
-        let fails = self.fails.lock().unwrap().clone();
-        if let Some(name) = names.iter().find(|name| fails.contains(**name)) {
-            return Err(Error::unsupported(name, "it cannot be computed"));
-        }
+        self.expect_computable(&names, over)?;
         let brought = RefCell::new(Brought::default());
         for parameter in job.program.parameters() {
             let name = parameter.name.as_str();
@@ -55,13 +54,50 @@ impl Host {
                 Value::Parameter(index) => {
                     brought.as_weight(&job.program.parameters()[index].name, kept)
                 }
-                _ => self.tensor(&outputs[name])?,
+                _ => self.computed(&outputs[name], name, over)?,
             };
             Ok((name.to_owned(), tensor))
         });
         let weights = named.collect::<Result<_>>()?;
+        if over.is_some_and(|over| over.is_begun.load(Ordering::Relaxed)) {
+            self.count_write()?;
+        }
         let moved = brought.moved;
         Ok(Computed { weights, moved })
+    }
+
+    /// An error for a weight that shall fail. Where others lie they may have been written before it;
+    /// that happens once, so that what was there can be computed again.
+    fn expect_computable(&self, names: &[&str], over: Option<&Over<'_, Self>>) -> Result<()> {
+        let mut fails = self.fails.lock().unwrap();
+        let Some(name) = names.iter().find(|name| fails.contains(**name)) else {
+            return Ok(());
+        };
+        if let Some(over) = over {
+            over.is_begun.store(true, Ordering::Relaxed);
+            for weight in names.iter().map(|name| &over.weights[*name]) {
+                let garbage = vec![0xff; weight.byte_len()];
+                self.heap.write(weight.address(), &garbage);
+            }
+            fails.remove(*name);
+        }
+        Err(Error::unsupported(name, "it cannot be computed"))
+    }
+
+    /// A new value, in the memory of an old one or its own.
+    fn computed(
+        &self,
+        value: &Tensor,
+        name: &str,
+        over: Option<&Over<'_, Self>>,
+    ) -> Result<HostTensor> {
+        let Some(over) = over else {
+            return self.tensor(value);
+        };
+        over.is_begun.store(true, Ordering::Relaxed);
+        let old = &over.weights[name];
+        self.heap.write(old.address(), value.bytes());
+        Ok(old.clone())
     }
 
     fn bring(
@@ -81,7 +117,8 @@ impl Host {
             None => {
                 self.note(format!("read {name}"));
                 let wish = if kept.grows && kept.store.takes(name) {
-                    kept.store.wish(0, || Ok::<_, Error>(self.heap.free()))?
+                    kept.store
+                        .wish(name, 0, || Ok::<_, Error>(self.heap.free()))?
                 } else {
                     Wish::Leave
                 };

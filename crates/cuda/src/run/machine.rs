@@ -15,6 +15,8 @@
 
 use std::collections::HashSet;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use tintype_backend::DeviceTensor;
 use tintype_device::{Keeping, KeptParameters, KeptRegistry, KeptTensor};
@@ -24,6 +26,7 @@ use tintype_weights::Parameters;
 
 use super::Addresses;
 use super::makers::Makers;
+use super::weights::Tensors;
 use crate::{Result, Step};
 
 /// What programs run on.
@@ -158,7 +161,15 @@ pub(crate) trait Machine: Sized + Send + Sync + 'static {
 
     /// Computes weights in the stream of weights, and keeps parameters. They are there when this
     /// returns. After an error the caller keeps nothing.
-    fn compute(&self, job: &WeightJob<'_>, kept: KeepingOn<'_, Self>) -> Result<Computed<Self>>;
+    ///
+    /// With `over` they are computed where these weights are; what is there elsewhere already, as a
+    /// parameter that is kept, is left there. Nothing that is read may lie in these weights.
+    fn compute(
+        &self,
+        job: &WeightJob<'_>,
+        over: Option<Over<'_, Self>>,
+        kept: KeepingOn<'_, Self>,
+    ) -> Result<Computed<Self>>;
 
     /// Writes each second tensor over the first, once all events are over, and waits for it; what
     /// is kept in the first stays whole. After an error the caller keeps nothing.
@@ -189,6 +200,16 @@ pub(crate) type KeptOn<M> = KeptParameters<<M as Machine>::Tensor, <M as Machine
 /// The same as a run uses them.
 pub(crate) type KeepingOn<'a, M> = Keeping<'a, <M as Machine>::Tensor, <M as Machine>::Pinned>;
 
+/// Weights in whose memory others are computed.
+pub(crate) struct Over<'a, M: Machine> {
+    /// By name.
+    pub(crate) weights: &'a Tensors<M>,
+    /// Set before the first of them is written.
+    pub(crate) is_begun: &'a AtomicBool,
+    /// What still reads them.
+    pub(crate) after: &'a [M::Event],
+}
+
 /// What a machine has computed.
 pub(crate) struct Computed<M: Machine> {
     /// Weights by name.
@@ -201,7 +222,7 @@ pub(crate) struct Computed<M: Machine> {
 #[derive(Clone, Copy)]
 pub(crate) struct WeightJob<'a> {
     /// The weight program, with overlays.
-    pub(crate) program: &'a Graph,
+    pub(crate) program: &'a Arc<Graph>,
     /// What it reads.
     pub(crate) parameters: &'a Parameters,
     /// Computes what has no kernel.

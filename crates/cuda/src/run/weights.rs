@@ -4,12 +4,13 @@
 //! has it is freed after all work that read it; and weights are overwritten only after that too.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tintype_device::KeptTensor;
+use tintype_ir::{Graph, Value};
 
-use super::machine::{KeepingOn, Machine};
+use super::machine::{KeepingOn, Machine, Over, WeightJob};
 use crate::{Error, Result};
 
 /// Weights by name.
@@ -57,6 +58,19 @@ impl<M: Machine> WeightSet<M> {
         tensor.map(KeptTensor::address).ok_or_else(missing)
     }
 
+    /// Whether weights that lie in one memory are several values in a program. They were one where
+    /// several overlays gave the same parameter.
+    pub(crate) fn is_tied(&self, program: &Graph) -> bool {
+        let mut values: HashMap<u64, Value> = HashMap::new();
+        program.outputs().iter().any(|output| {
+            let Some(tensor) = self.tensors.get(&output.name) else {
+                return false;
+            };
+            let value = values.entry(tensor.address()).or_insert(output.value);
+            *value != output.value
+        })
+    }
+
     /// Notes that a lane has read them until this event.
     pub(crate) fn read_by(&self, lane: u64, event: M::Event) {
         let mut readers = self.readers.lock().unwrap_or_else(PoisonError::into_inner);
@@ -74,13 +88,49 @@ impl<M: Machine> WeightSet<M> {
             .filter_map(|(name, new)| self.tensors.get(name).map(|old| [old, new]));
         // Weights that are one value share their memory, and are written once.
         let mut seen = HashSet::new();
-        let pairs: Vec<_> = pairs
+        let mut pairs: Vec<_> = pairs
             .filter(|pair| seen.insert(pair.map(KeptTensor::address)))
             .collect();
+        let is_elsewhere = |pair: &[&M::Tensor; 2]| pair[0].address() != pair[1].address();
+        pairs.retain(is_elsewhere);
+        if pairs.is_empty() {
+            return Ok(());
+        }
         let store = kept.store;
         let written = self.machine.overwrite(&pairs, &self.take_readers(), kept);
         // What is kept may be half a parameter now.
         written.inspect_err(|_| store.clear())
+    }
+
+    /// Computes new values where the old ones are, after all that still read them; gives the bytes
+    /// copied between host and device. Nothing that is kept may lie there.
+    ///
+    /// # Errors
+    /// What the device says. If `is_begun` is set, some weights may then be new, others old.
+    pub(crate) fn compute_in_place(
+        &self,
+        job: &WeightJob<'_>,
+        is_begun: &AtomicBool,
+        kept: KeepingOn<'_, M>,
+    ) -> Result<usize> {
+        let after = self.take_readers();
+        let over = Over {
+            weights: &self.tensors,
+            is_begun,
+            after: &after,
+        };
+        let computed = self.machine.compute(job, Some(over), kept);
+        if computed.is_err() {
+            kept.store.clear();
+        }
+        if computed.is_err() && !is_begun.load(Ordering::Relaxed) {
+            // Whoever writes next has to wait for them still.
+            self.machine.retire(&after)?;
+        }
+        let computed = computed?;
+        is_begun.store(true, Ordering::Relaxed);
+        self.overwrite(&computed.weights.into_iter().collect(), kept)?;
+        Ok(computed.moved)
     }
 
     fn take_readers(&self) -> Vec<M::Event> {

@@ -1,12 +1,14 @@
 //! Parameters that wait between runs: updates go on and off to the bit, whatever is kept where,
 //! and nothing is uploaded that waits on the device.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use tintype_backend::KeepWeights;
 use tintype_cpu::CpuEvaluator;
 use tintype_device::{
-    CudaTensor, Keeping, KeptParameters, KeptTensor, Sharing, WeightProgram, WriteOver,
+    CudaTensor, InPlace, Keeping, KeptParameters, KeptTensor, Sharing, WeightProgram, WriteOver,
 };
 use tintype_ir::Graph;
 use tintype_tensor::DType;
@@ -19,7 +21,7 @@ use crate::{Bench, Result};
 struct Module<'a> {
     store: KeptParameters,
     parameters: &'a Parameters,
-    weights: BTreeMap<String, CudaTensor>,
+    weights: HashMap<String, CudaTensor>,
 }
 
 pub(crate) fn check(bench: &mut Bench) {
@@ -39,15 +41,15 @@ fn switch(bench: &mut Bench, dtype: DType, policy: KeepWeights) -> Result<String
     let merged = transformer(&config, dtype, &adapters, &mut bench.generator)?;
     let (merged, parameters) = (&merged.graph, &merged.parameters);
     let disk = KeptParameters::new(KeepWeights::Disk, Sharing::Nothing, &bare);
-    let (bare_weights, all) = run(bench, &bare, parameters, &disk)?;
-    let (merged_weights, _) = run(bench, merged, parameters, &disk)?;
+    let (bare_weights, all) = run(bench, &bare, parameters, &disk, None)?;
+    let (merged_weights, _) = run(bench, merged, parameters, &disk, None)?;
     let expected = [bits(bench, &bare_weights)?, bits(bench, &merged_weights)?];
     let mut module = Module {
         store: KeptParameters::new(policy, Sharing::Weights, &bare),
         parameters,
-        weights: BTreeMap::new(),
+        weights: HashMap::new(),
     };
-    module.weights = run(bench, &bare, parameters, &module.store)?.0;
+    module.weights = run(bench, &bare, parameters, &module.store, None)?.0;
     module.store.settle(parameters);
     let mut moved = Vec::new();
     for round in 0..6 {
@@ -76,9 +78,12 @@ fn switch(bench: &mut Bench, dtype: DType, policy: KeepWeights) -> Result<String
 }
 
 impl Module<'_> {
-    /// Writes the weights of a program over those that are there; gives the bytes uploaded.
-    fn refit(&self, bench: &mut Bench, graph: &Graph) -> Result<u64> {
-        let (new, uploaded) = run(bench, graph, self.parameters, &self.store)?;
+    /// Writes the weights of a program over those that are there, or computes them there if no
+    /// parameter is; gives the bytes uploaded.
+    fn refit(&self, bench: &mut Bench, graph: &Arc<Graph>) -> Result<u64> {
+        let addresses = self.weights.values().map(KeptTensor::address);
+        let over = self.store.lies_outside(addresses).then_some(&self.weights);
+        let (new, uploaded) = run(bench, graph, self.parameters, &self.store, over)?;
         let stream = bench.runner.stream().clone();
         let mut seen = HashSet::new();
         for (name, old) in &self.weights {
@@ -102,19 +107,24 @@ impl Module<'_> {
 
 fn run(
     bench: &mut Bench,
-    graph: &Graph,
+    graph: &Arc<Graph>,
     parameters: &Parameters,
     store: &KeptParameters,
-) -> Result<(BTreeMap<String, CudaTensor>, u64)> {
-    let grows = true;
+    over: Option<&HashMap<String, CudaTensor>>,
+) -> Result<(HashMap<String, CudaTensor>, u64)> {
+    let (grows, is_begun) = (true, AtomicBool::new(false));
     let program = WeightProgram {
         graph,
         parameters,
         wanted: None,
         evaluator: &CpuEvaluator,
         kept: Some(Keeping { store, grows }),
+        in_place: over.map(|weights| InPlace {
+            weights,
+            is_begun: &is_begun,
+        }),
     };
-    let mut weights = BTreeMap::new();
+    let mut weights = HashMap::new();
     let report = bench.runner.run(&program, &mut |name, tensor| {
         weights.insert(name.to_owned(), tensor);
         Ok(())
@@ -123,9 +133,10 @@ fn run(
     Ok((weights, report.uploaded))
 }
 
-fn bits(bench: &Bench, weights: &BTreeMap<String, CudaTensor>) -> Result<Vec<Vec<u8>>> {
+fn bits(bench: &Bench, weights: &HashMap<String, CudaTensor>) -> Result<Vec<Vec<u8>>> {
     let stream = bench.device.new_stream()?;
-    let tensors = weights.values();
+    let tensors: BTreeMap<_, _> = weights.iter().collect();
+    let tensors = tensors.into_values();
     let bytes = tensors.map(|tensor| Ok(tensor.download(&stream)?.bytes().to_vec()));
     bytes.collect()
 }

@@ -1,5 +1,7 @@
 //! Each kernel, through weight programs of one operation, against the CPU.
 
+use std::sync::Arc;
+
 use tintype_cpu::CpuEvaluator;
 use tintype_device::{WeightPlan, WeightProgram};
 use tintype_ir::Graph;
@@ -13,7 +15,8 @@ struct Case {
     name: String,
     /// Lines of the graph between its braces.
     body: String,
-    parameters: Vec<(&'static str, Tensor)>,
+    /// With their dtypes in the program, which need not be those in which they are stored.
+    parameters: Vec<(&'static str, Tensor, DType)>,
     tolerance: f64,
 }
 
@@ -59,7 +62,14 @@ impl Case {
     }
 
     fn with(mut self, name: &'static str, tensor: Tensor) -> Self {
-        self.parameters.push((name, tensor));
+        let dtype = tensor.dtype();
+        self.parameters.push((name, tensor, dtype));
+        self
+    }
+
+    /// A parameter that the program reads in f32, however it is stored.
+    fn with_stored(mut self, name: &'static str, tensor: Tensor) -> Self {
+        self.parameters.push((name, tensor, DType::F32));
         self
     }
 
@@ -71,8 +81,8 @@ impl Case {
     fn program(&self) -> Result<(Graph, Parameters)> {
         let mut text = "graph \"check\" {\n".to_owned();
         let mut builder = Parameters::builder();
-        for (name, tensor) in &self.parameters {
-            let (dtype, shape) = (tensor.dtype(), tensor.shape());
+        for (name, tensor, dtype) in &self.parameters {
+            let shape = tensor.shape();
             text.push_str(&format!("  param @{name}: {dtype}{shape}\n"));
             builder = builder.tensor(*name, tensor.clone());
         }
@@ -92,11 +102,12 @@ impl Case {
         }
         let expected = tintype_cpu::run(&graph, &parameters, &[])?;
         let program = WeightProgram {
-            graph: &graph,
+            graph: &Arc::new(graph),
             parameters: &parameters,
             wanted: None,
             evaluator: &CpuEvaluator,
             kept: None,
+            in_place: None,
         };
         let mut outputs = Vec::new();
         bench.runner.run(&program, &mut |name, tensor| {
@@ -116,6 +127,13 @@ impl Case {
 }
 
 const FLOATS: [DType; 4] = [DType::F32, DType::F16, DType::BF16, DType::F8E4M3];
+
+/// A merge whose factors are a scale apart.
+fn scaled(name: &str, body: &str, [_, columns, inner]: [usize; 3]) -> Case {
+    let scaled = format!("  %9: f32[{inner}, {columns}] = mul @down, @scale\n");
+    let body = body.replace("matmul @up, @down", "matmul @up, %9");
+    Case::new(name, scaled + &body)
+}
 
 /// Every value of the small dtypes, and of f32 all upper halves with lower halves around ties.
 fn all_values(dtype: DType, generator: &mut TorchGenerator) -> Result<Tensor> {
@@ -370,9 +388,23 @@ fn products(generator: &mut TorchGenerator) -> Result<Vec<Case>> {
                 _ => 6e-3,
             };
             let name = format!("merge to {dtype} {rows} × {columns} × {inner}");
-            let case = Case::new(name, body).with("up", up.clone());
-            let case = case.with("down", down.clone()).with("base", base);
+            let case = Case::new(&name, &body).with("up", up.clone());
+            let case = case.with("down", down.clone()).with("base", base.clone());
             cases.push(case.within(tolerance));
+            for stored in [DType::F32, DType::F16, DType::BF16, DType::F8E4M3] {
+                cases.push(
+                    scaled(
+                        &format!("{name}, factors of {stored}"),
+                        &body,
+                        [rows, columns, inner],
+                    )
+                    .with_stored("up", up.to_dtype(stored)?)
+                    .with_stored("down", down.to_dtype(stored)?)
+                    .with("scale", random(generator, DType::F32, &[], false)?)
+                    .with("base", base.clone())
+                    .within(tolerance),
+                );
+            }
         }
     }
     Ok(cases)

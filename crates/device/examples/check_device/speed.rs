@@ -1,5 +1,6 @@
 //! How fast weights move, at sizes of FLUX. Printed, not checked.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use tintype_cpu::CpuEvaluator;
@@ -112,7 +113,7 @@ fn kernels(bench: &Bench) -> Result<()> {
             Operand::new(f32_type, &up, &buffers[1])?,
             Operand::new(f32_type, &down, &buffers[2])?,
         ];
-        kernels.merge(&stream, of(bf16, 0)?, factors, of(bf16, 0)?)
+        kernels.merge(&stream, of(bf16, 0)?, (factors, 0.5), of(bf16, 0)?)
     })
 }
 
@@ -124,7 +125,7 @@ fn merges(bench: &mut Bench) -> Result<()> {
          %1: f32[{ROWS}, {COLUMNS}] = matmul @b, @a\n  %2: f32[{ROWS}, {COLUMNS}] = add %0, %1\n  \
          %3: bf16[{ROWS}, {COLUMNS}] = cast %2\n  output w = %3\n}}\n"
     );
-    let graph = tintype_ir::parse(&text)?;
+    let graph = Arc::new(tintype_ir::parse(&text)?);
     let zeros = |rows: usize, columns: usize, dtype| {
         Tensor::from_f32_as(dtype, [rows, columns], vec![0.5; rows * columns])
     };
@@ -139,6 +140,7 @@ fn merges(bench: &mut Bench) -> Result<()> {
         wanted: None,
         evaluator: &CpuEvaluator,
         kept: None,
+        in_place: None,
     };
     for round in ["first", "second", "third"] {
         let start = Instant::now();

@@ -1,6 +1,7 @@
 //! Whole weight programs: all updates, what has no kernel, refits, bad parameters.
 
 use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
 
 use tintype_cpu::CpuEvaluator;
 use tintype_device::{WeightProgram, WeightReport};
@@ -26,7 +27,7 @@ pub(crate) fn check(bench: &mut Bench) -> Result<()> {
 /// The weights of a program by the device.
 fn run(
     bench: &mut Bench,
-    graph: &Graph,
+    graph: &Arc<Graph>,
     parameters: &Parameters,
     wanted: Option<&HashSet<&str>>,
 ) -> Result<(BTreeMap<String, Tensor>, WeightReport)> {
@@ -36,6 +37,7 @@ fn run(
         wanted,
         evaluator: &CpuEvaluator,
         kept: None,
+        in_place: None,
     };
     let mut delivered = Vec::new();
     let report = bench.runner.run(&program, &mut |name, tensor| {
@@ -86,7 +88,7 @@ fn updates(bench: &mut Bench, dtype: DType, tolerance: f64) -> Result<()> {
 /// A part of the program gives the same bits as the whole.
 fn refit(
     bench: &mut Bench,
-    graph: &Graph,
+    graph: &Arc<Graph>,
     parameters: &Parameters,
     weights: &BTreeMap<String, Tensor>,
 ) -> Result<()> {
@@ -122,7 +124,7 @@ graph "fallback" {
   output i = @i
 }
 "#;
-    let graph = tintype_ir::parse(text)?;
+    let graph = Arc::new(tintype_ir::parse(text)?);
     tintype_ir::verify(&graph)?;
     // Stored as f32, so that the device rounds it.
     let x = bench.generator.randn([16, 24])?;
@@ -150,7 +152,7 @@ graph "fallback" {
 
 fn bad_parameters(bench: &mut Bench) -> Result<String> {
     let text = "graph \"bad\" {\n  param @x: f32[4]\n  %0: f32[4] = neg @x\n  output y = %0\n}\n";
-    let graph = tintype_ir::parse(text)?;
+    let graph = Arc::new(tintype_ir::parse(text)?);
     let missing = Parameters::builder().build()?;
     let x = Tensor::from_f32([5], vec![0.0; 5])?;
     let wrong = Parameters::builder().tensor("x", x).build()?;

@@ -31,6 +31,7 @@ use std::collections::HashMap;
 use tintype_tensor::DType;
 
 pub use self::operations::{BinaryKernel, Operand, UnaryKernel};
+use self::products::FACTORS;
 pub use self::reduction::ReduceKernel;
 pub(crate) use self::reduction::Reduction;
 use crate::{Argument, Device, Grid, Kernel, KernelCache, Module, Nvrtc, Result, Source, Stream};
@@ -75,6 +76,7 @@ impl WeightKernels {
         for dtype in DTYPES {
             names.extend(DTYPES.map(|to| format!("cast_{dtype}_{to}")));
             names.extend(EACH_DTYPE.map(|kernel| format!("{kernel}_{dtype}")));
+            names.extend(FACTORS.map(|factor| format!("merge_{dtype}_{factor}")));
         }
         for unit in [1, 2, 4, 8, 16] {
             names.extend(["copy", "transpose"].map(|kernel| format!("{kernel}_{unit}")));
@@ -136,14 +138,13 @@ const SOURCES: [&str; 5] = [
 const DTYPES: [DType; 4] = [DType::F32, DType::F16, DType::BF16, DType::F8E4M3];
 
 /// Kernels that there is one of for each dtype.
-const EACH_DTYPE: [&str; 7] = [
+const EACH_DTYPE: [&str; 6] = [
     "unary",
     "binary",
     "binary_repeated",
     "reduce_rows",
     "reduce_columns",
     "reduce_parts",
-    "merge",
 ];
 
 #[cfg(test)]
@@ -155,10 +156,10 @@ mod tests {
         let names = WeightKernels::names();
         let unique: std::collections::HashSet<&String> = names.iter().collect();
         assert_eq!(unique.len(), names.len());
-        assert_eq!(names.len(), 1 + 4 * (4 + 7) + 10);
+        assert_eq!(names.len(), 1 + 4 * (4 + 6 + 3) + 10);
         let source = WeightKernels::source();
         for kernel in EACH_DTYPE {
-            assert!(source.text.contains(&format!("void {kernel}_##T")) || kernel == "merge");
+            assert!(source.text.contains(&format!("void {kernel}_##T")));
         }
         assert!(source.options.contains(&"--std=c++17".to_owned()));
     }

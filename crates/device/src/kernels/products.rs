@@ -8,22 +8,26 @@ use super::strides::MAX_BLOCKS;
 use crate::{Argument, Error, Grid, Result, Stream};
 
 impl WeightKernels {
-    /// `base + up · down` for `base[rows, columns]`, f32 `up[rows, inner]` and
-    /// `down[inner, columns]`, in f32 and rounded once to the dtype of base and result.
+    /// `base + up · (scale · down)` for `base[rows, columns]`, `up[rows, inner]` and
+    /// `down[inner, columns]` of one dtype that it [merges](Self::merges), in f32 and rounded once
+    /// to the dtype of base and result.
     pub fn merge(
         &self,
         stream: &Stream,
         base: Operand<'_>,
-        [up, down]: [Operand<'_>; 2],
+        ([up, down], scale): ([Operand<'_>; 2], f32),
         output: Operand<'_>,
     ) -> Result<()> {
+        let factor = up.dtype();
+        expect(Self::merges(factor), || format!("a merge of {factor}"))?;
         expect_floats("merge", &[base, output])?;
         let fits = base.dtype() == output.dtype() && base.shape() == output.shape();
         expect(fits, || format!("a merge of {base:?} to {output:?}"))?;
         let product = product_arguments([up, down], output)?;
         let mut arguments = vec![base.address()];
         arguments.extend(product.1);
-        let name = format!("merge_{}", output.dtype());
+        arguments.push(Argument::F32(scale));
+        let name = format!("merge_{}_{factor}", output.dtype());
         self.enqueue(
             stream,
             &name,
@@ -34,6 +38,11 @@ impl WeightKernels {
         )
     }
 
+    /// Whether factors of this dtype are merged as they are.
+    pub fn merges(factor: DType) -> bool {
+        FACTORS.contains(&factor)
+    }
+
     /// `up · down` for f32 matrices.
     pub fn product(
         &self,
@@ -42,8 +51,9 @@ impl WeightKernels {
         output: Operand<'_>,
     ) -> Result<()> {
         let (grid, arguments) = product_arguments([up, down], output)?;
-        expect(output.dtype() == DType::F32, || {
-            format!("a product of {}", output.dtype())
+        let is_f32 = up.dtype() == DType::F32 && output.dtype() == DType::F32;
+        expect(is_f32, || {
+            format!("a product of {} to {}", up.dtype(), output.dtype())
         })?;
         self.enqueue(stream, "product_f32", grid, &arguments, &[up, down], output)
     }
@@ -58,8 +68,7 @@ fn product_arguments(
     let (&[rows, inner], &[down_inner, columns]) = (up.shape(), down.shape()) else {
         return Err(Error::Unsupported(unsupported()));
     };
-    let fits = up.dtype() == DType::F32
-        && down.dtype() == DType::F32
+    let fits = up.dtype() == down.dtype()
         && inner == down_inner
         && output.shape() == [rows, columns]
         && has_product(rows, columns, inner);
@@ -83,6 +92,9 @@ pub(crate) fn has_product(rows: usize, columns: usize, inner: usize) -> bool {
     let counts = |size: usize| size < u32::MAX as usize - TILE;
     counts(columns) && counts(inner) && rows.div_ceil(TILE) <= MAX_BLOCKS
 }
+
+/// The dtypes of factors that are merged as they are stored.
+pub(super) const FACTORS: [DType; 3] = [DType::F32, DType::F16, DType::BF16];
 
 /// As in `merge.cu`.
 const TILE: usize = 64;

@@ -8,7 +8,7 @@
 //! | `Device` | on the device, in the dtype of the program | device memory, its size | reads it there |
 //! | `Host` | in pinned memory, as it is stored | memory of the host that is never swapped out | copies it to the device |
 //! | `Disk` | in its file | nothing | reads the file, or what the system has of it |
-//! | `Auto` | as `Device` while the device has room to spare, else as `Disk`; makes room for what must run ([`KeptRegistry`]) | | |
+//! | `Auto` | as `Device` while the device has room to spare, else as `Disk`; makes room for what must run ([`KeptRegistry`](crate::KeptRegistry)) | | |
 //!
 //! **What is kept, and when.** The first run of a program, which loads a model, reads each
 //! parameter once, and most are never read again. So it keeps what costs nothing: parameters that
@@ -24,10 +24,13 @@
 //! on the parameter has memory of its own, also while its weight is equal to it again.
 //!
 //! **Nothing stale is served.** A parameter is known by its name in the program, its
-//! [`ParameterIdentity`] and the dtype; a changed one has another identity. What overlays bring,
-//! as the factors of a LoRA, is not kept. [`KeptParameters::settle`] lets go what is no longer a
-//! parameter of the program. After a failed run or write all is let go, since nobody knows how far
-//! the device came; the files still have it.
+//! [`ParameterIdentity`] and the dtype; a changed one has another identity.
+//! [`KeptParameters::settle`] lets go what is no longer a parameter of the program. After a failed
+//! run or write all is let go, since nobody knows how far the device came; the files still have it.
+//!
+//! **What overlays bring**, as the factors of LoRAs, waits on the device too, those that were used
+//! last, up to [`OVERLAY_BYTES`]. Who switches between a few LoRAs so moves nothing. They stay when
+//! their overlay goes, since nobody here knows whether it comes again.
 //!
 //! ```
 //! use tintype_backend::KeepWeights;
@@ -41,7 +44,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tintype_backend::KeepWeights;
 use tintype_ir::Graph;
@@ -57,7 +60,7 @@ use crate::CudaTensor;
 pub struct KeptParameters<T = CudaTensor, P = PinnedTensor> {
     policy: KeepWeights,
     sharing: Sharing,
-    /// The program's own parameters, without those of overlays.
+    /// The program's own parameters; all others are those of overlays.
     names: HashSet<String>,
     state: Mutex<State<T, P>>,
 }
@@ -149,12 +152,16 @@ struct State<T, P> {
     entries: HashMap<String, Entry<T, P>>,
     /// Names of entries on the device, by address.
     addresses: HashMap<u64, String>,
+    /// Runs so far.
+    runs: u64,
 }
 
 struct Entry<T, P> {
     key: KeptKey,
     bytes: usize,
     place: KeptPlace<T, P>,
+    /// The run that used it last.
+    used: u64,
 }
 
 impl KeptKey {
@@ -183,26 +190,41 @@ impl<T: KeptTensor, P> KeptParameters<T, P> {
                 cannot_pin: false,
                 entries: HashMap::new(),
                 addresses: HashMap::new(),
+                runs: 0,
             }),
         }
     }
 
     /// Whether a parameter may be kept at all.
     pub fn takes(&self, name: &str) -> bool {
-        self.policy != KeepWeights::Disk && self.names.contains(name)
+        match self.policy {
+            KeepWeights::Disk => false,
+            KeepWeights::Host => self.names.contains(name),
+            KeepWeights::Device | KeepWeights::Auto => true,
+        }
     }
 
     /// Where a parameter waits, if it does.
     pub fn find(&self, name: &str, key: &KeptKey) -> Option<KeptPlace<T, P>> {
-        let state = self.lock();
-        let entry = state.entries.get(name)?;
+        let mut state = self.lock();
+        let now = state.runs;
+        let entry = state.entries.get_mut(name)?;
+        entry.used = now;
         (entry.key == *key).then(|| entry.place.clone())
+    }
+
+    /// Whether nothing is kept at any of these addresses.
+    pub fn lies_outside(&self, addresses: impl IntoIterator<Item = u64>) -> bool {
+        let state = self.lock();
+        let mut addresses = addresses.into_iter();
+        !addresses.any(|address| state.addresses.contains_key(&address))
     }
 
     /// What to do with a parameter that is brought to the device now. `pending` bytes of weights
     /// are still to come in this run; `free` asks the device.
     pub fn wish<E>(
         &self,
+        name: &str,
         pending: usize,
         free: impl FnOnce() -> Result<usize, E>,
     ) -> Result<Wish, E> {
@@ -212,6 +234,10 @@ impl<T: KeptTensor, P> KeptParameters<T, P> {
         match self.policy {
             KeepWeights::Host if is_loaded && !cannot_pin => Ok(Wish::Host),
             KeepWeights::Host | KeepWeights::Disk => Ok(Wish::Leave),
+            policy if !self.names.contains(name) => {
+                let has_room = has_room(policy, pending, free()?);
+                Ok(if has_room { Wish::Device } else { Wish::Leave })
+            }
             _ if !is_loaded && self.sharing == Sharing::Weights => Ok(Wish::IfWeight),
             _ if !is_loaded => Ok(Wish::Leave),
             policy if has_room(policy, pending, free()?) => Ok(Wish::Device),
@@ -261,12 +287,8 @@ impl<T: KeptTensor, P> KeptParameters<T, P> {
         match (inside, arriving) {
             (Some((name, entry)), None) if grows && old.byte_len() == new.byte_len() => {
                 write(WriteOver::Exchange)?;
-                self.put(
-                    &name,
-                    entry.key,
-                    entry.bytes,
-                    KeptPlace::Device(new.clone()),
-                );
+                let place = KeptPlace::Device(new.clone());
+                self.lock().put(&name, Entry { place, ..entry });
             }
             (Some(_), Some(name)) => {
                 write(WriteOver::Copy)?;
@@ -283,12 +305,35 @@ impl<T: KeptTensor, P> KeptParameters<T, P> {
     pub fn settle(&self, parameters: &Parameters) {
         let mut state = self.lock();
         state.is_loaded = true;
+        state.runs += 1;
         state.retain(|name, entry| {
-            let now = parameters.identity_of(name);
-            now.is_ok_and(|now| now == entry.key.identity)
+            let now = || parameters.identity_of(name);
+            !self.names.contains(name) || now().is_ok_and(|now| now == entry.key.identity)
         });
+        for name in self.surplus(&state) {
+            state.remove(&name);
+        }
         drop(state);
         tracing::debug!("kept parameters: {:?}", self.usage());
+    }
+
+    /// What overlays brought and is more than may be kept: what was used longest ago.
+    fn surplus(&self, state: &State<T, P>) -> Vec<String> {
+        let entries = state.entries.iter();
+        let mut own: Vec<_> = entries
+            .filter(|(name, _)| !self.names.contains(*name))
+            .collect();
+        let mut bytes: usize = own.iter().map(|(_, entry)| entry.bytes).sum();
+        if bytes <= OVERLAY_BYTES {
+            return Vec::new();
+        }
+        own.sort_by_key(|(name, entry)| (entry.used, *name));
+        let surplus = own.into_iter().take_while(|(_, entry)| {
+            let is_surplus = bytes > OVERLAY_BYTES;
+            bytes = bytes.saturating_sub(entry.bytes);
+            is_surplus
+        });
+        surplus.map(|(name, _)| name.clone()).collect()
     }
 
     /// Begins again: the next run loads a model.
@@ -336,12 +381,14 @@ impl<T: KeptTensor, P> KeptParameters<T, P> {
 
     fn put(&self, name: &str, key: KeptKey, bytes: usize, place: KeptPlace<T, P>) {
         let mut state = self.lock();
-        state.remove(name);
-        if let KeptPlace::Device(tensor) = &place {
-            state.addresses.insert(tensor.address(), name.to_owned());
-        }
-        let entry = Entry { key, bytes, place };
-        state.entries.insert(name.to_owned(), entry);
+        let used = state.runs;
+        let entry = Entry {
+            key,
+            bytes,
+            place,
+            used,
+        };
+        state.put(name, entry);
     }
 
     /// A panic elsewhere leaves the entries whole.
@@ -350,39 +397,15 @@ impl<T: KeptTensor, P> KeptParameters<T, P> {
     }
 }
 
-/// What all graphs of a device keep, so that it makes room for what must run.
-pub struct KeptRegistry<T = CudaTensor, P = PinnedTensor>(Mutex<Vec<Weak<KeptParameters<T, P>>>>);
-
-impl<T: KeptTensor, P> KeptRegistry<T, P> {
-    /// One more, as long as it lives.
-    pub fn add(&self, kept: &Arc<KeptParameters<T, P>>) {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        all.retain(|known| known.strong_count() > 0);
-        all.push(Arc::downgrade(kept));
-    }
-
-    /// Has all let go of what [`KeptParameters::let_go`] says; whether that was anything.
-    pub fn let_go(&self) -> bool {
-        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let bytes: usize = all
-            .iter()
-            .filter_map(Weak::upgrade)
-            .map(|kept| kept.let_go())
-            .sum();
-        if bytes > 0 {
-            tracing::info!("{bytes} bytes of kept parameters make room; refits read them again");
-        }
-        bytes > 0
-    }
-}
-
-impl<T, P> Default for KeptRegistry<T, P> {
-    fn default() -> Self {
-        Self(Mutex::default())
-    }
-}
-
 impl<T: KeptTensor, P> State<T, P> {
+    fn put(&mut self, name: &str, entry: Entry<T, P>) {
+        self.remove(name);
+        if let KeptPlace::Device(tensor) = &entry.place {
+            self.addresses.insert(tensor.address(), name.to_owned());
+        }
+        self.entries.insert(name.to_owned(), entry);
+    }
+
     fn remove(&mut self, name: &str) {
         if let Some(entry) = self.entries.remove(name)
             && let KeptPlace::Device(tensor) = entry.place
@@ -465,6 +488,10 @@ pub(super) fn reserve(policy: KeepWeights) -> Option<usize> {
 
 /// Left free where the user asked for the device: temporary values of weight programs.
 pub const DEVICE_RESERVE: usize = 1 << 30;
+
+/// What overlays brought and waits on the device: the factors of several LoRAs, which take 125 MiB in
+/// bf16 for rank 16 on all of FLUX.1's blocks.
+pub const OVERLAY_BYTES: usize = 1 << 30;
 
 /// Left free where nobody asked: these, and workspaces and models that are yet to come.
 pub const AUTO_RESERVE: usize = 6 << 30;

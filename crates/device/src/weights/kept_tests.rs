@@ -9,13 +9,17 @@ use super::*;
 
 /// A tensor of one number.
 #[derive(Clone)]
-struct Fake(Rc<(u64, RefCell<f32>)>);
+struct Fake(Rc<(u64, RefCell<f32>, usize)>);
 
 impl Fake {
     fn new(value: f32) -> Self {
+        Self::of_bytes(4, value)
+    }
+
+    fn of_bytes(bytes: usize, value: f32) -> Self {
         thread_local!(static NEXT: Cell<u64> = const { Cell::new(1) });
         let address = NEXT.with(|next| next.replace(next.get() + 1));
-        Self(Rc::new((address, RefCell::new(value))))
+        Self(Rc::new((address, RefCell::new(value), bytes)))
     }
 
     fn value(&self) -> f32 {
@@ -29,7 +33,7 @@ impl KeptTensor for Fake {
     }
 
     fn byte_len(&self) -> usize {
-        4
+        self.0.2
     }
 
     fn is_alone(&self) -> bool {
@@ -78,7 +82,7 @@ fn write_over(kept: &Kept, old: &Fake, new: &Fake, grows: bool) -> Option<WriteO
 }
 
 fn wish(kept: &Kept, pending: usize, free: usize) -> Wish {
-    kept.wish(pending, || Ok::<_, String>(free)).unwrap()
+    kept.wish("a", pending, || Ok::<_, String>(free)).unwrap()
 }
 
 const MUCH: usize = usize::MAX;
@@ -99,7 +103,13 @@ fn the_place_follows_policy_phase_and_room() {
         kept.settle(&parameters(1.0, 2.0));
         assert_eq!(wish(&kept, 0, MUCH), then, "{policy}");
         assert_eq!(kept.takes("a"), policy != Disk);
-        assert!(!kept.takes("factor"), "of an overlay");
+        // What overlays bring waits nowhere but on the device, from the first run on.
+        let is_on_device = matches!(policy, Device | Auto);
+        assert_eq!(kept.takes("factor"), is_on_device);
+        if is_on_device {
+            let wish = kept.wish("factor", 0, || Ok::<_, String>(MUCH));
+            assert_eq!(wish, Ok(Wish::Device));
+        }
     }
     for (policy, reserve) in [(Device, DEVICE_RESERVE), (Auto, AUTO_RESERVE)] {
         let kept = kept(policy, Nothing);
@@ -110,7 +120,7 @@ fn the_place_follows_policy_phase_and_room() {
         assert_eq!(wish(&kept, 100, reserve + 99), Wish::Leave);
         assert_eq!(wish(&kept, 100, reserve + 100), Wish::Device);
         assert_eq!(wish(&kept, usize::MAX, usize::MAX), Wish::Device);
-        let failed = kept.wish(0, || Err("no driver"));
+        let failed = kept.wish("a", 0, || Err("no driver"));
         assert_eq!(failed, Err("no driver"));
     }
 }
@@ -250,4 +260,55 @@ fn a_parameter_that_is_replaced_by_its_next_version_goes() {
     );
     assert_eq!(weight.value(), 3.0);
     assert_eq!(on_device(&kept, &new, "a").unwrap().value(), 3.0);
+}
+
+#[test]
+fn what_overlays_bring_stays_until_others_need_its_room() {
+    let kept = kept(KeepWeights::Device, Sharing::Weights);
+    let names = ["up", "down", "third"];
+    let own = |value: f32| {
+        let tensors = names.iter();
+        let builder = tensors.fold(Parameters::builder(), |builder, name| {
+            builder.tensor(*name, Tensor::scalar(value))
+        });
+        builder.build().unwrap()
+    };
+    let (first, second, bare) = (own(1.0), own(2.0), parameters(1.0, 2.0));
+    let keep = |parameters: &Parameters, name: &str| {
+        let factor = Fake::of_bytes(OVERLAY_BYTES / 2, 1.0);
+        kept.keep(name, key(parameters, name), factor);
+    };
+    keep(&first, "up");
+    keep(&first, "down");
+    // Its overlay goes: it is no parameter any more, and waits all the same.
+    kept.settle(&bare);
+    assert!(on_device(&kept, &first, "up").is_some());
+    // The same name of another file is another.
+    assert!(on_device(&kept, &second, "up").is_none());
+    kept.settle(&bare);
+    // `up` was looked for last.
+    assert!(on_device(&kept, &first, "up").is_some());
+    keep(&second, "third");
+    kept.settle(&bare);
+    assert!(on_device(&kept, &first, "down").is_none());
+    assert!(on_device(&kept, &first, "up").is_some());
+    assert!(on_device(&kept, &second, "third").is_some());
+    assert_eq!(kept.usage().device, OVERLAY_BYTES);
+}
+
+#[test]
+fn weights_in_which_nothing_is_kept_may_be_written_while_parameters_are_read() {
+    let kept = kept(KeepWeights::Device, Sharing::Weights);
+    let parameters = parameters(1.0, 2.0);
+    let (weight, other) = (Fake::new(1.0), Fake::new(2.0));
+    let both = [weight.address(), other.address()];
+    assert!(kept.lies_outside(both));
+    kept.keep("a", key(&parameters, "a"), weight.clone());
+    assert!(!kept.lies_outside(both));
+    assert!(kept.lies_outside([other.address()]));
+    // By the exchange of a first change it gets memory of its own.
+    let new = Fake::new(9.0);
+    let how = write_over(&kept, &weight, &new, true);
+    assert_eq!(how, Some(WriteOver::Exchange));
+    assert!(kept.lies_outside(both));
 }

@@ -3,33 +3,35 @@
 use std::sync::Arc;
 
 use tintype_ir::{Node, Op, Value};
-use tintype_tensor::Shape;
+use tintype_tensor::{Shape, Tensor};
 
 use super::place::{binary_kernel, reduce_kernel, sizes, unary_kernel};
+use super::plan::Merge;
+use super::reading::factor_on_device;
 use super::values::{Context, OnDevice, Values};
 use crate::{Error, Result, UnaryKernel};
 
 /// Computes a node that [`has_kernel`](super::place::has_kernel).
 pub(super) fn launch(
-    node: &Node,
+    index: usize,
     values: &mut Values,
     context: &mut Context<'_>,
 ) -> Result<OnDevice> {
+    let node = &context.graph.nodes()[index];
     let operands: Result<Vec<OnDevice>> = node
         .operands
         .iter()
         .map(|&operand| values.device(operand, context))
         .collect();
     let operands = operands?;
-    let shape = Shape::from(sizes(&node.ty));
     if is_view(node, &operands) {
         return Ok(OnDevice {
             dtype: node.ty.dtype,
-            shape,
+            shape: Shape::from(sizes(&node.ty)),
             buffer: Arc::clone(&operands[0].buffer),
         });
     }
-    let result = OnDevice::new(node.ty.dtype, shape, context.staging)?;
+    let result = result(index, node, context)?;
     match operands.as_slice() {
         [first] if !matches!(node.op, Op::Concat { .. }) => {
             launch_one(node, first, &result, context)?;
@@ -39,25 +41,58 @@ pub(super) fn launch(
     Ok(result)
 }
 
-/// `base + factors[0] · factors[1]`.
+/// `base + up · (scale · down)`.
 pub(super) fn merge(
-    node: &Node,
-    base: Value,
-    factors: [Value; 2],
+    index: usize,
+    merge: &Merge,
     values: &mut Values,
     context: &mut Context<'_>,
 ) -> Result<OnDevice> {
-    let base = values.device(base, context)?;
-    let up = values.device(factors[0], context)?;
-    let down = values.device(factors[1], context)?;
-    let result = OnDevice::new(node.ty.dtype, Shape::from(sizes(&node.ty)), context.staging)?;
+    let node = &context.graph.nodes()[index];
+    let base = values.device(merge.base, context)?;
+    let factors = factors(merge, values, context)?;
+    let scale = match merge.scale {
+        Some(scale) => number(&values.host(scale, context)?)?,
+        None => 1.0,
+    };
+    let result = result(index, node, context)?;
     context.kernels.merge(
         context.staging.stream(),
         base.operand()?,
-        [up.operand()?, down.operand()?],
+        ([factors[0].operand()?, factors[1].operand()?], scale),
         result.operand()?,
     )?;
     Ok(result)
+}
+
+/// Both factors as they are stored, or both in f32.
+fn factors(merge: &Merge, values: &mut Values, context: &mut Context<'_>) -> Result<[OnDevice; 2]> {
+    let is_stored = |value: Value| matches!(value, Value::Parameter(_)) && !values.has(value);
+    if merge.factors.iter().all(|&value| is_stored(value)) {
+        let [up, down] = merge.factors;
+        let stored = [
+            factor_on_device(up, context)?,
+            factor_on_device(down, context)?,
+        ];
+        if stored[0].dtype == stored[1].dtype {
+            return Ok(stored);
+        }
+    }
+    let [up, down] = merge.factors;
+    Ok([values.device(up, context)?, values.device(down, context)?])
+}
+
+fn number(scale: &Tensor) -> Result<f32> {
+    let mut value = [0.0];
+    scale.read_f32(0, &mut value)?;
+    Ok(value[0])
+}
+
+/// Memory for the result of a node.
+fn result(index: usize, node: &Node, context: &Context<'_>) -> Result<OnDevice> {
+    let into = context.targets.get(&Value::Node(index)).cloned();
+    let shape = Shape::from(sizes(&node.ty));
+    OnDevice::in_memory(into, node.ty.dtype, shape, context)
 }
 
 /// Whether the result is the bytes of the operand.

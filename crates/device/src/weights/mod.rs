@@ -16,15 +16,18 @@ mod launch;
 mod pinned;
 mod place;
 mod plan;
+mod plans;
 mod reading;
+mod registry;
 mod runner;
 mod values;
 
 pub use self::forecast::{forecast_kept, forecast_weights};
 pub use self::kept::{
-    AUTO_RESERVE, DEVICE_RESERVE, Keeping, KeptKey, KeptParameters, KeptPlace, KeptRegistry,
-    KeptTensor, KeptUsage, Sharing, Wish, WriteOver,
+    AUTO_RESERVE, DEVICE_RESERVE, Keeping, KeptKey, KeptParameters, KeptPlace, KeptTensor,
+    KeptUsage, OVERLAY_BYTES, Sharing, Wish, WriteOver,
 };
 pub use self::pinned::PinnedTensor;
 pub use self::plan::WeightPlan;
-pub use self::runner::{Delivered, WeightProgram, WeightReport, WeightRunner};
+pub use self::registry::KeptRegistry;
+pub use self::runner::{Delivered, InPlace, WeightProgram, WeightReport, WeightRunner};

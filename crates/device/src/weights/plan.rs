@@ -10,7 +10,7 @@ use crate::{Error, Result};
 
 /// The order of a weight program: output after output, each with what it alone still needs.
 ///
-/// `cast(cast(base) + a · b)`, which is how a low-rank update reads, is one step: a merge.
+/// `cast(cast(base) + a · (b · scale))`, which is how a low-rank update reads, is one step: a merge.
 ///
 /// ```
 /// let program = tintype_ir::parse(r#"
@@ -51,14 +51,19 @@ pub(super) enum Work {
     Device(usize),
     /// A node by the evaluator.
     Host(usize),
-    /// A node and those before it as `base + factors[0] · factors[1]`.
-    Merge {
-        node: usize,
-        base: Value,
-        factors: [Value; 2],
-    },
+    /// A node and those before it.
+    Merge(usize, Merge),
     /// The output of this index is complete.
     Deliver(usize),
+}
+
+/// `base + factors[0] · (scale · factors[1])`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Merge {
+    pub(super) base: Value,
+    pub(super) factors: [Value; 2],
+    /// A parameter of one number, which a kernel is told.
+    pub(super) scale: Option<Value>,
 }
 
 impl WeightPlan {
@@ -89,12 +94,12 @@ impl WeightPlan {
 
     /// How many operations run as kernels, merges and views included.
     pub fn kernels(&self) -> usize {
-        self.count(|work| matches!(work, Work::Device(_) | Work::Merge { .. }))
+        self.count(|work| matches!(work, Work::Device(_) | Work::Merge(..)))
     }
 
     /// How many of them are merges.
     pub fn merges(&self) -> usize {
-        self.count(|work| matches!(work, Work::Merge { .. }))
+        self.count(|work| matches!(work, Work::Merge(..)))
     }
 
     /// The nodes that the evaluator computes, constants aside.
@@ -128,7 +133,13 @@ impl Work {
         match *self {
             Self::Constant(_) => Vec::new(),
             Self::Device(node) | Self::Host(node) => program.nodes()[node].operands.clone(),
-            Self::Merge { base, factors, .. } => vec![base, factors[0], factors[1]],
+            Self::Merge(_, merge) => {
+                let [up, down] = merge.factors;
+                [merge.base, up, down]
+                    .into_iter()
+                    .chain(merge.scale)
+                    .collect()
+            }
             Self::Deliver(output) => vec![program.outputs()[output].value],
         }
     }
@@ -207,13 +218,40 @@ impl Planner<'_> {
             let base = self.base(below, root.ty.dtype)?;
             let is_base = *program.type_of(base) == root.ty;
             let fits = is_product && is_base && has_kernel(program, product);
-            (fits && has_kernel(program, sum) && has_kernel(program, root)).then_some(Work::Merge {
-                node,
+            let (down, scale) = self.unscaled(second);
+            let merge = Merge {
                 base,
-                factors: [first, second],
-            })
+                factors: [first, down],
+                scale,
+            };
+            (fits && has_kernel(program, sum) && has_kernel(program, root))
+                .then_some(Work::Merge(node, merge))
         };
         merge_of(right, left).or_else(|| merge_of(left, right))
+    }
+
+    /// What a factor is without the parameter of one number that it alone is multiplied with.
+    fn unscaled(&self, factor: Value) -> (Value, Option<Value>) {
+        let program = self.program;
+        let found = || {
+            let product = &program.nodes()[self.only_used(factor)?];
+            let (Op::Binary(BinaryOp::Mul), &[left, right]) =
+                (&product.op, product.operands.as_slice())
+            else {
+                return None;
+            };
+            let is_scale = |value: Value| {
+                let ty = program.type_of(value);
+                let count = ty.static_shape().map(|shape| shape.element_count());
+                matches!(value, Value::Parameter(_)) && ty.dtype == DType::F32 && count == Some(1)
+            };
+            let of = |value: Value, scale: Value| {
+                let fits = is_scale(scale) && *program.type_of(value) == product.ty;
+                fits.then_some((value, Some(scale)))
+            };
+            of(left, right).or_else(|| of(right, left))
+        };
+        found().unwrap_or((factor, None))
     }
 
     /// The value that `below` widens, in the dtype of the result.
@@ -342,15 +380,50 @@ graph "weights" {
 }
 "#;
         let (_, plan) = plan(text, None);
-        let merge = Work::Merge {
-            node: 3,
+        let merge = Merge {
             base: Value::Parameter(0),
             factors: [Value::Parameter(1), Value::Parameter(2)],
+            scale: None,
         };
-        assert_eq!(plan.steps[0].work, merge);
+        assert_eq!(plan.steps[0].work, Work::Merge(3, merge));
         assert_eq!(plan.merges(), 1);
         // The cast of the base is still there for the other output.
         assert_eq!(plan.steps[2].work, Work::Device(0));
+    }
+
+    #[test]
+    fn a_scale_of_one_number_is_part_of_a_merge() {
+        let text = |scale: &str, product: &str, more: &str| {
+            format!(
+                r#"
+graph "weights" {{
+  param @w: f32[8, 4]
+  param @b: f32[8, 2]
+  param @a: f32[2, 4]
+  param @s: f32[{scale}]
+  %0: f32[2, 4] = {product}
+  %1: f32[8, 4] = matmul @b, %0
+  %2: f32[8, 4] = add @w, %1
+  output w = %2
+{more}}}
+"#
+            )
+        };
+        let found = |text: &str| {
+            let (_, plan) = plan(text, None);
+            assert_eq!(plan.merges(), 1);
+            let merge = plan.steps.iter().find_map(|step| match step.work {
+                Work::Merge(_, merge) => Some(merge),
+                _ => None,
+            });
+            (plan.kernels(), merge.unwrap().scale.is_some())
+        };
+        assert_eq!(found(&text("", "mul @a, @s", "")), (1, true));
+        assert_eq!(found(&text("1", "mul @s, @a", "")), (1, true));
+        // One for each column, and a product that somebody else wants too.
+        assert_eq!(found(&text("4", "mul @a, @s", "")), (2, false));
+        let more = "  output scaled = %0\n";
+        assert_eq!(found(&text("", "mul @a, @s", more)), (2, false));
     }
 
     #[test]

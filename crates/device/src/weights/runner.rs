@@ -1,9 +1,11 @@
 //! Runs weight programs.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::error::Error as StdError;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
+use tintype_backend::DeviceMemory;
 use tintype_ir::{Evaluator, Graph, Node, Op, Value};
 use tintype_tensor::{Shape, Tensor};
 use tintype_weights::Parameters;
@@ -11,16 +13,17 @@ use tintype_weights::Parameters;
 use super::kept::Keeping;
 use super::launch::{launch, merge};
 use super::place::sizes;
-use super::plan::{WeightPlan, Work};
+use super::plan::Work;
+use super::plans::Plans;
 use super::reading::Candidates;
 use super::values::{Context, Values};
-use crate::{CudaTensor, Error, Result, Staging, Stream, WeightKernels};
+use crate::{CudaTensor, DeviceBuffer, Error, Result, Staging, Stream, WeightKernels};
 
 /// A weight program with what it reads.
 #[derive(Clone, Copy)]
 pub struct WeightProgram<'a> {
     /// The program: no inputs, no symbols.
-    pub graph: &'a Graph,
+    pub graph: &'a Arc<Graph>,
     /// Its parameters, in whatever dtype they are stored.
     pub parameters: &'a Parameters,
     /// The outputs to compute; `None` for all.
@@ -29,6 +32,19 @@ pub struct WeightProgram<'a> {
     pub evaluator: &'a dyn Evaluator,
     /// Where parameters wait between runs; without, each is read from where it lies.
     pub kept: Option<Keeping<'a>>,
+    /// Where outputs shall lie; without, each lies in new memory.
+    pub in_place: Option<InPlace<'a>>,
+}
+
+/// Tensors in whose memory outputs are computed. An output that lies elsewhere already, as a
+/// parameter that is kept or a value that is an output twice, is delivered there.
+#[derive(Debug, Clone, Copy)]
+pub struct InPlace<'a> {
+    /// By the names of outputs, of their types; outputs that are not here get new memory. Nothing
+    /// that the program reads may lie there.
+    pub weights: &'a HashMap<String, CudaTensor>,
+    /// Set before the first of them is written: until then a run that fails has changed nothing.
+    pub is_begun: &'a AtomicBool,
 }
 
 /// What a run did. The device may still be at it.
@@ -63,7 +79,7 @@ pub type Delivered = std::result::Result<(), Box<dyn StdError + Send + Sync>>;
 /// let kernels = Arc::new(WeightKernels::load(&device, &KernelCache::of_user())?);
 /// let mut runner = WeightRunner::new(kernels)?;
 /// let mut weights = Vec::new();
-/// let program = WeightProgram { graph, parameters, wanted: None, evaluator, kept: None };
+/// let program = WeightProgram { graph, parameters, wanted: None, evaluator, kept: None, in_place: None };
 /// runner.run(&program, &mut |name, tensor| {
 ///     weights.push((name.to_owned(), tensor));
 ///     Ok(())
@@ -74,6 +90,7 @@ pub type Delivered = std::result::Result<(), Box<dyn StdError + Send + Sync>>;
 pub struct WeightRunner {
     kernels: Arc<WeightKernels>,
     staging: Staging,
+    plans: Plans,
 }
 
 impl WeightRunner {
@@ -86,7 +103,11 @@ impl WeightRunner {
     /// The same in an existing stream, whose order then holds for the weights too.
     pub fn in_stream(kernels: Arc<WeightKernels>, stream: &Stream) -> Result<Self> {
         let staging = Staging::new(stream)?;
-        Ok(Self { kernels, staging })
+        Ok(Self {
+            kernels,
+            staging,
+            plans: Plans::default(),
+        })
     }
 
     /// The stream in which all work is.
@@ -107,7 +128,7 @@ impl WeightRunner {
         program: &WeightProgram<'_>,
         deliver: &mut dyn FnMut(&str, CudaTensor) -> Delivered,
     ) -> Result<WeightReport> {
-        let plan = WeightPlan::new(program.graph, program.wanted)?;
+        let plan = self.plans.plan(program.graph, program.wanted)?;
         let uploaded_before = self.staging.uploaded();
         let mut report = WeightReport {
             kernels: plan.kernels(),
@@ -122,6 +143,8 @@ impl WeightRunner {
             parameters: program.parameters,
             kept: program.kept,
             candidates: Candidates::default(),
+            targets: targets(program)?,
+            is_begun: program.in_place.map(|in_place| in_place.is_begun),
             pending: wanted_bytes(program)?,
             downloaded: 0,
         };
@@ -162,8 +185,38 @@ fn output_tensor(
     Ok(tensor)
 }
 
-/// The bytes of the outputs that a run gives.
+/// Where wanted outputs shall lie, by their values.
+fn targets(program: &WeightProgram<'_>) -> Result<HashMap<Value, Arc<DeviceBuffer>>> {
+    let mut targets = HashMap::new();
+    let Some(in_place) = program.in_place else {
+        return Ok(targets);
+    };
+    for output in program.graph.outputs() {
+        let is_wanted = program
+            .wanted
+            .is_none_or(|wanted| wanted.contains(output.name.as_str()));
+        let Some(tensor) = in_place.weights.get(&output.name).filter(|_| is_wanted) else {
+            continue;
+        };
+        let ty = program.graph.type_of(output.value);
+        if tensor.dtype() != ty.dtype || tensor.shape()[..] != sizes(ty) {
+            let found = format!("{}{}", tensor.dtype(), tensor.shape());
+            let name = &output.name;
+            let what = format!("`{name}`: expected memory of {ty}, found {found}");
+            return Err(Error::Unsupported(what));
+        }
+        // A value that is two outputs lies where the first is.
+        let buffer = || Arc::clone(tensor.buffer());
+        targets.entry(output.value).or_insert_with(buffer);
+    }
+    Ok(targets)
+}
+
+/// The bytes of the outputs that a run gives, and that get new memory.
 fn wanted_bytes(program: &WeightProgram<'_>) -> Result<usize> {
+    if program.in_place.is_some() {
+        return Ok(0);
+    }
     let is_wanted = |name: &str| program.wanted.is_none_or(|wanted| wanted.contains(name));
     let outputs = program.graph.outputs().iter();
     let wanted = outputs.filter(|output| is_wanted(&output.name));
@@ -181,10 +234,8 @@ fn run_work(
     values: &mut Values,
     context: &mut Context<'_>,
 ) -> Result<()> {
-    let (Work::Constant(index)
-    | Work::Device(index)
-    | Work::Host(index)
-    | Work::Merge { node: index, .. }) = *work
+    let (Work::Constant(index) | Work::Device(index) | Work::Host(index) | Work::Merge(index, _)) =
+        *work
     else {
         unreachable!("outputs are delivered by the caller")
     };
@@ -192,12 +243,12 @@ fn run_work(
     let place = Value::Node(index);
     let named = |error: Error| error.of(name_of(node));
     match *work {
-        Work::Merge { base, factors, .. } => {
-            let result = merge(node, base, factors, values, context).map_err(named)?;
+        Work::Merge(_, ref found) => {
+            let result = merge(index, found, values, context).map_err(named)?;
             values.keep_device(place, result);
         }
         Work::Device(_) => {
-            let result = launch(node, values, context).map_err(named)?;
+            let result = launch(index, values, context).map_err(named)?;
             values.keep_device(place, result);
         }
         _ => {

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use tintype_ir::{Graph, Value};
 use tintype_tensor::{DType, Shape, Tensor};
@@ -22,6 +23,10 @@ pub(super) struct Context<'a> {
     pub(super) kept: Option<Keeping<'a>>,
     /// Parameters that are kept if they turn out to be weights.
     pub(super) candidates: Candidates,
+    /// Where weights shall lie, by their values.
+    pub(super) targets: HashMap<Value, Arc<DeviceBuffer>>,
+    /// Set before something is written there.
+    pub(super) is_begun: Option<&'a AtomicBool>,
     /// Bytes of weights that are still to come.
     pub(super) pending: usize,
     /// Bytes copied back to the host, for the evaluator.
@@ -57,6 +62,27 @@ impl OnDevice {
             dtype,
             shape,
             buffer: Arc::new(buffer),
+        })
+    }
+
+    /// The same in this memory, if there is any, which later work of the stream may write.
+    pub(super) fn in_memory(
+        buffer: Option<Arc<DeviceBuffer>>,
+        dtype: DType,
+        shape: Shape,
+        context: &Context<'_>,
+    ) -> Result<Self> {
+        let Some(buffer) = buffer else {
+            return Self::new(dtype, shape, context.staging);
+        };
+        if let Some(is_begun) = context.is_begun {
+            is_begun.store(true, Ordering::Relaxed);
+        }
+        buffer.write_in(context.staging.stream())?;
+        Ok(Self {
+            dtype,
+            shape,
+            buffer,
         })
     }
 
@@ -99,6 +125,11 @@ impl Values {
             device: Some(result.buffer),
         };
         self.0.insert(value, held);
+    }
+
+    /// Whether a value is here.
+    pub(super) fn has(&self, value: Value) -> bool {
+        self.0.contains_key(&value)
     }
 
     /// Lets a value go; its memory is freed once the device is past its last reader.

@@ -1,6 +1,8 @@
 //! Weight programs as a backend runs them: a small FLUX transformer with joined projections and
 //! every kind of update. Shared by the tests, which need no device, and by `check_device`.
 
+use std::sync::Arc;
+
 use tintype_ir::passes::{Options, optimize};
 use tintype_ir::{Graph, StagedGraph};
 use tintype_lora::{Adapter, Component, LoraFile, overlays};
@@ -11,7 +13,7 @@ use tintype_weights::Parameters;
 /// A weight program and what it reads.
 pub(crate) struct Program {
     /// The program.
-    pub(crate) graph: Graph,
+    pub(crate) graph: Arc<Graph>,
     /// All parameters, those of updates included.
     pub(crate) parameters: Parameters,
 }
@@ -55,7 +57,7 @@ pub(crate) fn transformer(
         builder = builder.tensor(&parameter.name, tensor);
     }
     Ok(Program {
-        graph: staged.weight_with(&bound.overlays)?,
+        graph: Arc::new(staged.weight_with(&bound.overlays)?),
         parameters: builder.parameters(&bound.parameters).build()?,
     })
 }

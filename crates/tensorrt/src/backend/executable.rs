@@ -1,23 +1,26 @@
 //! A compiled graph: its plans, its engines, and the refit that changes them.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
-use tintype_backend::{Changes, CompileOptions, Executable, RefitReport, Result, Scope, Session};
+use tintype_backend::{
+    AttachedProgram, Changes, CompileOptions, Executable, RefitReport, Result, Scope, Session,
+    WeightPrograms,
+};
 use tintype_device::{
     DeviceBuffer, Error as DeviceError, KeptParameters, KeptRegistry, Sharing, Stream, WeightRunner,
 };
-use tintype_ir::{Evaluator, Graph, Overlay, Stage, StagedGraph};
+use tintype_ir::{Evaluator, Stage, StagedGraph};
 use tintype_weights::Parameters;
 
 use super::exchange::{Engines, Exchange, Version, Workshop};
 use super::instance::{Instance, NewWeight, NewWeights, Source, lock};
 use super::plans::BuildOptions;
 use super::session::TensorrtSession;
-use super::weights::{Inputs, total_bytes};
+use super::weights::Inputs;
 use crate::engine::Runtime;
 use crate::plan::PlanFolder;
 
@@ -30,6 +33,7 @@ pub(super) struct TensorrtExecutable {
 pub(super) struct Shared {
     /// In its canonical form, as the plans are.
     pub(super) graph: StagedGraph,
+    programs: WeightPrograms,
     pub(super) common: Common,
     /// Of the request and of the step program; none for programs without outputs.
     sources: [Option<Source>; 2],
@@ -55,7 +59,7 @@ pub(super) struct Common {
 /// What the engines' weights were computed from.
 struct Origin {
     parameters: Parameters,
-    overlays: Vec<Overlay>,
+    program: Arc<AttachedProgram>,
 }
 
 impl TensorrtExecutable {
@@ -66,9 +70,9 @@ impl TensorrtExecutable {
         common: Common,
         options: &CompileOptions,
     ) -> Result<Self> {
-        let weights = graph.weight.outputs().iter();
-        let weights = weights.map(|output| output.name.as_str());
-        common.make_room(total_bytes(&graph.weight, weights))?;
+        let programs = WeightPrograms::new(&graph);
+        let bare = programs.bare();
+        common.make_room(bare.bytes(&bare.names()))?;
         let load = |source: &Option<Source>| -> crate::Result<Option<Arc<Instance>>> {
             let Some(source) = source else {
                 return Ok(None);
@@ -86,6 +90,7 @@ impl TensorrtExecutable {
             shared: Arc::new(Shared {
                 engines: Exchange::new(graph.source.name(), engines),
                 kept,
+                programs,
                 graph,
                 common,
                 sources,
@@ -129,21 +134,14 @@ impl Executable for TensorrtExecutable {
         let start = Instant::now();
         let shared = &self.shared;
         let mut origin = lock(&shared.origin);
-        let program = shared.graph.weight_with(changes.overlays)?;
+        let program = shared.programs.with(changes.overlays)?;
         let names = shared.changed(&program, &changes.scope);
-        let new = shared.inputs(&program, changes.parameters);
-        new.check(&names)?;
-        let old = origin.as_ref().map(|origin| {
-            let program = shared.graph.weight_with(&origin.overlays)?;
-            Ok::<_, tintype_ir::Error>((program, &origin.parameters))
-        });
-        let old = old.transpose()?;
+        program.check(changes.parameters, &names)?;
+        let old = origin.as_ref();
         let mut work = Work {
             shared,
-            new,
-            old: old
-                .as_ref()
-                .map(|(program, parameters)| shared.inputs(program, parameters)),
+            new: shared.inputs(&program, changes.parameters),
+            old: old.map(|old| shared.inputs(&old.program, &old.parameters)),
             runner: &mut lock(&shared.common.runner),
             moved: 0,
         };
@@ -152,13 +150,13 @@ impl Executable for TensorrtExecutable {
         shared.kept.settle(changes.parameters);
         let report = RefitReport {
             weights: brought.len(),
-            bytes: total_bytes(&program, brought.iter().map(String::as_str)),
+            bytes: program.bytes(&brought),
             moved,
             duration: start.elapsed(),
         };
         *origin = Some(Origin {
             parameters: changes.parameters.clone(),
-            overlays: changes.overlays.to_vec(),
+            program,
         });
         Ok(report)
     }
@@ -196,7 +194,11 @@ impl Shared {
         self.engines.engines()
     }
 
-    fn inputs<'a>(&'a self, program: &'a Graph, parameters: &'a Parameters) -> Inputs<'a> {
+    fn inputs<'a>(
+        &'a self,
+        program: &'a AttachedProgram,
+        parameters: &'a Parameters,
+    ) -> Inputs<'a> {
         Inputs {
             program,
             parameters,
@@ -205,19 +207,12 @@ impl Shared {
         }
     }
 
-    /// The weights that a change may reach, in the program with overlays as in that without: an
-    /// overlay need not read the parameter that it lies on. All of them if there are none yet.
-    fn changed(&self, program: &Graph, scope: &Scope) -> BTreeSet<String> {
-        let Scope::Names(names) = scope else {
-            return names_of(program);
-        };
-        if !self.engines.is_ready() {
-            return names_of(program);
+    /// The weights that a change may reach; all of them if there are none yet.
+    fn changed(&self, program: &AttachedProgram, scope: &Scope) -> BTreeSet<String> {
+        match scope {
+            Scope::Names(names) if self.engines.is_ready() => self.programs.reached(program, names),
+            _ => program.names(),
         }
-        let names: HashSet<&str> = names.iter().map(String::as_str).collect();
-        let programs = [program, &self.graph.weight].into_iter();
-        let reached = programs.flat_map(|program| StagedGraph::reached_weights(program, &names));
-        reached.map(str::to_owned).collect()
     }
 }
 
@@ -263,7 +258,7 @@ impl Workshop for Work<'_> {
             _ => self.new,
         };
         // What this refit needs was looked at; another engine may need all.
-        inputs.check(names)?;
+        inputs.program.check(inputs.parameters, names)?;
         let room = self.room(empty)?;
         let (weights, moved) = inputs.compute(names, room, self.runner)?;
         self.moved += moved;
@@ -289,16 +284,10 @@ impl Work<'_> {
         let empty = (0..2).filter(|&program| empty[program]);
         let engines: usize = empty
             .filter_map(|program| self.needed(program))
-            .map(|names| total_bytes(self.new.program, names.iter().map(String::as_str)))
+            .map(|names| self.new.program.bytes(&names))
             .sum();
         Ok(free.saturating_sub(engines).saturating_sub(RESERVE))
     }
-}
-
-/// Names of all weights of a weight program.
-fn names_of(program: &Graph) -> BTreeSet<String> {
-    let outputs = program.outputs().iter();
-    outputs.map(|output| output.name.clone()).collect()
 }
 
 /// The programs that have engines, in the order in which these are kept.

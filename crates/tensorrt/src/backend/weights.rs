@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
-use tintype_backend::Result;
+use tintype_backend::{AttachedProgram, Result};
 use tintype_device::{
     CudaTensor, Keeping, KeptKey, KeptParameters, KeptPlace, WeightProgram, WeightRunner,
 };
@@ -15,7 +15,7 @@ use super::instance::{NewWeight, NewWeights};
 /// A weight program with what it reads.
 #[derive(Clone, Copy)]
 pub(super) struct Inputs<'a> {
-    pub(super) program: &'a Graph,
+    pub(super) program: &'a AttachedProgram,
     pub(super) parameters: &'a Parameters,
     /// Computes what has no kernel.
     pub(super) evaluator: &'a dyn Evaluator,
@@ -24,21 +24,6 @@ pub(super) struct Inputs<'a> {
 }
 
 impl Inputs<'_> {
-    /// Looks at every parameter that `names` need, without reading it.
-    ///
-    /// # Errors
-    /// One that is missing, of another shape, or holds no floats where floats are needed.
-    pub(super) fn check(&self, names: &BTreeSet<String>) -> Result<()> {
-        for index in reached_parameters(self.program, names) {
-            let parameter = &self.program.parameters()[index];
-            let shape = parameter.ty.static_shape();
-            let shape = shape.expect("parameters have static types");
-            let (name, dtype) = (&parameter.name, parameter.ty.dtype);
-            self.parameters.check(name, dtype, &shape)?;
-        }
-        Ok(())
-    }
-
     /// Computes weights. They lie on the device, all of them, as long as `budget` bytes suffice;
     /// of what does not fit, parameters that are used as they are stay in their mapped file, and
     /// other weights are copied back to the host. Gives also the bytes that were copied between
@@ -59,7 +44,7 @@ impl Inputs<'_> {
         let stream = runner.stream().clone();
         let (mut on_device, mut moved) = (0, 0);
         let program = WeightProgram {
-            graph: self.program,
+            graph: self.program.graph(),
             parameters: self.parameters,
             wanted: Some(&wanted),
             evaluator: self.evaluator,
@@ -67,6 +52,8 @@ impl Inputs<'_> {
                 store: self.kept,
                 grows: weights.is_empty(),
             }),
+            // Engines have memory of their own.
+            in_place: None,
         };
         let mut deliver = |name: &str, tensor: CudaTensor| {
             let bytes = tensor.byte_len();
@@ -95,12 +82,12 @@ impl Inputs<'_> {
     /// Weights that are parameters as they are, and wait on the device: they need no more memory.
     fn on_device(&self, names: &BTreeSet<String>) -> Result<HashSet<&str>> {
         let mut there = HashSet::new();
-        let outputs = self.program.outputs().iter();
+        let outputs = self.program.graph().outputs().iter();
         for output in outputs.filter(|output| names.contains(&output.name)) {
             let Value::Parameter(index) = output.value else {
                 continue;
             };
-            let parameter = &self.program.parameters()[index];
+            let parameter = &self.program.graph().parameters()[index];
             let key = KeptKey::new(self.parameters, &parameter.name, parameter.ty.dtype)?;
             if let Some(KeptPlace::Device(_)) = self.kept.find(&parameter.name, &key) {
                 there.insert(output.name.as_str());
@@ -117,12 +104,12 @@ impl Inputs<'_> {
         budget: usize,
     ) -> Result<NewWeights> {
         let outputs = || {
-            let outputs = self.program.outputs().iter();
+            let outputs = self.program.graph().outputs().iter();
             let wanted = outputs.filter(|output| names.contains(&output.name));
             wanted.filter(|output| !there.contains(output.name.as_str()))
         };
         let total: usize = outputs()
-            .map(|output| bytes(self.program, output.value))
+            .map(|output| bytes(self.program.graph(), output.value))
             .sum();
         let mut excess = total.saturating_sub(budget);
         let mut left = HashMap::new();
@@ -133,25 +120,15 @@ impl Inputs<'_> {
             if excess == 0 {
                 break;
             }
-            let parameter = &self.program.parameters()[index];
+            let parameter = &self.program.graph().parameters()[index];
             if self.parameters.info(&parameter.name)?.dtype == parameter.ty.dtype {
                 let tensor = self.parameters.get(&parameter.name)?;
                 left.insert(output.name.clone(), NewWeight::Host(tensor));
-                excess = excess.saturating_sub(bytes(self.program, output.value));
+                excess = excess.saturating_sub(bytes(self.program.graph(), output.value));
             }
         }
         Ok(left)
     }
-}
-
-/// The bytes of some weights, or of those that a program does not have.
-pub(super) fn total_bytes<'n>(program: &Graph, names: impl Iterator<Item = &'n str>) -> usize {
-    let names: HashSet<&str> = names.collect();
-    let outputs = program.outputs().iter();
-    outputs
-        .filter(|output| names.contains(output.name.as_str()))
-        .map(|output| bytes(program, output.value))
-        .sum()
 }
 
 /// A weight's bytes; weights have static types.
@@ -159,31 +136,6 @@ fn bytes(program: &Graph, value: Value) -> usize {
     let ty = program.type_of(value);
     let shape = ty.static_shape();
     shape.map_or(0, |shape| shape.byte_len(ty.dtype).unwrap_or_default())
-}
-
-/// The parameters that some outputs depend on, by number.
-fn reached_parameters(program: &Graph, names: &BTreeSet<String>) -> BTreeSet<usize> {
-    let mut nodes = vec![false; program.nodes().len()];
-    let mut parameters = BTreeSet::new();
-    let mut reach = |value: Value, nodes: &mut Vec<bool>| match value {
-        Value::Parameter(index) => {
-            parameters.insert(index);
-        }
-        Value::Node(index) => nodes[index] = true,
-        Value::Input(_) => {}
-    };
-    let outputs = program.outputs().iter();
-    for output in outputs.filter(|output| names.contains(&output.name)) {
-        reach(output.value, &mut nodes);
-    }
-    for index in (0..program.nodes().len()).rev() {
-        if nodes[index] {
-            for &operand in &program.nodes()[index].operands {
-                reach(operand, &mut nodes);
-            }
-        }
-    }
-    parameters
 }
 
 #[cfg(test)]

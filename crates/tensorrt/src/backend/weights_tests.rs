@@ -1,8 +1,8 @@
 //! What a weight program reads, and what of it stays in its files.
 
-use tintype_backend::KeepWeights;
+use tintype_backend::{KeepWeights, WeightPrograms};
 use tintype_device::Sharing;
-use tintype_ir::TensorType;
+use tintype_ir::{StagedGraph, TensorType};
 use tintype_tensor::{DType, Tensor};
 
 use super::*;
@@ -52,35 +52,15 @@ impl Evaluator for NoEvaluator {
 }
 
 fn with<T>(parameters: &Parameters, test: impl FnOnce(Inputs<'_>) -> T) -> T {
-    let program = tintype_ir::parse(PROGRAM).unwrap();
+    let nothing = tintype_ir::parse("graph g {}").unwrap();
+    let mut staged = StagedGraph::split(&nothing).unwrap();
+    staged.weight = tintype_ir::parse(PROGRAM).unwrap();
     test(Inputs {
-        program: &program,
+        program: WeightPrograms::new(&staged).bare(),
         parameters,
         evaluator: &NoEvaluator,
-        kept: &KeptParameters::new(KeepWeights::Auto, Sharing::Nothing, &program),
+        kept: &KeptParameters::new(KeepWeights::Auto, Sharing::Nothing, &staged.weight),
     })
-}
-
-#[test]
-fn parameters_are_checked_where_they_are_reached() {
-    let missing = parameters()
-        .renamed(|name| (name != "a").then(|| name.to_owned()))
-        .unwrap();
-    let check = |wanted: &[&str]| with(&missing, |inputs| inputs.check(&names(wanted)));
-    assert!(check(&["b", "c"]).is_ok());
-    assert!(check(&["sum"]).unwrap_err().to_string().contains("`a`"));
-    let mut other = missing;
-    other.insert("a", zeros(DType::F32, 5)).unwrap();
-    let error = with(&other, |inputs| inputs.check(&names(&["sum"])).unwrap_err());
-    assert!(error.to_string().contains("[5]"), "{error}");
-    let mut integers = other
-        .renamed(|name| (name != "a").then(|| name.to_owned()))
-        .unwrap();
-    integers.insert("a", zeros(DType::I64, 4)).unwrap();
-    let error = with(&integers, |inputs| {
-        inputs.check(&names(&["sum"])).unwrap_err()
-    });
-    assert!(error.to_string().contains("floats"), "{error}");
 }
 
 #[test]
@@ -103,12 +83,4 @@ fn what_does_not_fit_stays_in_its_file_if_it_can() {
     // What waits on the device needs no room.
     assert_eq!(left_beside(&["b"], 24), [""; 0]);
     assert_eq!(left_beside(&["b"], 0), [""; 0]);
-}
-
-#[test]
-fn bytes_are_those_of_the_names() {
-    with(&parameters(), |inputs| {
-        assert_eq!(total_bytes(inputs.program, ["sum", "c"].into_iter()), 24);
-        assert_eq!(total_bytes(inputs.program, ["other"].into_iter()), 0);
-    });
 }

@@ -5,11 +5,11 @@
 //! img_attn.qkv.weight  → attn.to_q.weight (rows 0..D), attn.to_k.weight (D..2D), …
 //! ```
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::Converted;
-use crate::entry::Entry;
+use crate::entry::Entries;
 use crate::error::shown;
 use crate::parameters::insert_new;
 use crate::{Error, Parameters, Result, View};
@@ -17,7 +17,7 @@ use crate::{Error, Parameters, Result, View};
 /// A conversion under way.
 pub(super) struct Conversion<'a> {
     from: &'a Parameters,
-    entries: BTreeMap<String, Arc<Entry>>,
+    entries: Entries,
     used: BTreeSet<String>,
 }
 
@@ -25,7 +25,7 @@ impl<'a> Conversion<'a> {
     pub(super) fn new(from: &'a Parameters) -> Self {
         Self {
             from,
-            entries: BTreeMap::new(),
+            entries: Entries::new(),
             used: BTreeSet::new(),
         }
     }
@@ -34,14 +34,14 @@ impl<'a> Conversion<'a> {
     pub(super) fn rename(&mut self, old: &str, new: &str) -> Result<()> {
         let entry = Arc::clone(self.from.entry(old)?);
         self.used.insert(old.to_owned());
-        insert_new(&mut self.entries, new.to_owned(), entry)
+        insert_new(&mut self.entries, new, entry)
     }
 
     /// `old` seen through `view` under the name `new`.
     pub(super) fn view(&mut self, old: &str, new: &str, view: View) -> Result<()> {
         let entry = self.from.entry(old)?.viewed(old, view)?;
         self.used.insert(old.to_owned());
-        insert_new(&mut self.entries, new.to_owned(), entry)
+        insert_new(&mut self.entries, new, entry)
     }
 
     /// `.weight` and `.bias` of a linear or convolution.

@@ -1,15 +1,16 @@
 //! From one LoRA to another and back: how long, how many bytes, and whether the bits are the same.
 //!
 //! Two LoRAs of random factors lie on every linear layer of attention and of the feed-forward
-//! parts. Time runs from the adapters, whose file was parsed before, to the last write on the
-//! device; a second figure begins at the file.
+//! parts. Time runs from the adapters, which are loaded and bound as a pipeline's are, to the last
+//! write on the device; a second figure begins at the file.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Instant;
 
-use tintype_backend::{Backend, Changes, CompileOptions, Executable, KeepWeights, RefitReport};
+use tintype_backend::{Backend, Changes, CompileOptions, KeepWeights, RefitReport};
 use tintype_ir::Graph;
-use tintype_lora::{Adapter, Component, LoraFile, LoraOverlays, overlays};
+use tintype_lora::{AdapterScale, BoundAdapter, Component, LoraFile, LoraModel, Mixer};
 use tintype_tensor::{DType, Tensor};
 use tintype_weights::Parameters;
 
@@ -44,12 +45,15 @@ pub(in super::super) fn run(
     let rank = arguments.full.rank;
     let files = ["a", "b"].map(|name| lora(&graph, name, rank));
     let [a, b] = files;
+    let files = [a?, b?];
+    let model = LoraModel::new(Component::Transformer, &graph);
     let case = Case {
         size,
         changed: changed(&graph),
-        graph,
         parameters,
-        files: [a?, b?],
+        adapters: [bound(&model, 0, &files[0])?, bound(&model, 1, &files[1])?],
+        model,
+        files,
     };
     on_each(
         machine,
@@ -77,9 +81,10 @@ struct Case {
     size: Size,
     /// The parameters that the LoRAs lie on.
     changed: BTreeSet<String>,
-    graph: Graph,
     parameters: Parameters,
+    model: LoraModel,
     files: [LoraFile; 2],
+    adapters: [Arc<BoundAdapter>; 2],
 }
 
 impl Case {
@@ -106,8 +111,9 @@ impl Case {
         let named = |what: &str| format!("{on}, {keep}: {what}");
         gauge.say_used(&named("memory with weights"), report)?;
         let plain = loaded.sample(&self.size, 0)?;
+        let mut mixer = Mixer::default();
         let start = Instant::now();
-        let (first, _) = self.switch(&*loaded.executable, &gauge, Some(0))?;
+        let (first, _) = self.switch(&loaded, &mut mixer, &gauge, Some(0))?;
         let bytes = [
             ("bytes of changed weights", first.bytes),
             ("bytes moved between host and device", first.moved),
@@ -123,23 +129,23 @@ impl Case {
         gauge.pause(true);
         for round in 0..arguments.full.swaps.max(1) {
             let start = Instant::now();
-            let (_, bind) = self.switch(&*loaded.executable, &gauge, Some((round + 1) % 2))?;
+            let (_, bind) = self.switch(&loaded, &mut mixer, &gauge, Some((round + 1) % 2))?;
             times.push(milliseconds(start));
             binds.push(bind);
         }
         // Whatever was last, B then A.
-        self.switch(&*loaded.executable, &gauge, Some(1))?;
+        self.switch(&loaded, &mut mixer, &gauge, Some(1))?;
         gauge.pause(false);
         let with_b = loaded.sample(&self.size, 0)?;
-        self.switch(&*loaded.executable, &gauge, Some(0))?;
+        self.switch(&loaded, &mut mixer, &gauge, Some(0))?;
         let again = loaded.sample(&self.size, 0)?;
         let limit = limit(on, keep, arguments);
         report.figure(named("a swap, p50"), median(&times), "ms", limit)?;
-        report.figure(named("of it binding adapters"), median(&binds), "ms", None)?;
+        report.figure(named("of it mixing adapters"), median(&binds), "ms", None)?;
         let most = times.iter().copied().fold(0.0, f64::max);
         report.figure(named("a swap, the longest"), most, "ms", None)?;
         self.swap_files(&loaded, &gauge, &named("a swap from the file"), report)?;
-        let (none, _) = self.switch(&*loaded.executable, &gauge, None)?;
+        let (none, _) = self.switch(&loaded, &mut mixer, &gauge, None)?;
         report.figure(
             named("weights of none again"),
             none.weights as f64,
@@ -166,41 +172,44 @@ impl Case {
         gauge.trim()
     }
 
-    /// Attaches one of the LoRAs, or none, and waits for the device; milliseconds of binding.
+    /// Attaches one of the LoRAs, or none, and waits for the device; milliseconds of mixing.
     fn switch(
         &self,
-        executable: &dyn Executable,
+        loaded: &Loaded,
+        mixer: &mut Mixer,
         gauge: &Gauge,
         which: Option<usize>,
     ) -> Result<(RefitReport, f64)> {
-        let file = which.map(|index| (index, self.files[index].clone()));
-        self.attach(executable, gauge, file)
+        let adapter = which.map(|index| Arc::clone(&self.adapters[index]));
+        self.attach(loaded, mixer, gauge, adapter)
     }
 
     fn attach(
         &self,
-        executable: &dyn Executable,
+        loaded: &Loaded,
+        mixer: &mut Mixer,
         gauge: &Gauge,
-        file: Option<(usize, LoraFile)>,
+        adapter: Option<Arc<BoundAdapter>>,
     ) -> Result<(RefitReport, f64)> {
         let start = Instant::now();
-        let adapters: Vec<Adapter> = file
+        let expected = adapter.as_ref().map_or(0, |_| self.changed.len());
+        let scaled: Vec<_> = adapter
             .into_iter()
-            .map(|(index, file)| Adapter::new(["a", "b"][index], file, 0.8))
+            .map(|adapter| (adapter, AdapterScale::new(0.8)))
             .collect();
-        let bound = overlays(Component::Transformer, &self.graph, &adapters)?;
-        expect_all(&bound, adapters.is_empty(), self.changed.len())?;
+        let mixed = mixer.mix(&self.model, &scaled)?;
+        expect_all(mixed.overlays.len(), expected)?;
         let all = Parameters::builder()
             .parameters(&self.parameters)
-            .parameters(&bound.parameters)
+            .parameters(&mixed.parameters)
             .build()?;
-        let bind = milliseconds(start);
+        let mixing = milliseconds(start);
         let changes = Changes::all(&all)
-            .with_overlays(&bound.overlays)
+            .with_overlays(&mixed.overlays)
             .only_names(self.changed.clone());
-        let report = executable.refit(&changes)?;
+        let report = loaded.executable.refit(&changes)?;
         gauge.settle()?;
-        Ok((report, bind))
+        Ok((report, mixing))
     }
 
     /// The same from a file on disk, which is in the system's cache.
@@ -221,18 +230,23 @@ impl Case {
         for round in 0..4 {
             let index = (round + 1) % 2;
             let start = Instant::now();
-            let file = LoraFile::open(path(index))?;
-            self.attach(&*loaded.executable, gauge, Some((index, file)))?;
+            let adapter = bound(&self.model, index, &LoraFile::open(path(index))?)?;
+            self.attach(loaded, &mut Mixer::default(), gauge, Some(adapter))?;
             times.push(milliseconds(start));
         }
         report.figure(name, median(&times), "ms", None)
     }
 }
 
+/// A LoRA as it is when it was loaded.
+fn bound(model: &LoraModel, index: usize, file: &LoraFile) -> Result<Arc<BoundAdapter>> {
+    let name = ["a", "b"][index];
+    Ok(Arc::new(BoundAdapter::new(model, name, file)?))
+}
+
 /// Whether every module took its update.
-fn expect_all(bound: &LoraOverlays, is_none: bool, expected: usize) -> Result<()> {
-    let found = bound.overlays.len();
-    if is_none || found == expected {
+fn expect_all(found: usize, expected: usize) -> Result<()> {
+    if found == expected {
         return Ok(());
     }
     Err(format!("expected overlays on {expected} parameters, found {found}").into())
