@@ -277,7 +277,7 @@ pub(crate) struct Quantize {
     /// the model as it is than this, as a relative error.
     #[arg(long, value_name = "BOUND")]
     pub(crate) auto: Option<f64>,
-    /// Write the pictures that the report compares, plain-1.png, fp8-1.png and so on.
+    /// Write the pictures that the report compares: DIR/plain/0000.png, DIR/fp8/0000.png and so on.
     #[arg(long, value_name = "DIR", requires = "report")]
     pub(crate) pictures: Option<PathBuf>,
     /// Where the scales go.
