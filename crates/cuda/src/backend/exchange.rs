@@ -7,13 +7,17 @@
 //! | some state | makes a version with new memory for what changes |
 //! | nobody knows (a refit failed twice) | loads all |
 //!
+//! Where steps shall run without the weights that the request program alone reads, two versions
+//! share memory: the whole one for requests that are prepared, and that of the steps, which states
+//! hold. The whole one goes with the first step, and comes back for the next request.
+//!
 //! Parameters that lie in weights as they are wait there for the next refit
 //! ([`KeptParameters`]), so writing over weights goes by way of these.
 
 use std::collections::{BTreeSet, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use tintype_backend::{Error as BackendError, KeepWeights, Result};
+use tintype_backend::{CompileOptions, Error as BackendError, Result};
 use tintype_device::{Keeping, KeptParameters, Sharing};
 use tintype_ir::StagedGraph;
 
@@ -28,11 +32,15 @@ pub(super) struct Exchange<M: Machine> {
     graph: String,
     /// What weights are computed from, as far as it waits for the next refit.
     kept: Arc<KeptOn<M>>,
+    /// Names of weights that go when the first step runs.
+    freed: BTreeSet<String>,
     current: Mutex<Current<M>>,
 }
 
 struct Current<M: Machine> {
     weights: Held<M>,
+    /// The same without those that go, once a state wants them.
+    of_steps: Option<Arc<WeightSet<M>>>,
     /// Versions before, as long as states hold them: they share memory with the present one.
     older: Vec<Weak<WeightSet<M>>>,
 }
@@ -50,16 +58,21 @@ pub(super) struct Sources<'a> {
 }
 
 impl<M: Machine> Exchange<M> {
-    pub(super) fn new(machine: Arc<M>, graph: &StagedGraph, policy: KeepWeights) -> Self {
+    pub(super) fn new(machine: Arc<M>, graph: &StagedGraph, options: &CompileOptions) -> Self {
+        let policy = options.keep_weights;
         let kept = KeptParameters::new(policy, Sharing::Weights, &graph.weight);
         let kept = Arc::new(kept);
         machine.kept().add(&kept);
+        let freed = graph.request_weights();
+        let freed = freed.filter(|_| options.frees_request_weights);
         Self {
             machine,
             graph: graph.source.name().to_owned(),
             kept,
+            freed: freed.map(str::to_owned).collect(),
             current: Mutex::new(Current {
                 weights: Held::None,
+                of_steps: None,
                 older: Vec::new(),
             }),
         }
@@ -75,6 +88,69 @@ impl<M: Machine> Exchange<M> {
             Held::None => Err(BackendError::NoWeights(self.graph.clone())),
             Held::Poisoned { reason, again } => Err(self.poisoned(reason, again)),
         }
+    }
+
+    /// Whether weights go when the first step runs.
+    pub(super) fn frees(&self) -> bool {
+        !self.freed.is_empty()
+    }
+
+    /// The part of the present weights that steps need: what a state holds.
+    pub(super) fn of_steps(&self, weights: Arc<WeightSet<M>>) -> Arc<WeightSet<M>> {
+        let mut current = self.lock();
+        let is_present =
+            matches!(&current.weights, Held::Ready(present) if Arc::ptr_eq(present, &weights));
+        if !self.frees() || !is_present {
+            return weights;
+        }
+        let of_steps = current.of_steps.take();
+        let of_steps = of_steps.unwrap_or_else(|| Arc::new(weights.without(&self.freed)));
+        current.of_steps = Some(Arc::clone(&of_steps));
+        of_steps
+    }
+
+    /// Lets go of the weights that no step needs; those who prepare a request keep theirs.
+    pub(super) fn free(&self) {
+        if self.frees() {
+            let mut current = self.lock();
+            if let Some(of_steps) = current.of_steps.take() {
+                let whole = std::mem::replace(&mut current.weights, Held::Ready(of_steps));
+                if let Held::Ready(whole) = whole {
+                    current.older.push(Arc::downgrade(&whole));
+                }
+            }
+        }
+    }
+
+    /// Brings back what went, from what the weights were computed from.
+    pub(super) fn bring_back(&self, inputs: &Inputs<'_>) -> Result<()> {
+        let gone = self.gone();
+        if gone.is_empty() {
+            return Ok(());
+        }
+        let needed = inputs.bytes(&gone);
+        let free = self.machine.free_bytes(needed.saturating_add(RESERVE))?;
+        if free < needed {
+            return Err(self.too_little("weights of the request", needed, free));
+        }
+        let (tensors, _) = self.compute(inputs, &gone, false)?;
+        let mut current = self.lock();
+        let whole = Arc::new(current.ready().with(tensors));
+        let of_steps = std::mem::replace(&mut current.weights, Held::Ready(whole));
+        if let Held::Ready(of_steps) = of_steps {
+            current.of_steps = Some(of_steps);
+        }
+        Ok(())
+    }
+
+    /// The names of weights that are not there now.
+    fn gone(&self) -> BTreeSet<String> {
+        let current = self.lock();
+        let Held::Ready(weights) = &current.weights else {
+            return BTreeSet::new();
+        };
+        let gone = self.freed.iter().filter(|name| !weights.contains(name));
+        gone.cloned().collect()
     }
 
     pub(super) fn is_ready(&self) -> bool {
@@ -93,7 +169,10 @@ impl<M: Machine> Exchange<M> {
         if !self.is_ready() {
             return self.load(names, sources);
         }
-        if names.is_empty() {
+        // What went comes back from the latest parameters.
+        let gone = self.gone();
+        let names = &names.difference(&gone).cloned().collect();
+        if BTreeSet::is_empty(names) {
             return Ok(0);
         }
         let needed = sources.new.bytes(names);
@@ -108,6 +187,7 @@ impl<M: Machine> Exchange<M> {
             current.replace(new);
             return Ok(moved);
         }
+        current.of_steps = None;
         let written = current.ready().overwrite(&new, self.keeping(true));
         drop(new);
         match written {
@@ -119,7 +199,9 @@ impl<M: Machine> Exchange<M> {
     /// The first weights, or all of them anew.
     fn load(&self, names: &BTreeSet<String>, sources: &Sources<'_>) -> Result<usize> {
         // Weights that are mixed serve nobody, and take memory.
-        self.lock().weights = Held::None;
+        let mut current = self.lock();
+        (current.weights, current.of_steps) = (Held::None, None);
+        drop(current);
         self.kept.reset();
         let needed = sources.new.bytes(names);
         let mut free = self.machine.free_bytes(needed)?;
@@ -148,6 +230,7 @@ impl<M: Machine> Exchange<M> {
             let what = "new weights beside those that requests still hold";
             return Err(self.too_little(what, sources.new.bytes(names), room));
         }
+        current.of_steps = None;
         let groups = sources.new.groups(names, room);
         tracing::debug!(
             "`{}`: weights change in {} groups",
@@ -260,13 +343,17 @@ impl<M: Machine> Current<M> {
     /// Whether somebody has these weights, or others that share memory with them.
     fn is_held(&mut self) -> bool {
         self.older.retain(|older| older.strong_count() > 0);
-        !self.older.is_empty() || Arc::strong_count(self.ready()) > 1
+        let is_shared = |weights: &Arc<WeightSet<M>>| Arc::strong_count(weights) > 1;
+        let of_steps = self.of_steps.as_ref().is_some_and(is_shared);
+        !self.older.is_empty() || is_shared(self.ready()) || of_steps
     }
 
     /// Puts another version in place of the present one, which stays with those who hold it.
     fn replace(&mut self, changed: Tensors<M>) {
         let next = Arc::new(self.ready().with(changed));
         self.older.push(Arc::downgrade(self.ready()));
+        let of_steps = self.of_steps.take();
+        self.older.extend(of_steps.as_ref().map(Arc::downgrade));
         self.weights = Held::Ready(next);
     }
 }

@@ -506,6 +506,8 @@ fn no_picture_is_made_with_mixed_weights() {
 
 #[path = "forecast_tests.rs"]
 mod forecasts;
+#[path = "free_tests.rs"]
+mod freed;
 #[path = "keep_tests.rs"]
 mod keep;
 #[path = "output_tests.rs"]
