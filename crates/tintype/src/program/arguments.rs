@@ -76,7 +76,8 @@ pub(crate) struct ModelArguments {
     /// of the picture and kept in the user's cache].
     #[arg(long, value_name = "DIR")]
     pub(crate) plans: Option<PathBuf>,
-    /// Let each model go before the next one loads.
+    /// Let each model go before the next one loads, and weights that no step reads before the first
+    /// step.
     #[arg(long)]
     pub(crate) low_memory: bool,
     /// Where the weights of the files wait for the next change of a LoRA, which is merged into
