@@ -122,11 +122,12 @@ impl<M: Machine> Exchange<M> {
         }
     }
 
-    /// Brings back what went, from what the weights were computed from.
-    pub(super) fn bring_back(&self, inputs: &Inputs<'_>) -> Result<()> {
-        let gone = self.gone();
+    /// All weights; what went is computed again from what it was computed from.
+    pub(super) fn bring_back(&self, inputs: &Inputs<'_>) -> Result<Arc<WeightSet<M>>> {
+        let weights = self.weights()?;
+        let gone = self.gone_from(&weights);
         if gone.is_empty() {
-            return Ok(());
+            return Ok(weights);
         }
         let needed = inputs.bytes(&gone);
         let free = self.machine.free_bytes(needed.saturating_add(RESERVE))?;
@@ -134,21 +135,15 @@ impl<M: Machine> Exchange<M> {
             return Err(self.too_little("weights of the request", needed, free));
         }
         let (tensors, _) = self.compute(inputs, &gone, false)?;
+        let whole = Arc::new(weights.with(tensors));
         let mut current = self.lock();
-        let whole = Arc::new(current.ready().with(tensors));
-        let of_steps = std::mem::replace(&mut current.weights, Held::Ready(whole));
-        if let Held::Ready(of_steps) = of_steps {
-            current.of_steps = Some(of_steps);
-        }
-        Ok(())
+        current.weights = Held::Ready(Arc::clone(&whole));
+        current.of_steps = Some(weights);
+        Ok(whole)
     }
 
-    /// The names of weights that are not there now.
-    fn gone(&self) -> BTreeSet<String> {
-        let current = self.lock();
-        let Held::Ready(weights) = &current.weights else {
-            return BTreeSet::new();
-        };
+    /// The names of weights that are not there.
+    fn gone_from(&self, weights: &WeightSet<M>) -> BTreeSet<String> {
         let gone = self.freed.iter().filter(|name| !weights.contains(name));
         gone.cloned().collect()
     }
@@ -170,7 +165,7 @@ impl<M: Machine> Exchange<M> {
             return self.load(names, sources);
         }
         // What went comes back from the latest parameters.
-        let gone = self.gone();
+        let gone = self.gone_from(&*self.weights()?);
         let names = &names.difference(&gone).cloned().collect();
         if BTreeSet::is_empty(names) {
             return Ok(0);

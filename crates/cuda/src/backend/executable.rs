@@ -140,12 +140,12 @@ impl<M: Machine> Shared<M> {
         }
         // A refit would leave others.
         let origin = lock(&self.origin);
-        if let Some(origin) = &*origin {
-            let program = self.graph.weight_with(&origin.overlays)?;
-            let inputs = self.inputs(&program, &origin.parameters);
-            self.weights.bring_back(&inputs)?;
-        }
-        self.weights.weights()
+        let Some(origin) = &*origin else {
+            return self.weights.weights();
+        };
+        let program = self.graph.weight_with(&origin.overlays)?;
+        let inputs = self.inputs(&program, &origin.parameters);
+        self.weights.bring_back(&inputs)
     }
 
     /// The program of a stage for these sizes, made in `lane` if need be; others wait for it.
