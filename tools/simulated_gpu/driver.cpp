@@ -11,243 +11,16 @@
 // SIMULATED_CAPABILITY is that of the device (90), SIMULATED_MEMORY its bytes (4 GiB),
 // SIMULATED_FAIL the number of the allocation that fails.
 
-#include <chrono>
-#include <csignal>
-#include <cstdarg>
-#include <cstdint>
-#include <cstdio>
-#include <cstdlib>
-#include <cstring>
-#include <deque>
 #include <dlfcn.h>
 #include <fcntl.h>
-#include <functional>
-#include <map>
-#include <memory>
 #include <mutex>
-#include <random>
-#include <set>
-#include <string>
-#include <sys/mman.h>
-#include <unistd.h>
-#include <vector>
 
-enum Status : int {
-    SUCCESS = 0,
-    INVALID_VALUE = 1,
-    OUT_OF_MEMORY = 2,
-    INVALID_IMAGE = 200,
-    INVALID_CONTEXT = 201,
-    INVALID_HANDLE = 400,
-    NOT_FOUND = 500,
-    NOT_READY = 600,
-    CAPTURE_UNSUPPORTED = 900,
-    CAPTURE_INVALIDATED = 901,
-    CAPTURE_UNJOINED = 904,
-    CAPTURE_ISOLATION = 905,
-};
+#include "streams.h"
 
 static std::recursive_mutex mutex;
 using Lock = std::lock_guard<std::recursive_mutex>;
 static thread_local bool is_current = false;
 static thread_local int captures_of_thread = 0;
-static std::string doing = "nothing";
-
-static long number(const char* name, long otherwise) {
-    const char* text = getenv(name);
-    return text ? atol(text) : otherwise;
-}
-static std::mt19937_64 chance(number("SIMULATED_ORDER", 0));
-static bool is_lazy() { return number("SIMULATED_ORDER", 0) == 0; }
-
-// The message and the end: the program has done what a GPU may answer in any way.
-[[noreturn]] static void fail(const char* format, ...) {
-    va_list values;
-    va_start(values, format);
-    fprintf(stderr, "simulated GPU: while doing %s: ", doing.c_str());
-    vfprintf(stderr, format, values);
-    fprintf(stderr, "\n");
-    va_end(values);
-    _exit(98);
-}
-
-// Memory: each piece has pages of its own between others that cannot be touched.
-
-struct Piece {
-    char* mapped;
-    size_t mapped_bytes, bytes;
-    bool is_host, is_freed;
-};
-static std::map<uintptr_t, Piece> pieces;
-static size_t used, allocations;
-static size_t capacity() { return (size_t)number("SIMULATED_MEMORY", 4L << 30); }
-static constexpr size_t PAGE = 4096, ALIGNMENT = 256;
-
-static void* take(size_t bytes, bool is_host) {
-    if ((long)++allocations == number("SIMULATED_FAIL", 0)) {
-        return nullptr;
-    }
-    const size_t rounded = (bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
-    const size_t pages = (rounded + PAGE - 1) / PAGE * PAGE;
-    if (!is_host && used + rounded > capacity()) {
-        return nullptr;
-    }
-    char* mapped = (char*)mmap(
-        nullptr, pages + 2 * PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (mapped == MAP_FAILED) {
-        return nullptr;
-    }
-    mprotect(mapped + PAGE, pages, PROT_READ | PROT_WRITE);
-    char* start = mapped + PAGE + pages - rounded;
-    memset(start, 0xff, rounded);
-    pieces[(uintptr_t)start] = {mapped, pages + 2 * PAGE, bytes, is_host, false};
-    used += is_host ? 0 : rounded;
-    return start;
-}
-
-static Piece* piece_of(uintptr_t address) {
-    auto after = pieces.upper_bound(address);
-    if (after == pieces.begin()) {
-        return nullptr;
-    }
-    auto& [start, piece] = *std::prev(after);
-    return address < start + piece.mapped_bytes ? &piece : nullptr;
-}
-
-// Its addresses are never given again.
-static void give_back(uintptr_t start) {
-    auto found = pieces.find(start);
-    if (found == pieces.end() || found->second.is_freed) {
-        fail("memory at %#lx is freed that is not there", start);
-    }
-    Piece& piece = found->second;
-    piece.is_freed = true;
-    used -= piece.is_host ? 0 : (piece.bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
-    mmap(piece.mapped, piece.mapped_bytes, PROT_NONE,
-        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
-}
-
-static bool is_pinned(const void* host) {
-    const Piece* piece = piece_of((uintptr_t)host);
-    return piece && piece->is_host && !piece->is_freed;
-}
-
-static void expect_device(uintptr_t address, size_t bytes, const char* what) {
-    auto after = pieces.upper_bound(address);
-    if (after != pieces.begin()) {
-        const auto& [start, piece] = *std::prev(after);
-        if (!piece.is_host && !piece.is_freed && address + bytes <= start + piece.bytes) {
-            return;
-        }
-    }
-    fail("%s %zu bytes at %#lx, which are not the device's", what, bytes, address);
-}
-
-static void on_fault(int, siginfo_t* info, void*) {
-    const uintptr_t address = (uintptr_t)info->si_addr;
-    const auto after = pieces.upper_bound(address + 2 * PAGE);
-    for (auto at = after; at != pieces.begin();) {
-        const auto& [start, piece] = *--at;
-        const uintptr_t mapped = (uintptr_t)piece.mapped;
-        if (address >= mapped && address < mapped + piece.mapped_bytes) {
-            fail("%#lx was touched, at %ld of %s %zu bytes%s", address, (long)(address - start),
-                piece.is_host ? "pinned" : "the device's", piece.bytes,
-                piece.is_freed ? " that are freed" : "");
-        }
-    }
-    fail("%#lx was touched, which is nothing of a device", address);
-}
-
-// Streams, events, graphs.
-
-struct Operation {
-    std::string name;
-    std::function<void()> act;
-};
-struct Node {
-    Operation operation;
-    std::set<size_t> after;
-};
-struct Graph {
-    std::vector<Node> nodes;
-    bool is_invalid = false;
-};
-struct Stream;
-struct Mark {
-    bool is_done = false;
-    Stream* stream = nullptr;
-    std::chrono::steady_clock::time_point time;
-    // Of a capture.
-    std::shared_ptr<Graph> graph;
-    std::set<size_t> frontier;
-};
-struct Event {
-    bool is_timed;
-    std::shared_ptr<Mark> mark;
-};
-struct Pending {
-    Operation operation;
-    std::shared_ptr<Mark> waits;
-};
-struct Stream {
-    std::deque<Pending> pending;
-    std::shared_ptr<Graph> graph;
-    std::set<size_t> frontier;
-    bool is_origin = false;
-};
-static std::set<Stream*> streams;
-static std::set<Event*> events;
-
-static void finish(Stream* stream, const std::shared_ptr<Mark>& until);
-
-static void advance(Stream* stream) {
-    Pending pending = std::move(stream->pending.front());
-    stream->pending.pop_front();
-    if (pending.waits) {
-        finish(pending.waits->stream, pending.waits);
-        return;
-    }
-    const std::string before = doing;
-    doing = pending.operation.name;
-    pending.operation.act();
-    doing = before;
-}
-
-// Until the mark is reached, or all is done.
-static void finish(Stream* stream, const std::shared_ptr<Mark>& until) {
-    while (until ? !until->is_done : !stream->pending.empty()) {
-        if (!is_lazy() && chance() % 2) {
-            auto other = std::next(streams.begin(), chance() % streams.size());
-            if (!(*other)->pending.empty()) {
-                advance(*other);
-                continue;
-            }
-        }
-        if (stream->pending.empty()) {
-            fail("an event is waited for that nobody records");
-        }
-        advance(stream);
-    }
-}
-static void finish_all() {
-    for (Stream* stream : streams) {
-        finish(stream, nullptr);
-    }
-}
-
-static int enqueue(Stream* stream, std::string name, std::function<void()> act) {
-    if (!stream->graph) {
-        stream->pending.push_back({{std::move(name), std::move(act)}, nullptr});
-        return SUCCESS;
-    }
-    if (stream->graph->is_invalid) {
-        return CAPTURE_INVALIDATED;
-    }
-    stream->graph->nodes.push_back({{std::move(name), std::move(act)}, stream->frontier});
-    stream->frontier = {stream->graph->nodes.size() - 1};
-    return SUCCESS;
-}
-
 // What ends a capture where it is called.
 static int not_while_capturing(Stream* stream = nullptr) {
     if (captures_of_thread == 0 && !(stream && stream->graph)) {
@@ -668,6 +441,17 @@ int cuGraphExecDestroy(Graph* graph) {
     return SUCCESS;
 }
 int cuGraphDestroy(Graph* graph) { CHECKED delete graph; return SUCCESS; }
+
+// For other libraries, see `products.cpp`.
+
+int simulated_enqueue(Stream* stream, const char* name, void (*act)(void*), void* context) {
+    CHECKED
+    KNOWN(streams, stream)
+    return enqueue(stream, name, [=] { act(context); });
+}
+void simulated_expect(uintptr_t address, size_t bytes, const char* what) {
+    expect_device(address, bytes, what);
+}
 
 // Modules are shared libraries, see `compiler.cpp`.
 

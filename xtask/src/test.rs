@@ -106,10 +106,11 @@ fn run_example(workspace: &Workspace, name: &str, library: Option<&Path>) -> Res
     succeeds(name, command.current_dir(&folder))
 }
 
-/// Examples that check a GPU, on one that is not there: everything but the libraries of NVIDIA.
-const CHECKS: [&[&str]; 2] = [
+/// Examples that check a GPU, on one that is not there.
+const CHECKS: [&[&str]; 3] = [
     &["check_device", "--require-gpu", "--no-speed"],
     &["check_cuda", "--require-gpu", "--own-kernels"],
+    &["check_cuda", "--require-gpu"],
 ];
 
 fn run_check(workspace: &Workspace, check: &[&str]) -> Result<bool> {
