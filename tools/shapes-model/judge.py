@@ -6,7 +6,7 @@ distance, and only then compares what it found with what the caption's content a
 picture is ``judging/``; comparing is here.
 
     verdict = Judge().judge(picture, scene)          # picture: uint8 [128, 128, 3], RGB
-    python judge.py FOLDER [STYLE]                   # captions.json and 0000.png, 0001.png, …
+    python judge.py FOLDER [STYLE]                   # captions.json and a PNG for each, in order of names
 """
 
 import functools
@@ -134,9 +134,12 @@ def main():
     folder = Path(sys.argv[1])
     style = sys.argv[2] if len(sys.argv) > 2 else "plain"
     scenes = [scene_from_json(data) for data in json.loads((folder / "captions.json").read_text(encoding="utf-8"))]
+    pictures = sorted(folder.glob("*.png"))
+    if len(pictures) != len(scenes):
+        raise SystemExit(f"{folder}: expected {len(scenes)} pictures, found {len(pictures)}")
     verdicts = []
-    for index, scene in enumerate(scenes):
-        picture = np.asarray(Image.open(folder / f"{index:04d}.png").convert("RGB"))
+    for path, scene in zip(pictures, scenes):
+        picture = np.asarray(Image.open(path).convert("RGB"))
         verdicts.append(judge(picture, scene, style))
     (folder / "verdicts.json").write_text(json.dumps([asdict(verdict) for verdict in verdicts]), encoding="utf-8")
     print(table(verdicts))

@@ -104,6 +104,10 @@ pub struct CompileOptions {
     pub verify: bool,
     /// Where the parameters of the weight program wait for the next refit.
     pub keep_weights: KeepWeights,
+    /// Whether weights that the request program alone reads go when the first step runs: least
+    /// memory in the steps. The next [`Session::prepare`] computes them anew, as it also may wait
+    /// for a refit then. A backend that cannot does without.
+    pub frees_request_weights: bool,
     /// A folder of compiled forms, as [`Executable::save`] fills it: looked into first, never
     /// written to.
     pub folder: Option<PathBuf>,
@@ -114,6 +118,13 @@ impl CompileOptions {
     #[must_use]
     pub fn with_keep_weights(mut self, keep_weights: KeepWeights) -> Self {
         self.keep_weights = keep_weights;
+        self
+    }
+
+    /// The same without weights in the steps that the request program alone reads.
+    #[must_use]
+    pub fn with_freed_request_weights(mut self, frees: bool) -> Self {
+        self.frees_request_weights = frees;
         self
     }
 

@@ -63,7 +63,7 @@ impl Backend for CpuBackend {
                 }
             }
         }
-        Ok(Box::new(CpuExecutable::new(graph.clone())))
+        Ok(Box::new(CpuExecutable::new(graph.clone(), options)))
     }
 
     /// Nothing is compiled ahead, and all operations run here. Fusion needs less memory than is

@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Instant;
 
 use tintype_backend::{
-    Changes, Error, Executable, RefitReport, RequestState, Result, Scope, Session, Tensors,
-    WeightPrograms,
+    AttachedProgram, Changes, CompileOptions, Error, Executable, RefitReport, RequestState, Result,
+    Scope, Session, Tensors, WeightPrograms,
 };
 use tintype_ir::{Binding, Graph, Input, Stage, StagedGraph, Value as Reference};
 use tintype_tensor::Tensor;
@@ -34,10 +34,19 @@ struct Shared {
     outputs: HashSet<String>,
     /// Names of what the request hands to the step.
     handed: HashSet<String>,
+    /// Names of weights that go when the first step runs.
+    freed: HashSet<String>,
     /// Replaced as a whole: a request state keeps those it began with.
     weights: RwLock<Option<Arc<Weights>>>,
-    /// Held by a refit: what a second one starts from is what the first one leaves.
-    refit: Mutex<()>,
+    /// What the weights were computed from. Held by a refit: what a second one starts from is
+    /// what the first one leaves.
+    origin: Mutex<Option<Origin>>,
+}
+
+/// What weights were computed from.
+struct Origin {
+    parameters: Parameters,
+    program: Arc<AttachedProgram>,
 }
 
 impl Shared {
@@ -50,10 +59,59 @@ impl Shared {
         let mut current = self.weights.write().unwrap_or_else(PoisonError::into_inner);
         *current = Some(Arc::new(weights));
     }
+
+    /// All weights; those that went are computed anew.
+    fn whole_weights(&self) -> Result<Arc<Weights>> {
+        let no_weights = || Error::NoWeights(self.graph.source.name().to_owned());
+        if self.freed.is_empty() {
+            return self.weights().ok_or_else(no_weights);
+        }
+        let origin = self.origin.lock().unwrap_or_else(PoisonError::into_inner);
+        let weights = self.weights().ok_or_else(no_weights)?;
+        let gone = self.freed.iter().map(String::as_str);
+        let gone: HashSet<&str> = gone.filter(|name| !weights.contains_key(*name)).collect();
+        let (false, Some(origin)) = (gone.is_empty(), &*origin) else {
+            return Ok(weights);
+        };
+        let computed = run_weights(origin.program.graph(), &origin.parameters, Some(&gone))?;
+        let mut weights = (*weights).clone();
+        weights.extend(computed);
+        self.set_weights(weights.clone());
+        Ok(Arc::new(weights))
+    }
+
+    /// Those of the weights that steps need.
+    fn step_weights(&self, weights: Arc<Weights>) -> Arc<Weights> {
+        if self.freed.is_empty() {
+            return weights;
+        }
+        let needed = weights
+            .iter()
+            .filter(|(name, _)| !self.freed.contains(*name));
+        let needed = needed.map(|(name, value)| (name.clone(), value.clone()));
+        Arc::new(needed.collect())
+    }
+
+    /// Lets go of the weights that no step needs.
+    fn free_weights(&self) {
+        let is_there = |weights: &Arc<Weights>| {
+            let mut freed = self.freed.iter();
+            freed.any(|name| weights.contains_key(name))
+        };
+        if self.freed.is_empty() || !self.weights().as_ref().is_some_and(is_there) {
+            return;
+        }
+        let mut current = self.weights.write().unwrap_or_else(PoisonError::into_inner);
+        *current = current.take().map(|weights| self.step_weights(weights));
+    }
 }
 
 impl CpuExecutable {
-    pub(crate) fn new(graph: StagedGraph) -> Self {
+    pub(crate) fn new(graph: StagedGraph, options: &CompileOptions) -> Self {
+        let freed = graph
+            .request_weights()
+            .filter(|_| options.frees_request_weights);
+        let freed = freed.map(str::to_owned).collect();
         let request = Program::new(graph.request.clone());
         let step = Program::new(graph.step.clone());
         let outputs = graph.source.outputs().iter();
@@ -67,8 +125,9 @@ impl CpuExecutable {
                 step,
                 outputs,
                 handed,
+                freed,
                 weights: RwLock::new(None),
-                refit: Mutex::new(()),
+                origin: Mutex::new(None),
             }),
         }
     }
@@ -82,7 +141,7 @@ impl Executable for CpuExecutable {
     fn refit(&self, changes: &Changes<'_>) -> Result<RefitReport> {
         let start = Instant::now();
         let shared = &self.shared;
-        let _alone = shared.refit.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut origin = shared.origin.lock().unwrap_or_else(PoisonError::into_inner);
         let program = shared.programs.with(changes.overlays)?;
         let old = shared.weights();
         let wanted = match (&changes.scope, &old) {
@@ -103,6 +162,10 @@ impl Executable for CpuExecutable {
             weights.insert(name, value);
         }
         shared.set_weights(weights);
+        *origin = Some(Origin {
+            parameters: changes.parameters.clone(),
+            program,
+        });
         report.duration = start.elapsed();
         Ok(report)
     }
@@ -179,8 +242,7 @@ impl RequestState for CpuState {
 impl Session for CpuSession {
     fn prepare(&mut self, inputs: &Tensors) -> Result<Box<dyn RequestState>> {
         let shared = &self.shared;
-        let no_weights = || Error::NoWeights(shared.graph.source.name().to_owned());
-        let weights = shared.weights().ok_or_else(no_weights)?;
+        let weights = shared.whole_weights()?;
         let mut binding = Binding::new();
         let given = self.inputs(Stage::Request, inputs, &mut binding)?;
         let results = self.run(&shared.request, &binding, &given, &weights)?;
@@ -198,7 +260,7 @@ impl Session for CpuSession {
         handed.extend(given.into_iter().filter(read));
         Ok(Box::new(CpuState {
             shared: Arc::clone(shared),
-            weights,
+            weights: shared.step_weights(weights),
             binding,
             handed,
             outputs,
@@ -213,6 +275,7 @@ impl Session for CpuSession {
         if !Arc::ptr_eq(&state.shared, &self.shared) {
             return Err(Error::ForeignState);
         }
+        self.shared.free_weights();
         let mut binding = state.binding.clone();
         let mut given = self.inputs(Stage::Step, inputs, &mut binding)?;
         self.check_request_inputs(state, &mut binding)?;
@@ -305,3 +368,6 @@ pub(crate) fn input_values<'i>(
         None => Ok(values),
     }
 }
+
+#[cfg(test)]
+mod tests;

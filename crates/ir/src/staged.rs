@@ -72,6 +72,14 @@ impl StagedGraph {
             .map(|input| input.name.as_str())
     }
 
+    /// Names of the weights that the request program reads and the step program does not: nothing
+    /// needs them while steps run.
+    pub fn request_weights(&self) -> impl Iterator<Item = &str> {
+        let parameters = self.request.parameters().iter();
+        let names = parameters.map(|parameter| parameter.name.as_str());
+        names.filter(|name| self.step.parameter(name).is_none())
+    }
+
     /// The weights that change when the parameters in `changed` do: outputs of `program`,
     /// a weight program of this graph.
     pub fn reached_weights<'p>(program: &'p Graph, changed: &HashSet<&str>) -> Vec<&'p str> {

@@ -6,6 +6,7 @@
 //! those of the model as it is: whatever feeds it goes the way that it would go anyway.
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 
 use tintype_backend::Tensors;
 use tintype_ir::{BinaryOp, Graph, GraphBuilder, ReduceOp, Stage, Value};
@@ -59,7 +60,22 @@ enum Kind {
 }
 
 /// Sums by comparison and step.
-type Sums = BTreeMap<(Row, usize), Errors>;
+#[derive(Default)]
+struct Sums {
+    all: BTreeMap<(Row, usize), Errors>,
+    /// Of outputs: those of each example.
+    examples: BTreeMap<(Row, usize), Vec<Errors>>,
+}
+
+impl Sums {
+    fn add(&mut self, row: &Row, step: usize, errors: Errors) {
+        let key = (row.clone(), step);
+        if row.kind == Kind::Output {
+            self.examples.entry(key.clone()).or_default().push(errors);
+        }
+        self.all.entry(key).or_default().add(errors);
+    }
+}
 
 /// A comparison with the two values in the graph: as it is, and quantized.
 type Pair = (Row, [Value; 2]);
@@ -144,16 +160,16 @@ impl Compared {
         let values = outputs.host(OUTPUTS[part])?.to_f32_vec()?;
         let (triples, _) = values.as_chunks::<3>();
         for (row, &[difference, reference, other]) in self.rows[part].iter().zip(triples) {
-            let errors = sums.entry((row.clone(), step.unwrap_or(0))).or_default();
-            errors.add(Errors::new(difference, reference, other));
+            let errors = Errors::new(difference, reference, other);
+            sums.add(row, step.unwrap_or(0), errors);
         }
         Ok(())
     }
 
     fn report(&self, sums: &Sums) -> Report {
         let steps_of = |row: &Row| -> Vec<Errors> {
-            let all = sums.range((row.clone(), 0)..=(row.clone(), usize::MAX));
-            all.map(|(_, errors)| *errors).collect()
+            let steps = sums.all.range(steps_of_row(row));
+            steps.map(|(_, errors)| *errors).collect()
         };
         let rows = || self.rows.iter().flatten();
         let layers = rows().filter(|row| row.kind == Kind::Local).map(|row| {
@@ -171,6 +187,10 @@ impl Compared {
         let outputs = outputs.map(|row| OutputReport {
             name: row.name.clone(),
             steps: steps_of(row),
+            examples: {
+                let steps = sums.examples.range(steps_of_row(row));
+                steps.map(|(_, examples)| examples.clone()).collect()
+            },
         });
         Report {
             layers: layers.collect(),
@@ -178,6 +198,11 @@ impl Compared {
             unscaled: self.unscaled.clone(),
         }
     }
+}
+
+/// All steps of a comparison.
+fn steps_of_row(row: &Row) -> RangeInclusive<(Row, usize)> {
+    (row.clone(), 0)..=(row.clone(), usize::MAX)
 }
 
 /// The sums of squares of the difference, of the reference and of the other value, `[1]` each.

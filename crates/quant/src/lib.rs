@@ -41,7 +41,7 @@ pub use keep::{Kept, keep_worst};
 pub use pattern::Pattern;
 pub use picture::{psnr, ssim};
 pub use recipe::{Format, Granularity, Recipe, Rule};
-pub use report::{Errors, LayerReport, OutputReport, Report};
+pub use report::{Errors, LayerReport, OutputReport, Report, Spread};
 pub use scales::{E4M3_MAX, Scales, power_of_two_above};
 pub use sites::layer_names;
 pub use table::{ModelIdentity, ScaleTable, Source};

@@ -1,7 +1,8 @@
 //! What was measured, in numbers and as a table for people.
 //!
 //! "Relative error" is ‖a − b‖₂ / ‖b‖₂, over all examples of a step; "cosine" that of the angle
-//! between the two, as vectors of all their elements.
+//! between the two, as vectors of all their elements. One example with a great error can make most
+//! of both, so that the [`Spread`] over examples stands beside them.
 
 use std::fmt;
 
@@ -82,8 +83,49 @@ impl LayerReport {
 pub struct OutputReport {
     /// The output.
     pub name: String,
-    /// At each step.
+    /// At each step, over all examples.
     pub steps: Vec<Errors>,
+    /// At each step: of each example that has it.
+    pub examples: Vec<Vec<Errors>>,
+}
+
+impl OutputReport {
+    /// How the cosines of the examples lie at a step, from 0; `None` for a step that none had.
+    pub fn spread(&self, step: usize) -> Option<Spread> {
+        let examples = self.examples.get(step)?;
+        let mut cosines: Vec<f64> = examples.iter().map(Errors::cosine).collect();
+        cosines.sort_by(f64::total_cmp);
+        let count = cosines.len();
+        let near = cosines.iter().filter(|cosine| **cosine >= NEAR).count();
+        // Unlike `f64::min`, keeps a number that is none.
+        let lesser = |least: f64, &cosine: &f64| {
+            if cosine.is_nan() || cosine < least {
+                cosine
+            } else {
+                least
+            }
+        };
+        Some(Spread {
+            median: f64::midpoint(*cosines.get(count.checked_sub(1)? / 2)?, cosines[count / 2]),
+            mean: cosines.iter().sum::<f64>() / count as f64,
+            least: cosines.iter().fold(f64::INFINITY, lesser),
+            near: near as f64 / count as f64,
+        })
+    }
+}
+
+/// How the cosines of single examples lie.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct Spread {
+    /// The middle one.
+    pub median: f64,
+    /// The mean.
+    pub mean: f64,
+    /// The least.
+    pub least: f64,
+    /// The part of all, 0 to 1, that is at least 0.999.
+    pub near: f64,
 }
 
 /// What quantizing costs.
@@ -125,12 +167,19 @@ impl Report {
         let mut text = String::new();
         for output in &self.outputs {
             text += &format!(
-                "output `{}`\n  step  relative error     cosine\n",
+                "output `{}`\n  step  relative error     cosine  \
+                 of examples: median       mean      least  >= {NEAR}\n",
                 output.name
             );
             for (index, errors) in output.steps.iter().enumerate() {
                 let (relative, cosine) = (errors.relative(), errors.cosine());
-                text += &format!("  {:4}  {relative:14.5}  {cosine:9.6}\n", index + 1);
+                text += &format!("  {:4}  {relative:14.5}  {cosine:9.6}", index + 1);
+                if let Some(spread) = output.spread(index) {
+                    let (median, mean, least) = (spread.median, spread.mean, spread.least);
+                    let near = 100.0 * spread.near;
+                    text += &format!("  {median:19.6}  {mean:9.6}  {least:9.6}  {near:6.1} %");
+                }
+                text.push('\n');
             }
         }
         let worst = self.by_sensitivity();
@@ -173,6 +222,9 @@ fn sum(steps: &[Errors]) -> Errors {
 /// Layers that a report shows when it is printed.
 const SHOWN: usize = 10;
 
+/// The cosine from which on [`Spread::near`] counts an example.
+const NEAR: f64 = 0.999;
+
 #[cfg(test)]
 mod tests {
     use tintype_tensor::{TorchGenerator, relative_error};
@@ -198,6 +250,30 @@ mod tests {
     }
 
     #[test]
+    fn one_example_does_not_hide_the_others() {
+        // With as long a result, a difference of 2·(1 − c) is a cosine of c.
+        let of_cosine = |cosine: f32| Errors::new(2.0 * (1.0 - cosine), 1.0, 1.0);
+        let examples: Vec<Errors> = [0.9995, 0.5, 0.9998, 0.9996].map(of_cosine).to_vec();
+        let output = OutputReport {
+            name: "sample".to_owned(),
+            steps: vec![sum(&examples)],
+            examples: vec![examples],
+        };
+        let spread = output.spread(0).expect("there are examples");
+        let near = |found: f64, expected: f64| (found - expected).abs() < 1e-6;
+        assert!(
+            near(spread.median, 0.99955) && near(spread.least, 0.5),
+            "{spread:?}"
+        );
+        assert!(
+            near(spread.mean, 0.874725) && near(spread.near, 0.75),
+            "{spread:?}"
+        );
+        assert!(near(output.steps[0].cosine(), spread.mean));
+        assert_eq!(output.spread(1), None);
+    }
+
+    #[test]
     fn a_number_that_is_none_is_the_worst() {
         let steps = vec![
             Errors::new(1.0, 4.0, 4.0),
@@ -206,7 +282,11 @@ mod tests {
         ];
         let name = "sample".to_owned();
         let report = Report {
-            outputs: vec![OutputReport { name, steps }],
+            outputs: vec![OutputReport {
+                name,
+                examples: steps.iter().map(|errors| vec![*errors]).collect(),
+                steps,
+            }],
             ..Report::default()
         };
         assert!(report.worst().is_nan());

@@ -193,8 +193,20 @@ fn an_overlay_is_merged_in_f32_and_gets_a_scale_of_its_own() {
             find(&weights, "proj.weight_scale").to_f32_vec().unwrap(),
             [scale]
         );
-        let expected: Vec<u8> = merged.iter().map(|v| f8e4m3_from_f32(v / scale)).collect();
-        assert_eq!(find(&weights, "proj.weight").bytes(), expected);
+        let codes_of = |merged: &[f32], scale: f32| -> Vec<u8> {
+            let codes = merged.iter().map(|v| f8e4m3_from_f32(v / scale));
+            codes.collect()
+        };
+        let found = find(&weights, "proj.weight");
+        assert_eq!(found.bytes(), codes_of(&merged, scale));
+        // Were they made from codes that the weight had before, they would be others.
+        let before = greatest(&values) / 448.0;
+        let stored = values.iter().zip(&merged).map(|(value, merged)| {
+            let stored = DType::F8E4M3.round(value / before) * before;
+            stored + (merged - value)
+        });
+        let stored: Vec<f32> = stored.collect();
+        assert_ne!(found.bytes(), codes_of(&stored, scale));
     }
 }
 

@@ -47,7 +47,12 @@ fn memory_adds_up() {
         let total = bytes(&memory["total"]);
         assert_eq!(parts.iter().sum::<u64>(), total, "{component}");
         assert!(parts[0] > 0 && parts[1] > 0 && parts[2] > 0, "{component}");
-        (sum, most) = (sum + total, most.max(total));
+        let low = bytes(&component["held_low_memory"]);
+        let in_steps = bytes(&component["steps_low_memory"]);
+        let [loading, of_request] = ["loading", "request_weights"].map(|part| bytes(&memory[part]));
+        assert_eq!(low, total.max(parts[0] + loading), "{component}");
+        assert_eq!(in_steps, total - of_request, "{component}");
+        (sum, most) = (sum + total, most.max(low));
         assert_eq!(bytes(&component["held"]), sum);
         for program in component["programs"].as_array().unwrap() {
             assert_eq!(program["is_compiled"], Value::Null);
@@ -106,6 +111,24 @@ fn flux_is_told_without_its_files() {
     let weights = bytes(&reports[0]["components"][0]["memory"]["weights"]) as f64;
     // 11.9 billion parameters of two bytes.
     assert!((23.0e9..25.0e9).contains(&weights), "{weights}");
+}
+
+#[test]
+fn flux_in_fp8_runs_in_sixteen_gigabytes_with_low_memory() {
+    let bench = Bench::new("dev");
+    let arguments = ["--model", "flux-dev", "--backend", "cpu", "--dtype", "fp8"];
+    let all = [&arguments[..], &["--component", "transformer"]].concat();
+    let reports = reports(&bench, &all);
+    assert_eq!(reports[0]["dtype"], "fp8");
+    let component = &reports[0]["components"][0];
+    // 3.2 billion parameters of modulations, a byte each, are those of the request.
+    let of_request = bytes(&component["memory"]["request_weights"]);
+    assert!(of_request > 3_200_000_000, "{component}");
+    let weights = bytes(&component["memory"]["weights"]);
+    assert!(weights < 12_200_000_000, "{component}");
+    let [peak, in_steps] =
+        ["held_low_memory", "steps_low_memory"].map(|name| bytes(&component[name]));
+    assert!(in_steps < peak && peak <= 16_000_000_000, "{component}");
 }
 
 #[test]

@@ -10,6 +10,10 @@
 //!
 //! Addresses stay in all but the first and the last but one, so captured graphs stay valid.
 //!
+//! Where steps shall run without the weights that the request program alone reads, two versions
+//! share memory: the whole one for requests that are prepared, and that of the steps, which states
+//! hold. The whole one goes with the first step, and comes back for the next request.
+//!
 //! Parameters that lie in weights as they are wait there for the next refit
 //! ([`KeptParameters`]), so writing over weights goes by way of these. After the first switch of
 //! a LoRA they have memory of their own, and further ones take none but for temporary values.
@@ -18,7 +22,7 @@ use std::collections::{BTreeSet, HashSet};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use tintype_backend::{AttachedProgram, Error as BackendError, KeepWeights, Result};
+use tintype_backend::{AttachedProgram, CompileOptions, Error as BackendError, Result};
 use tintype_device::{Keeping, KeptParameters, Sharing};
 use tintype_ir::{Evaluator, StagedGraph};
 use tintype_weights::Parameters;
@@ -33,11 +37,15 @@ pub(super) struct Exchange<M: Machine> {
     graph: String,
     /// What weights are computed from, as far as it waits for the next refit.
     kept: Arc<KeptOn<M>>,
+    /// Names of weights that go when the first step runs.
+    freed: BTreeSet<String>,
     current: Mutex<Current<M>>,
 }
 
 struct Current<M: Machine> {
     weights: Held<M>,
+    /// The same without those that go, once a state wants them.
+    of_steps: Option<Arc<WeightSet<M>>>,
     /// Versions before, as long as states hold them: they share memory with the present one.
     older: Vec<Weak<WeightSet<M>>>,
 }
@@ -64,16 +72,21 @@ pub(super) struct Sources<'a> {
 }
 
 impl<M: Machine> Exchange<M> {
-    pub(super) fn new(machine: Arc<M>, graph: &StagedGraph, policy: KeepWeights) -> Self {
+    pub(super) fn new(machine: Arc<M>, graph: &StagedGraph, options: &CompileOptions) -> Self {
+        let policy = options.keep_weights;
         let kept = KeptParameters::new(policy, Sharing::Weights, &graph.weight);
         let kept = Arc::new(kept);
         machine.kept().add(&kept);
+        let freed = graph.request_weights();
+        let freed = freed.filter(|_| options.frees_request_weights);
         Self {
             machine,
             graph: graph.source.name().to_owned(),
             kept,
+            freed: freed.map(str::to_owned).collect(),
             current: Mutex::new(Current {
                 weights: Held::None,
+                of_steps: None,
                 older: Vec::new(),
             }),
         }
@@ -89,6 +102,64 @@ impl<M: Machine> Exchange<M> {
             Held::None => Err(BackendError::NoWeights(self.graph.clone())),
             Held::Poisoned { reason, again } => Err(self.poisoned(reason, again)),
         }
+    }
+
+    /// Whether weights go when the first step runs.
+    pub(super) fn frees(&self) -> bool {
+        !self.freed.is_empty()
+    }
+
+    /// The part of the present weights that steps need: what a state holds.
+    pub(super) fn of_steps(&self, weights: Arc<WeightSet<M>>) -> Arc<WeightSet<M>> {
+        let mut current = self.lock();
+        let is_present =
+            matches!(&current.weights, Held::Ready(present) if Arc::ptr_eq(present, &weights));
+        if !self.frees() || !is_present {
+            return weights;
+        }
+        let of_steps = current.of_steps.take();
+        let of_steps = of_steps.unwrap_or_else(|| Arc::new(weights.without(&self.freed)));
+        current.of_steps = Some(Arc::clone(&of_steps));
+        of_steps
+    }
+
+    /// Lets go of the weights that no step needs; those who prepare a request keep theirs.
+    pub(super) fn free(&self) {
+        if self.frees() {
+            let mut current = self.lock();
+            if let Some(of_steps) = current.of_steps.take() {
+                let whole = std::mem::replace(&mut current.weights, Held::Ready(of_steps));
+                if let Held::Ready(whole) = whole {
+                    current.older.push(Arc::downgrade(&whole));
+                }
+            }
+        }
+    }
+
+    /// All weights; what went is computed again from what it was computed from.
+    pub(super) fn bring_back(&self, inputs: &Inputs<'_>) -> Result<Arc<WeightSet<M>>> {
+        let weights = self.weights()?;
+        let gone = self.gone_from(&weights);
+        if gone.is_empty() {
+            return Ok(weights);
+        }
+        let needed = inputs.program.bytes(&gone);
+        let free = self.machine.make_room(needed.saturating_add(RESERVE))?;
+        if free < needed {
+            return Err(self.too_little("weights of the request", needed, free));
+        }
+        let (tensors, _) = self.compute(inputs, &gone, false)?;
+        let whole = Arc::new(weights.with(tensors));
+        let mut current = self.lock();
+        current.weights = Held::Ready(Arc::clone(&whole));
+        current.of_steps = Some(weights);
+        Ok(whole)
+    }
+
+    /// The names of weights that are not there.
+    fn gone_from(&self, weights: &WeightSet<M>) -> BTreeSet<String> {
+        let gone = self.freed.iter().filter(|name| !weights.contains(name));
+        gone.cloned().collect()
     }
 
     pub(super) fn is_ready(&self) -> bool {
@@ -107,12 +178,16 @@ impl<M: Machine> Exchange<M> {
         if !self.is_ready() {
             return self.load(names, sources);
         }
-        if names.is_empty() {
+        // What went comes back from the latest parameters.
+        let gone = self.gone_from(&*self.weights()?);
+        let names = &names.difference(&gone).cloned().collect();
+        if BTreeSet::is_empty(names) {
             return Ok(0);
         }
         let mut current = self.lock();
         let is_tied = current.ready().is_tied(sources.new.program.graph());
         if !current.is_held() && !is_tied && self.is_apart(current.ready(), names) {
+            current.of_steps = None;
             return self.compute_in_place(&mut current, names, sources);
         }
         // Requests are prepared while weights are computed elsewhere.
@@ -128,6 +203,7 @@ impl<M: Machine> Exchange<M> {
             current.replace(new);
             return Ok(moved);
         }
+        current.of_steps = None;
         let written = current.ready().overwrite(&new, self.keeping(true));
         drop(new);
         match written {
@@ -169,7 +245,9 @@ impl<M: Machine> Exchange<M> {
     /// The first weights, or all of them anew.
     fn load(&self, names: &BTreeSet<String>, sources: &Sources<'_>) -> Result<usize> {
         // Weights that are mixed serve nobody, and take memory.
-        self.lock().weights = Held::None;
+        let mut current = self.lock();
+        (current.weights, current.of_steps) = (Held::None, None);
+        drop(current);
         self.kept.reset();
         let needed = sources.new.program.bytes(names);
         let free = self.machine.make_room(needed.saturating_add(RESERVE))?;
@@ -199,6 +277,7 @@ impl<M: Machine> Exchange<M> {
             };
             return Err(self.too_little(what, sources.new.program.bytes(names), room));
         }
+        current.of_steps = None;
         let groups = sources.new.program.groups(names, room);
         tracing::debug!(
             "`{}`: weights change in {} groups",
@@ -329,13 +408,17 @@ impl<M: Machine> Current<M> {
     /// Whether somebody has these weights, or others that share memory with them.
     fn is_held(&mut self) -> bool {
         self.older.retain(|older| older.strong_count() > 0);
-        !self.older.is_empty() || Arc::strong_count(self.ready()) > 1
+        let is_shared = |weights: &Arc<WeightSet<M>>| Arc::strong_count(weights) > 1;
+        let of_steps = self.of_steps.as_ref().is_some_and(is_shared);
+        !self.older.is_empty() || is_shared(self.ready()) || of_steps
     }
 
     /// Puts another version in place of the present one, which stays with those who hold it.
     fn replace(&mut self, changed: Tensors<M>) {
         let next = Arc::new(self.ready().with(changed));
         self.older.push(Arc::downgrade(self.ready()));
+        let of_steps = self.of_steps.take();
+        self.older.extend(of_steps.as_ref().map(Arc::downgrade));
         self.weights = Held::Ready(next);
     }
 }

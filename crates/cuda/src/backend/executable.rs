@@ -17,6 +17,7 @@ use super::session::CudaSession;
 use crate::run::lane::Lane;
 use crate::run::machine::Machine;
 use crate::run::program::Program;
+use crate::run::weights::WeightSet;
 
 /// A compiled graph.
 pub(super) struct CudaExecutable<M: Machine> {
@@ -66,7 +67,7 @@ impl<M: Machine> CudaExecutable<M> {
         }
         Self {
             shared: Arc::new(Shared {
-                weights: Exchange::new(Arc::clone(&machine), &graph, options.keep_weights),
+                weights: Exchange::new(Arc::clone(&machine), &graph, options),
                 weight_programs: WeightPrograms::new(&graph),
                 graph,
                 machine,
@@ -128,6 +129,20 @@ impl<M: Machine> Executable for CudaExecutable<M> {
 }
 
 impl<M: Machine> Shared<M> {
+    /// All weights: what steps have let go is computed anew.
+    pub(super) fn whole_weights(&self) -> Result<Arc<WeightSet<M>>> {
+        if !self.weights.frees() {
+            return self.weights.weights();
+        }
+        // A refit would leave others.
+        let origin = lock(&self.origin);
+        let Some(origin) = &*origin else {
+            return self.weights.weights();
+        };
+        let inputs = self.inputs(&origin.program, &origin.parameters);
+        self.weights.bring_back(&inputs)
+    }
+
     /// The program of a stage for these sizes, made in `lane` if need be; others wait for it.
     pub(super) fn program(
         &self,

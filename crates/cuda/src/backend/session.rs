@@ -85,7 +85,7 @@ impl<M: Machine> Session for CudaSession<M> {
     fn prepare(&mut self, inputs: &Tensors) -> Result<Box<dyn RequestState>> {
         static NUMBERS: AtomicU64 = AtomicU64::new(0);
         let shared = Arc::clone(&self.shared);
-        let weights = shared.weights.weights()?;
+        let weights = shared.whole_weights()?;
         let mut binding = Binding::new();
         self.bind(Stage::Request, inputs, &mut binding)?;
         let given = Given {
@@ -108,6 +108,7 @@ impl<M: Machine> Session for CudaSession<M> {
                 handed.insert(name, tensor);
             }
         }
+        let weights = shared.weights.of_steps(weights);
         Ok(Box::new(CudaState {
             shared,
             number: NUMBERS.fetch_add(1, Ordering::Relaxed),
@@ -133,6 +134,7 @@ impl<M: Machine> Session for CudaSession<M> {
         let state = state.as_any().downcast_ref::<CudaState<M>>();
         let state = state.filter(|state| Arc::ptr_eq(&state.shared, &self.shared));
         let state = state.ok_or(Error::ForeignState)?;
+        self.shared.weights.free();
         let mut binding = state.binding.clone();
         self.bind(Stage::Step, inputs, &mut binding)?;
         let graph = &self.shared.graph;

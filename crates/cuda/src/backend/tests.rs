@@ -568,6 +568,8 @@ mod branches;
 mod codes;
 #[path = "forecast_tests.rs"]
 mod forecasts;
+#[path = "free_tests.rs"]
+mod freed;
 #[path = "keep_tests.rs"]
 mod keep;
 #[path = "output_tests.rs"]

@@ -3,7 +3,7 @@
 //! Versions share the tensors that they have in common. What is freed with the last version that
 //! has it is freed after all work that read it; and weights are overwritten only after that too.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -42,6 +42,19 @@ impl<M: Machine> WeightSet<M> {
         let mut tensors = self.tensors.clone();
         tensors.extend(changed);
         Self::new(Arc::clone(&self.machine), tensors)
+    }
+
+    /// The same version without some weights.
+    pub(crate) fn without(&self, names: &BTreeSet<String>) -> Self {
+        let left = self.tensors.iter();
+        let left = left.filter(|(name, _)| !names.contains(*name));
+        let left = left.map(|(name, tensor)| (name.clone(), tensor.clone()));
+        Self::new(Arc::clone(&self.machine), left.collect())
+    }
+
+    /// Whether a weight is there.
+    pub(crate) fn contains(&self, name: &str) -> bool {
+        self.tensors.contains_key(name)
     }
 
     pub(crate) fn layout(&self) -> u64 {

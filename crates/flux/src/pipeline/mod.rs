@@ -151,8 +151,9 @@ impl FluxPipeline {
         self
     }
 
-    /// Lets each model go before the next one loads: least memory, but every
-    /// request loads all of them again. Requests that run side by side share a model that
+    /// Lets each model go before the next one loads, and weights that no step reads before the
+    /// first step: least memory, but every request loads all of them again. Parameters wait in
+    /// their files alone, unless [`FluxPipeline::keep_weights`] names a place. Requests that run side by side share a model that
     /// both need at that time; it goes with the last of them.
     #[must_use]
     pub fn low_memory(mut self, low_memory: bool) -> Self {

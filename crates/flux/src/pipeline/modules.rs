@@ -4,6 +4,7 @@
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
+use tintype_backend::{CompileOptions, KeepWeights};
 use tintype_ir::Graph;
 use tintype_models::{ClipTextConfig, T5EncoderConfig};
 use tintype_refit::{MutableModule, Weights};
@@ -146,11 +147,24 @@ impl FluxPipeline {
             let builder = MutableModule::builder(backend, graph, parameters);
             Ok(builder
                 .ranges(self.architecture().ranges(kind, &self.sizes))
-                .options(self.options[kind as usize].clone())
+                .options(self.options_of(kind))
                 .weights(weights)
                 .build())
         };
         self.modules.get(kind, !self.low_memory, make)
+    }
+
+    /// What the backend is told. With `low_memory` nothing waits for a change of weights, since the
+    /// model goes before one can come.
+    fn options_of(&self, kind: ModelKind) -> CompileOptions {
+        let mut options = self.options[kind as usize].clone();
+        if self.low_memory {
+            options.frees_request_weights = true;
+            if options.keep_weights == KeepWeights::Auto {
+                options.keep_weights = KeepWeights::Disk;
+            }
+        }
+        options
     }
 
     /// The graph of a model for the sizes that the pipeline compiles for, before any pass, as it was

@@ -3,7 +3,7 @@
 //! The pipeline neither knows nor asks what the change is. Inputs stay, and so does `sample`.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use tintype_ir::Graph;
 use tintype_weights::Parameters;
@@ -59,6 +59,9 @@ impl FluxPipeline {
     /// Outputs that it gets beside `sample` go to [`Observer::outputs`](crate::Observer::outputs).
     pub fn rewrite_transformer(&mut self, rewrite: Option<Rewrite>) {
         self.modules.forget(ModelKind::Transformer);
+        // LoRAs are bound to parameters of a dtype, which a change may widen.
+        self.changing = Mutex::default();
+        self.live_mut().mixes.take();
         self.rewrite = rewrite;
     }
 

@@ -105,6 +105,17 @@ impl<E> Exchange<E> {
         }
     }
 
+    /// Lets go of a program's engine, which ends with those who run it. The next
+    /// [`Exchange::bring`] makes another.
+    pub(super) fn free(&self, program: usize) {
+        let engine = match &mut *self.lock() {
+            Current::Ready(engines) => engines[program].take(),
+            _ => None,
+        };
+        // It may wait for the device, and others need not.
+        drop(engine);
+    }
+
     /// Whether the engines have their weights.
     pub(super) fn is_ready(&self) -> bool {
         self.lock().is_ready()

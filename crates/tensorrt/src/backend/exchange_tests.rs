@@ -212,6 +212,28 @@ fn an_engine_that_is_held_keeps_its_weights() {
 }
 
 #[test]
+fn an_engine_that_was_let_go_comes_back() {
+    let exchange = ready();
+    exchange.free(0);
+    let [request, step] = exchange.engines().unwrap();
+    assert!(request.is_none() && step.is_some());
+    // For another request, while a state holds the step's.
+    let mut shop = Shop::new(1);
+    let brought = exchange.bring(&names(&[]), &mut shop).unwrap();
+    assert_eq!(brought, names(&["a", "b"]));
+    assert_eq!((shop.loads, shop.writes), (1, 1));
+    assert_eq!(Arc::strong_count(step.as_ref().unwrap()), 2);
+    assert_eq!(now(&exchange), [1; 5]);
+    drop(step);
+    // A refit brings it too, with all that it needs.
+    exchange.free(0);
+    let mut shop = Shop::new(2);
+    exchange.bring(&names(&["c", "d"]), &mut shop).unwrap();
+    assert_eq!(shop.loads, 1);
+    assert_eq!(now(&exchange), [2; 5]);
+}
+
+#[test]
 fn a_failure_leaves_the_old_weights() {
     for failing in [1, 2] {
         let exchange = ready();

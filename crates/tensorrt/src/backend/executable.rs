@@ -38,6 +38,8 @@ pub(super) struct Shared {
     /// Of the request and of the step program; none for programs without outputs.
     sources: [Option<Source>; 2],
     engines: Exchange<Instance>,
+    /// Whether the request's engine goes when the first step runs.
+    frees_request: bool,
     /// What weights are computed from, as far as it waits for the next refit.
     kept: Arc<KeptParameters>,
     /// Held by a refit: what a second one starts from is what the first one leaves.
@@ -89,6 +91,8 @@ impl TensorrtExecutable {
         Ok(Self {
             shared: Arc::new(Shared {
                 engines: Exchange::new(graph.source.name(), engines),
+                // A graph without steps has nothing else.
+                frees_request: options.frees_request_weights && sources[1].is_some(),
                 kept,
                 programs,
                 graph,
@@ -189,9 +193,33 @@ impl Executable for TensorrtExecutable {
 }
 
 impl Shared {
-    /// The engines with their weights; whoever has them keeps these weights.
+    /// The engines with their weights; whoever has them keeps these weights. That of the request
+    /// is made again if it went.
     pub(super) fn engines(&self) -> Result<Engines<Instance>> {
-        self.engines.engines()
+        loop {
+            let engines = self.engines.engines()?;
+            if engines[0].is_some() || self.sources[0].is_none() {
+                return Ok(engines);
+            }
+            // A step of another session may let it go again before it is taken.
+            let origin = lock(&self.origin);
+            let origin = origin.as_ref().expect("engines that are ready had a refit");
+            let mut work = Work {
+                shared: self,
+                new: self.inputs(&origin.program, &origin.parameters),
+                old: None,
+                runner: &mut lock(&self.common.runner),
+                moved: 0,
+            };
+            self.engines.bring(&BTreeSet::new(), &mut work)?;
+        }
+    }
+
+    /// Lets go of what steps do not need.
+    pub(super) fn free_request(&self) {
+        if self.frees_request {
+            self.engines.free(0);
+        }
     }
 
     fn inputs<'a>(

@@ -109,6 +109,7 @@ impl Session for TensorrtSession {
         if !Arc::ptr_eq(&state.shared, &self.shared) {
             return Err(Error::ForeignState);
         }
+        self.shared.free_request();
         let mut binding = state.binding.clone();
         let mut given = self.inputs(Stage::Step, inputs, &mut binding)?;
         self.check_request_inputs(state, &mut binding)?;

@@ -77,7 +77,8 @@ pub(crate) struct ModelArguments {
     /// of the picture and kept in the user's cache].
     #[arg(long, value_name = "DIR")]
     pub(crate) plans: Option<PathBuf>,
-    /// Let each model go before the next one loads.
+    /// Let each model go before the next one loads, and weights that no step reads before the first
+    /// step.
     #[arg(long)]
     pub(crate) low_memory: bool,
     /// Where the weights of the files wait for the next change of a LoRA, which is merged into
@@ -274,7 +275,7 @@ pub(crate) struct Quantize {
     /// the model as it is than this, as a relative error.
     #[arg(long, value_name = "BOUND")]
     pub(crate) auto: Option<f64>,
-    /// Write the pictures that the report compares, plain-1.png, fp8-1.png and so on.
+    /// Write the pictures that the report compares: DIR/plain/0000.png, DIR/fp8/0000.png and so on.
     #[arg(long, value_name = "DIR", requires = "report")]
     pub(crate) pictures: Option<PathBuf>,
     /// Where the scales go.

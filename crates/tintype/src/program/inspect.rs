@@ -13,7 +13,7 @@ use tintype_ir::passes::{Options, optimize};
 use tintype_ir::{Graph, Stage, StagedGraph};
 
 use super::arguments::Inspect;
-use super::model;
+use super::{model, outline};
 
 pub(crate) fn run(arguments: &Inspect) -> Result<()> {
     if arguments.dry_run {
@@ -25,8 +25,12 @@ pub(crate) fn run(arguments: &Inspect) -> Result<()> {
         return network::plans(folder, component, program);
     }
     let files = model::files(arguments.model.as_deref(), false)?;
-    let dtype = arguments.dtype.parse().context("--dtype")?;
-    let pipeline = FluxPipeline::from_files(files)?.dtype(dtype);
+    let (dtype, is_quantized) = outline::dtype(&arguments.dtype)?;
+    let mut pipeline = FluxPipeline::from_files(files)?.dtype(dtype);
+    if is_quantized {
+        let (recipe, scales) = outline::recipe(&pipeline.transformer_graph()?)?;
+        pipeline.quantize(&recipe, &scales)?;
+    }
     if arguments.component.is_none() {
         introduce(&pipeline)?;
     }
@@ -82,10 +86,14 @@ fn graph_for_tensorrt(
     kind: ModelKind,
     pipeline: &FluxPipeline,
 ) -> Result<Graph> {
-    let dtype = arguments.dtype.parse().context("--dtype")?;
+    let (dtype, is_quantized) = outline::dtype(&arguments.dtype)?;
     let capabilities = tintype_tensorrt::backend::capabilities();
     let architecture = pipeline.architecture().for_backend(&capabilities);
-    Ok(architecture.graph(kind, dtype, &tintype::Sizes::default())?)
+    let graph = architecture.graph(kind, dtype, &tintype::Sizes::default())?;
+    if is_quantized && kind == ModelKind::Transformer {
+        return outline::quantized(&graph);
+    }
+    Ok(graph)
 }
 
 /// The model, and what it is asked for by default.

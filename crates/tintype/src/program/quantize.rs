@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
+use serde::Serialize;
 use serde_json::json;
 use tintype::quant::{
     Calibration, Recipe, Report, ScaleTable, Scales, calibrate, compare, keep_worst, layer_names,
@@ -102,6 +103,7 @@ struct Measured {
 }
 
 /// How far a picture is from that of the model as it is.
+#[derive(Serialize)]
 struct PictureErrors {
     psnr: f64,
     ssim: f64,
@@ -153,11 +155,12 @@ fn pictures(
     let narrow = all(pipeline)?;
     pipeline.rewrite_transformer(None);
     if let Some(folder) = &arguments.pictures {
-        std::fs::create_dir_all(folder)
-            .with_context(|| format!("{}: cannot be made", folder.display()))?;
         for (name, outputs) in [("plain", &plain), ("fp8", &narrow)] {
+            let folder = folder.join(name);
+            std::fs::create_dir_all(&folder)
+                .with_context(|| format!("{}: cannot be made", folder.display()))?;
             for (index, output) in outputs.iter().enumerate() {
-                output.save(folder.join(format!("{name}-{}.png", index + 1)))?;
+                output.save(folder.join(format!("{index:04}.png")))?;
             }
         }
     }
@@ -195,7 +198,7 @@ fn keep_needed(
 }
 
 fn tell(arguments: &Quantize, table: &ScaleTable, measured: &Measured) -> Result<()> {
-    let (psnrs, ssims) = summaries(measured);
+    let [psnrs, ssims] = summaries(measured);
     if arguments.json {
         let line = json!({
             "output": arguments.output,
@@ -204,7 +207,12 @@ fn tell(arguments: &Quantize, table: &ScaleTable, measured: &Measured) -> Result
             "steps": table.calibration.steps,
             "kept": measured.kept,
             "report": measured.report,
-            "pictures": {"count": measured.pictures.len(), "psnr": psnrs, "ssim": ssims},
+            "pictures": {
+                "count": measured.pictures.len(),
+                "psnr": psnrs,
+                "ssim": ssims,
+                "each": measured.pictures,
+            },
         });
         say!("{line}");
         return Ok(());
@@ -218,11 +226,21 @@ fn tell(arguments: &Quantize, table: &ScaleTable, measured: &Measured) -> Result
     if !measured.kept.is_empty() {
         say!("kept: {}", measured.kept.join(", "));
     }
-    if let (Some([psnr, least_psnr]), Some([ssim, least_ssim])) = (psnrs, ssims) {
+    if let (Some(psnr), Some(ssim)) = (psnrs, ssims) {
         let count = measured.pictures.len();
-        say!("{count} pictures against the model as it is, mean and least:");
-        say!("  PSNR {:.2} dB, {:.2} dB", psnr, least_psnr);
-        say!("  SSIM {:.4}, {:.4}", ssim, least_ssim);
+        say!("{count} pictures against the model as it is, median, mean and least:");
+        let Summary {
+            median,
+            mean,
+            least,
+        } = psnr;
+        say!("  PSNR {median:.2} dB, {mean:.2} dB, {least:.2} dB");
+        let Summary {
+            median,
+            mean,
+            least,
+        } = ssim;
+        say!("  SSIM {median:.4}, {mean:.4}, {least:.4}");
     }
     say!(
         "{}: {} scales of {} examples of {} steps",
@@ -234,16 +252,54 @@ fn tell(arguments: &Quantize, table: &ScaleTable, measured: &Measured) -> Result
     Ok(())
 }
 
-/// Mean and least of PSNR and SSIM.
-fn summaries(measured: &Measured) -> (Option<[f64; 2]>, Option<[f64; 2]>) {
-    let summary = |part: fn(&PictureErrors) -> f64| {
-        let values: Vec<f64> = measured.pictures.iter().map(part).collect();
-        let least = values.iter().copied().reduce(f64::min)?;
-        Some([mean(&values), least])
-    };
-    (summary(|one| one.psnr), summary(|one| one.ssim))
+/// How the values of all pictures lie.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+struct Summary {
+    median: f64,
+    mean: f64,
+    least: f64,
+}
+
+impl Summary {
+    /// `None` of no values.
+    fn of(mut values: Vec<f64>) -> Option<Self> {
+        values.sort_by(f64::total_cmp);
+        let last = values.len().checked_sub(1)?;
+        Some(Self {
+            median: f64::midpoint(values[last / 2], values[values.len() / 2]),
+            mean: mean(&values),
+            least: values[0],
+        })
+    }
+}
+
+/// PSNR and SSIM of all pictures. Equal ones have a PSNR without end, and so has their mean.
+fn summaries(measured: &Measured) -> [Option<Summary>; 2] {
+    let parts: [fn(&PictureErrors) -> f64; 2] = [|one| one.psnr, |one| one.ssim];
+    parts.map(|part| Summary::of(measured.pictures.iter().map(part).collect()))
 }
 
 fn mean(values: &[f64]) -> f64 {
     values.iter().sum::<f64>() / values.len().max(1) as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_summed_up() {
+        let found = Summary::of(vec![4.0, 1.0, 3.0, 10.0]).expect("there are values");
+        let expected = Summary {
+            median: 3.5,
+            mean: 4.5,
+            least: 1.0,
+        };
+        assert_eq!(found, expected);
+        assert_eq!(
+            Summary::of(vec![2.0, 7.0, 1.0]).map(|one| one.median),
+            Some(2.0)
+        );
+        assert_eq!(Summary::of(Vec::new()), None);
+    }
 }

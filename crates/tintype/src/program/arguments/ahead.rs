@@ -66,8 +66,8 @@ pub(crate) struct Inspect {
     /// Print a graph of the component in the text form: the whole, or the program of a stage.
     #[arg(long, requires = "component", value_parser = ["graph", "weight", "request", "step"])]
     pub(crate) program: Option<String>,
-    /// The dtype in which the graphs are built.
-    #[arg(long, default_value = "f32", value_parser = ["f32", "bf16", "f16"])]
+    /// The dtype in which the graphs are built; fp8 is that of the default recipe.
+    #[arg(long, default_value = "f32", value_parser = ["f32", "bf16", "f16", "fp8"])]
     pub(crate) dtype: String,
     /// Join q, k and v into one product, as GPU backends ask for.
     #[arg(long)]

@@ -9,7 +9,7 @@ use std::ops::RangeInclusive;
 
 use anyhow::{Context as _, Result};
 use serde::Serialize;
-use tintype::{DType, KeepWeights, ModelDefaults, ModelKind};
+use tintype::{KeepWeights, ModelDefaults, ModelKind};
 use tintype_backend::{Forecast, MemoryForecast, ProgramForecast};
 use tintype_ir::{Binding, Graph, StagedGraph};
 
@@ -17,11 +17,12 @@ use self::source::Source;
 use crate::program::arguments::Inspect;
 use crate::program::folder::PipelineFolder;
 use crate::program::named::{NamedModel, name};
+use crate::program::outline;
 
 pub(super) fn run(arguments: &Inspect) -> Result<()> {
     let plans = arguments.plans.as_deref();
     let folder = plans.map(PipelineFolder::open).transpose()?;
-    let dtype: DType = arguments.dtype.parse().context("--dtype")?;
+    let (dtype, is_quantized) = outline::dtype(&arguments.dtype)?;
     let model = NamedModel::open(arguments.model.as_deref(), arguments.dry.json)?;
     let sizes = arguments.dry.sizes.sizes(&model.defaults)?;
     let keep_weights: Result<KeepWeights, String> = arguments.dry.keep_weights.parse();
@@ -32,7 +33,10 @@ pub(super) fn run(arguments: &Inspect) -> Result<()> {
         let architecture = architecture.for_backend(&source.capabilities());
         let mut components = Vec::new();
         for kind in kinds(arguments) {
-            let graph = architecture.graph(kind, dtype, &sizes)?;
+            let mut graph = architecture.graph(kind, dtype, &sizes)?;
+            if is_quantized && kind == ModelKind::Transformer {
+                graph = outline::quantized(&graph)?;
+            }
             let compiled = folder.as_ref().map(|folder| folder.compiled(kind.name()));
             let asked = Asked {
                 graph: &graph,
@@ -48,7 +52,7 @@ pub(super) fn run(arguments: &Inspect) -> Result<()> {
         reports.push(Report::new(
             &source,
             name(arguments.model.as_deref()),
-            dtype,
+            &arguments.dtype,
             components,
         ));
     }
@@ -92,9 +96,12 @@ struct Component {
     ranges: BTreeMap<String, [usize; 2]>,
     programs: Vec<Program>,
     memory: Memory,
-    /// The bytes held while it runs, with all that ran before it, and with `--low-memory`.
+    /// The bytes held while it runs, with all that ran before it.
     held: usize,
+    /// With `--low-memory`: the most, from its first weight on.
     held_low_memory: usize,
+    /// With `--low-memory`: in the steps, without weights that only the request reads.
+    steps_low_memory: usize,
 }
 
 #[allow(clippy::struct_field_names, reason = "the names of the JSON")]
@@ -113,6 +120,10 @@ struct Program {
 #[derive(Serialize)]
 struct Memory {
     weights: usize,
+    /// Of these, what the request program alone reads.
+    request_weights: usize,
+    /// Beside weights, while they are computed.
+    loading: usize,
     /// Nothing where only what is compiled tells.
     workspace: Option<usize>,
     inputs: usize,
@@ -121,7 +132,7 @@ struct Memory {
 }
 
 impl Report {
-    fn new(source: &Source, model: &str, dtype: DType, mut components: Vec<Component>) -> Self {
+    fn new(source: &Source, model: &str, dtype: &str, mut components: Vec<Component>) -> Self {
         let mut held = 0;
         for component in &mut components {
             held += component.memory.total;
@@ -132,7 +143,7 @@ impl Report {
             model: model.to_owned(),
             backend: source.backend().to_owned(),
             target: source.target(),
-            dtype: dtype.to_string(),
+            dtype: dtype.to_owned(),
             most: held,
             most_low_memory: low.max().unwrap_or(0),
             components,
@@ -147,6 +158,9 @@ impl Component {
         let ranges = symbols.map(|(symbol, one)| (symbol.to_string(), range(one)));
         let programs = forecast.programs.into_iter();
         let total = forecast.memory.total();
+        // Where each model goes after its use, nothing is kept for later.
+        let mut low = forecast.memory;
+        low.kept = 0;
         Self {
             name: kind.name(),
             ranges: ranges.collect(),
@@ -155,7 +169,8 @@ impl Component {
                 .collect(),
             memory: Memory::new(forecast.memory),
             held: total,
-            held_low_memory: total,
+            held_low_memory: low.peak(),
+            steps_low_memory: low.in_steps(),
         }
     }
 }
@@ -180,6 +195,8 @@ impl Memory {
     fn new(memory: MemoryForecast) -> Self {
         Self {
             weights: memory.weights,
+            request_weights: memory.request_weights,
+            loading: memory.loading,
             workspace: memory.workspace,
             inputs: memory.inputs,
             kept: memory.kept,

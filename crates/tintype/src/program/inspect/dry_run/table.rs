@@ -89,14 +89,15 @@ fn fallbacks(report: &Report) -> Result<()> {
 
 fn memory(report: &Report) -> Result<()> {
     say!(
-        "{:15} {:>9} {:>9} {:>9} {:>9} {:>9} {:>12}",
+        "{:15} {:>9} {:>9} {:>9} {:>9} {:>9} {:>12} {:>9}",
         "MiB",
         "weights",
         "workspace",
         "inputs",
         "kept",
         "all held",
-        "--low-memory"
+        "--low-memory",
+        "in steps"
     );
     for component in &report.components {
         let Component {
@@ -104,16 +105,18 @@ fn memory(report: &Report) -> Result<()> {
             memory,
             held,
             held_low_memory,
+            steps_low_memory,
             ..
         } = component;
         say!(
-            "{name:15} {} {:>9} {} {} {} {:>12}",
+            "{name:15} {} {:>9} {} {} {} {:>12} {}",
             mebibytes(memory.weights),
             memory.workspace.map_or("unknown".to_owned(), mebibytes),
             mebibytes(memory.inputs),
             mebibytes(memory.kept),
             mebibytes(*held),
-            mebibytes(*held_low_memory)
+            mebibytes(*held_low_memory),
+            mebibytes(*steps_low_memory)
         );
     }
     say!(
