@@ -1,7 +1,7 @@
 //! A compiled graph: its plans, its engines, and the refit that changes them.
 
 use std::collections::{BTreeSet, HashSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
@@ -50,6 +50,8 @@ pub(super) struct Common {
     pub(super) registry: Arc<KeptRegistry>,
     pub(super) evaluator: Arc<dyn Evaluator + Send + Sync>,
     pub(super) build: BuildOptions,
+    /// The library's times of kernels, if it keeps any.
+    pub(super) timing_cache: PathBuf,
 }
 
 /// What the engines' weights were computed from.
@@ -186,6 +188,7 @@ impl Executable for TensorrtExecutable {
         for source in self.shared.sources.iter().flatten() {
             names.extend(source.save(&folder)?);
         }
+        names.extend(folder.put_file(&self.shared.common.timing_cache)?);
         Ok(names.into_iter().collect())
     }
 }

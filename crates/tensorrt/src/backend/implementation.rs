@@ -145,7 +145,7 @@ impl TensorrtBackend {
         build: &BuildOptions,
     ) -> crate::Result<Option<Source>> {
         let plan = plan(self.tensorrt(), staged, stage, &self.target, build)?;
-        Ok(plan.map(|plan| Source::new(plan, build, &self.target, &self.runtime)))
+        Ok(plan.map(|plan| Source::new(plan, build, &self.runtime)))
     }
 
     /// How plans are built, with a folder to look into first.
@@ -195,6 +195,7 @@ impl Backend for TensorrtBackend {
             runner: Arc::clone(&self.runner),
             registry: Arc::clone(&self.registry),
             evaluator: Arc::clone(&self.options.evaluator),
+            timing_cache: build.timing_cache(self.tensorrt(), &self.target),
             build,
         };
         let executable = TensorrtExecutable::new(staged, sources, common, options)?;
