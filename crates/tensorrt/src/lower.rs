@@ -89,7 +89,7 @@ use layers::Tensor;
 use ranges::Symbols;
 
 /// Changes when the same graph is lowered to other layers, so that plans of before are not used.
-pub const REVISION: u32 = 1;
+pub const REVISION: u32 = 2;
 
 /// How a graph is lowered.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -139,6 +139,22 @@ impl<'g> Composer<'g> {
         output
     }
 
+    /// The value of a literal of one f32.
+    pub(super) fn literal_number(&self, tensor: Tensor) -> Option<f32> {
+        let mut literals = self.literals.iter();
+        literals.find(|(_, known)| **known == tensor)?;
+        let mut layers = self.layers.all.iter();
+        let layer = layers.find(|layer| layer.output == tensor)?;
+        let Kind::Constant(number) = layer.kind else {
+            return None;
+        };
+        let WeightSource::Literal(values) = &self.layers.weights[number].source else {
+            return None;
+        };
+        let is_one = values.dtype() == DType::F32 && values.element_count() == 1;
+        is_one.then(|| values.to_f32_vec().ok()?.first().copied())?
+    }
+
     /// The layer that makes a tensor; none for inputs and constants.
     pub(super) fn maker(&self, tensor: Tensor) -> Option<&Layer> {
         self.makers
