@@ -6,8 +6,9 @@ mod ahead;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+use tintype::Request;
 
-pub(crate) use ahead::{Compile, Inspect, Range};
+pub(crate) use ahead::{Compile, Inspect};
 
 /// Pictures from prompts: diffusion models compiled, in Rust.
 #[derive(Debug, Parser)]
@@ -91,6 +92,30 @@ pub(crate) struct ModelArguments {
     pub(crate) lora: Vec<Lora>,
 }
 
+/// How large a picture is, and how long its prompt.
+#[derive(Debug, Clone, Copy, Args)]
+pub(crate) struct Size {
+    /// Height in pixels, floored to a multiple of 16 [default: the model's; FLUX's is 1024].
+    #[arg(long, value_name = "PIXELS")]
+    pub(crate) height: Option<usize>,
+    /// Width in pixels, floored to a multiple of 16 [default: the model's; FLUX's is 1024].
+    #[arg(long, value_name = "PIXELS")]
+    pub(crate) width: Option<usize>,
+    /// Number of tokens that T5 sees, at most 512 [default: the model's; FLUX's is 512].
+    #[arg(long, value_name = "TOKENS")]
+    pub(crate) max_sequence_length: Option<usize>,
+}
+
+impl Size {
+    /// Asks for it; what is not given stays as it is in the request.
+    pub(crate) fn of(self, mut request: Request) -> Request {
+        request.height = self.height;
+        request.width = self.width;
+        request.max_sequence_length = self.max_sequence_length;
+        request
+    }
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct Generate {
     /// What the picture shall show.
@@ -109,12 +134,8 @@ pub(crate) struct Generate {
     /// Strength of true classifier-free guidance [default: 1, which is off].
     #[arg(long, value_name = "SCALE", allow_negative_numbers = true)]
     pub(crate) true_cfg_scale: Option<f32>,
-    /// Height in pixels, floored to a multiple of 16 [default: the model's; FLUX's is 1024].
-    #[arg(long, value_name = "PIXELS")]
-    pub(crate) height: Option<usize>,
-    /// Width in pixels, floored to a multiple of 16 [default: the model's; FLUX's is 1024].
-    #[arg(long, value_name = "PIXELS")]
-    pub(crate) width: Option<usize>,
+    #[command(flatten)]
+    pub(crate) size: Size,
     /// Number of steps [default: the model's; FLUX's is 28].
     #[arg(long)]
     pub(crate) steps: Option<usize>,
@@ -131,9 +152,6 @@ pub(crate) struct Generate {
     /// Number of pictures [default: 1].
     #[arg(long, value_name = "COUNT")]
     pub(crate) num_images: Option<usize>,
-    /// Number of tokens that T5 sees, at most 512 [default: the model's; FLUX's is 512].
-    #[arg(long, value_name = "TOKENS")]
-    pub(crate) max_sequence_length: Option<usize>,
     /// A picture (PNG) to begin from.
     #[arg(long, value_name = "FILE")]
     pub(crate) image: Option<PathBuf>,
@@ -165,12 +183,8 @@ pub(crate) struct Generate {
 pub(crate) struct Repl {
     #[command(flatten)]
     pub(crate) model: ModelArguments,
-    /// Height in pixels, floored to a multiple of 16 [default: the model's; FLUX's is 1024].
-    #[arg(long, value_name = "PIXELS")]
-    pub(crate) height: Option<usize>,
-    /// Width in pixels, floored to a multiple of 16 [default: the model's; FLUX's is 1024].
-    #[arg(long, value_name = "PIXELS")]
-    pub(crate) width: Option<usize>,
+    #[command(flatten)]
+    pub(crate) size: Size,
     /// Number of steps [default: the model's; FLUX's is 28].
     #[arg(long)]
     pub(crate) steps: Option<usize>,
@@ -180,9 +194,6 @@ pub(crate) struct Repl {
     /// Seed of the noise, 64 bits [default: random, another for each picture].
     #[arg(long)]
     pub(crate) seed: Option<u64>,
-    /// Number of tokens that T5 sees, at most 512 [default: the model's; FLUX's is 512].
-    #[arg(long, value_name = "TOKENS")]
-    pub(crate) max_sequence_length: Option<usize>,
     /// Where pictures go: out.png means out-0001.png, out-0002.png, …; none is overwritten.
     #[arg(long, short, value_name = "FILE", default_value = "out.png")]
     pub(crate) output: PathBuf,
@@ -204,21 +215,14 @@ const COMPONENTS: [&str; 5] = [
 pub(crate) struct Bench {
     #[command(flatten)]
     pub(crate) model: ModelArguments,
-    /// Height in pixels [default: the model's; FLUX's is 1024].
-    #[arg(long, value_name = "PIXELS")]
-    pub(crate) height: Option<usize>,
-    /// Width in pixels [default: the model's; FLUX's is 1024].
-    #[arg(long, value_name = "PIXELS")]
-    pub(crate) width: Option<usize>,
+    #[command(flatten)]
+    pub(crate) size: Size,
     /// Steps of each run; all steps take the same time, so few will do.
     #[arg(long, default_value_t = 4)]
     pub(crate) steps: usize,
     /// Runs that are counted, after one that is not.
     #[arg(long, default_value_t = 3)]
     pub(crate) runs: usize,
-    /// Number of tokens that T5 sees [default: the model's; FLUX's is 512].
-    #[arg(long, value_name = "TOKENS")]
-    pub(crate) max_sequence_length: Option<usize>,
     /// Print one line of JSON.
     #[arg(long)]
     pub(crate) json: bool,
@@ -240,15 +244,8 @@ pub(crate) struct Quantize {
     /// Steps for each prompt [default: the model's; FLUX's is 28].
     #[arg(long)]
     pub(crate) steps: Option<usize>,
-    /// Height in pixels [default: the model's; FLUX's is 1024].
-    #[arg(long, value_name = "PIXELS")]
-    pub(crate) height: Option<usize>,
-    /// Width in pixels [default: the model's; FLUX's is 1024].
-    #[arg(long, value_name = "PIXELS")]
-    pub(crate) width: Option<usize>,
-    /// Number of tokens that T5 sees, at most 512 [default: the model's; FLUX's is 512].
-    #[arg(long, value_name = "TOKENS")]
-    pub(crate) max_sequence_length: Option<usize>,
+    #[command(flatten)]
+    pub(crate) size: Size,
     /// Seed of the first prompt's noise; each further one's is one more.
     #[arg(long, default_value_t = 0)]
     pub(crate) seed: u64,

@@ -10,11 +10,10 @@ use super::model;
 
 pub(crate) fn run(arguments: &Bench) -> Result<()> {
     ensure!(arguments.runs > 0, "--runs: expected at least 1, found 0");
-    let mut request = Request::new("a photo of a red fox sitting in the snow")
+    let request = Request::new("a photo of a red fox sitting in the snow")
         .steps(arguments.steps)
         .seed(0);
-    (request.height, request.width) = (arguments.height, arguments.width);
-    request.max_sequence_length = arguments.max_sequence_length;
+    let request = arguments.size.of(request);
     let pipeline = model::open(&arguments.model, &request, true, None)?;
     // The first run loads models and touches all memory; it says what the defaults were.
     let used = pipeline.generate(&request)?.request;

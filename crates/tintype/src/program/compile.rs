@@ -3,19 +3,18 @@
 #[cfg(feature = "tensorrt")]
 mod tensorrt;
 
-use std::ops::RangeInclusive;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use tintype::backends::Options;
-use tintype::{Backend, DType, ModelDefaults, ModelKind, Sizes, backends};
+use tintype::{Backend, DType, ModelKind, Sizes, backends};
 use tintype_backend::{Capabilities, CompileOptions, programs_for};
 use tintype_ir::Graph;
 use tintype_refit::Ahead;
 
-use super::arguments::{Compile, Range};
+use super::arguments::Compile;
 use super::folder::{ComponentRecord, PipelineFolder, PlanRecord, told_sizes};
 use super::named::{NamedModel, name};
 use super::progress::Progress;
@@ -24,7 +23,7 @@ use super::reference::ModelReference;
 pub(crate) fn run(arguments: &Compile) -> Result<()> {
     let dtype: DType = arguments.dtype.parse().context("--dtype")?;
     let model = NamedModel::open(arguments.model.as_deref(), arguments.quiet)?;
-    let sizes = sizes(arguments, &model.defaults).checked()?;
+    let sizes = arguments.sizes.sizes(&model.defaults)?;
     let mut progress = Progress::new(arguments.quiet);
     let compiler = compiler(arguments, &progress)?;
     let architecture = model
@@ -161,20 +160,6 @@ impl Compiler for Here {
             plans: Vec::new(),
             rows: vec![row],
         })
-    }
-}
-
-fn sizes(arguments: &Compile, defaults: &ModelDefaults) -> Sizes {
-    let range = |given: Option<Range>, default: usize| -> RangeInclusive<usize> {
-        given.map_or(default..=default, |range| range.min..=range.max)
-    };
-    Sizes {
-        pictures: range(arguments.batch, 1),
-        prompts: 1..=1,
-        heights: range(arguments.height, defaults.height),
-        widths: range(arguments.width, defaults.width),
-        text_tokens: range(arguments.max_sequence_length, defaults.max_sequence_length),
-        tiles: arguments.vae_tiling,
     }
 }
 

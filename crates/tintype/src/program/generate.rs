@@ -44,18 +44,17 @@ pub(crate) fn run(arguments: &Generate) -> Result<()> {
 
 fn request(arguments: &Generate) -> Result<Request> {
     let one = |prompt: &Option<String>| prompt.clone().map(|prompt| vec![prompt]);
-    let mut request = Request::new(&arguments.prompt).vae_tiling(arguments.vae_tiling);
+    let request = Request::new(&arguments.prompt).vae_tiling(arguments.vae_tiling);
+    let mut request = arguments.size.of(request);
     request.prompt_2 = one(&arguments.prompt_2);
     request.negative_prompt = one(&arguments.negative_prompt);
     request.negative_prompt_2 = one(&arguments.negative_prompt_2);
     request.true_cfg_scale = arguments.true_cfg_scale;
-    (request.height, request.width) = (arguments.height, arguments.width);
     request.steps = arguments.steps;
     request.sigmas.clone_from(&arguments.sigmas);
     request.guidance_scale = arguments.guidance;
     request.seed = arguments.seed.map_or(Seed::Random, Seed::One);
     request.num_images = arguments.num_images;
-    request.max_sequence_length = arguments.max_sequence_length;
     if let Some(path) = &arguments.image {
         request = request.image(Image::read_png(path)?, arguments.strength);
     }

@@ -24,7 +24,7 @@ pub(crate) fn run(arguments: &Quantize) -> Result<()> {
     let (prompts, held_out) = split(arguments, prompts)?;
     let sized = request(arguments, "", 0);
     let mut pipeline = model::open(&arguments.model, &sized, arguments.quiet, None)?;
-    let tokens = arguments.max_sequence_length;
+    let tokens = arguments.size.max_sequence_length;
     let tokens = tokens.unwrap_or(pipeline.defaults().max_sequence_length);
     prompts.check(&arguments.prompts, &pipeline, tokens)?;
     let held_out_path = arguments.held_out.as_ref().unwrap_or(&arguments.prompts);
@@ -64,9 +64,7 @@ fn split(arguments: &Quantize, prompts: Prompts) -> Result<(Prompts, Prompts)> {
 fn request(arguments: &Quantize, prompt: &str, index: usize) -> Request {
     let mut request = Request::new(prompt).seed(arguments.seed.wrapping_add(index as u64));
     request.steps = arguments.steps;
-    (request.height, request.width) = (arguments.height, arguments.width);
-    request.max_sequence_length = arguments.max_sequence_length;
-    request
+    arguments.size.of(request)
 }
 
 fn requests(arguments: &Quantize, prompts: &Prompts, first: usize) -> Vec<Request> {

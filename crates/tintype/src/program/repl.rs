@@ -15,7 +15,7 @@ use anyhow::{Context as _, Result, bail};
 use tintype::{FluxPipeline, Output, Request, Seed};
 
 use self::command::{Command, HELP};
-use super::arguments::{Lora, Repl};
+use super::arguments::{Lora, Repl, Size};
 use super::progress::Progress;
 use super::{chain, model, save};
 
@@ -59,35 +59,29 @@ struct Session {
 }
 
 /// What a person sets; the rest is the model's.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 struct Settings {
-    height: Option<usize>,
-    width: Option<usize>,
+    size: Size,
     steps: Option<usize>,
     guidance: Option<f32>,
     seed: Option<u64>,
-    tokens: Option<usize>,
 }
 
 impl Settings {
     fn new(arguments: &Repl) -> Self {
         Self {
-            height: arguments.height,
-            width: arguments.width,
+            size: arguments.size,
             steps: arguments.steps,
             guidance: arguments.guidance,
             seed: arguments.seed,
-            tokens: arguments.max_sequence_length,
         }
     }
 
     fn request(&self, prompt: &str) -> Request {
-        let mut request = Request::new(prompt);
-        (request.height, request.width) = (self.height, self.width);
+        let mut request = self.size.of(Request::new(prompt));
         request.steps = self.steps;
         request.guidance_scale = self.guidance;
         request.seed = self.seed.map_or(Seed::Random, Seed::One);
-        request.max_sequence_length = self.tokens;
         request
     }
 }
@@ -140,9 +134,9 @@ impl Session {
             Command::Steps(steps) => self.settings.steps = steps,
             Command::Seed(seed) => self.settings.seed = seed,
             Command::Guidance(guidance) => self.settings.guidance = guidance,
-            Command::Tokens(tokens) => self.settings.tokens = tokens,
+            Command::Tokens(tokens) => self.settings.size.max_sequence_length = tokens,
             Command::Size(size) => {
-                (self.settings.width, self.settings.height) = size.unzip();
+                (self.settings.size.width, self.settings.size.height) = size.unzip();
             }
             Command::Show => self.show()?,
             Command::Help => super::write(format_args!("{HELP}"))?,
@@ -205,13 +199,14 @@ impl Session {
         }
         say!(
             "size      {}x{}",
-            settings.width.unwrap_or(defaults.width),
-            settings.height.unwrap_or(defaults.height)
+            settings.size.width.unwrap_or(defaults.width),
+            settings.size.height.unwrap_or(defaults.height)
         );
         say!("steps     {}", settings.steps.unwrap_or(defaults.steps));
         let guidance = settings.guidance.unwrap_or(defaults.guidance_scale);
         say!("guidance  {guidance}");
-        let tokens = settings.tokens.unwrap_or(defaults.max_sequence_length);
+        let tokens = settings.size.max_sequence_length;
+        let tokens = tokens.unwrap_or(defaults.max_sequence_length);
         say!("tokens    {tokens}");
         match settings.seed {
             Some(seed) => say!("seed      {seed}"),

@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{ArgGroup, Args};
+use tintype::{ModelDefaults, Sizes};
 
 use super::COMPONENTS;
 
@@ -33,21 +34,8 @@ pub(crate) struct Compile {
     /// The dtype in which the model is computed.
     #[arg(long, default_value = "f32", value_parser = ["f32", "bf16", "f16"])]
     pub(crate) dtype: String,
-    /// Height in pixels, one or a range [default: the model's; FLUX's is 1024].
-    #[arg(long, value_name = "PIXELS[..PIXELS]", value_parser = range)]
-    pub(crate) height: Option<Range>,
-    /// Width in pixels, one or a range [default: the model's; FLUX's is 1024].
-    #[arg(long, value_name = "PIXELS[..PIXELS]", value_parser = range)]
-    pub(crate) width: Option<Range>,
-    /// Number of tokens that T5 sees, one or a range [default: the model's; FLUX's is 512].
-    #[arg(long, value_name = "TOKENS[..TOKENS]", value_parser = range)]
-    pub(crate) max_sequence_length: Option<Range>,
-    /// Number of pictures made at once, one or a range [default: 1].
-    #[arg(long, value_name = "COUNT[..COUNT]", value_parser = range)]
-    pub(crate) batch: Option<Range>,
-    /// Also for `generate --vae-tiling`.
-    #[arg(long)]
-    pub(crate) vae_tiling: bool,
+    #[command(flatten)]
+    pub(crate) sizes: Ranges,
     /// Where it goes: a new or empty folder, or one that was compiled for the same dtype and sizes.
     #[arg(long, short, value_name = "DIR")]
     pub(crate) output: PathBuf,
@@ -61,6 +49,12 @@ pub(crate) struct Compile {
     clippy::struct_excessive_bools,
     reason = "each is a flag of the command line"
 )]
+#[command(group(
+    ArgGroup::new("dry_sizes")
+        .args(["height", "width", "max_sequence_length", "batch", "vae_tiling"])
+        .multiple(true)
+        .requires("dry_run")
+))]
 pub(crate) struct Inspect {
     /// A folder in diffusers' layout, `org/name[@revision]` on the hub, or `shapes`, the model
     /// inside the program (a folder of that name is `./shapes`) [default: shapes].
@@ -111,21 +105,8 @@ pub(crate) struct DryRun {
     #[cfg(feature = "tensorrt")]
     #[arg(long, requires = "dry_run", value_name = "SM,…", value_delimiter = ',', value_parser = target)]
     pub(crate) target: Vec<tintype_tensorrt::Target>,
-    /// Height in pixels, one or a range [default: the model's; FLUX's is 1024].
-    #[arg(long, requires = "dry_run", value_name = "PIXELS[..PIXELS]", value_parser = range)]
-    pub(crate) height: Option<Range>,
-    /// Width in pixels, one or a range [default: the model's; FLUX's is 1024].
-    #[arg(long, requires = "dry_run", value_name = "PIXELS[..PIXELS]", value_parser = range)]
-    pub(crate) width: Option<Range>,
-    /// Number of tokens that T5 sees, one or a range [default: the model's; FLUX's is 512].
-    #[arg(long, requires = "dry_run", value_name = "TOKENS[..TOKENS]", value_parser = range)]
-    pub(crate) max_sequence_length: Option<Range>,
-    /// Number of pictures made at once, one or a range [default: 1].
-    #[arg(long, requires = "dry_run", value_name = "COUNT[..COUNT]", value_parser = range)]
-    pub(crate) batch: Option<Range>,
-    /// As for `generate --vae-tiling`.
-    #[arg(long, requires = "dry_run")]
-    pub(crate) vae_tiling: bool,
+    #[command(flatten)]
+    pub(crate) sizes: Ranges,
     /// Where the weights of the files would wait for the next change of a LoRA.
     #[arg(long, requires = "dry_run", value_name = "WHERE", default_value = "auto",
         value_parser = ["auto", "device", "host", "disk"])]
@@ -135,11 +116,49 @@ pub(crate) struct DryRun {
     pub(crate) json: bool,
 }
 
+/// The sizes that models are compiled for.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Ranges {
+    /// Height in pixels, one or a range [default: the model's; FLUX's is 1024].
+    #[arg(long, value_name = "PIXELS[..PIXELS]", value_parser = range)]
+    height: Option<Range>,
+    /// Width in pixels, one or a range [default: the model's; FLUX's is 1024].
+    #[arg(long, value_name = "PIXELS[..PIXELS]", value_parser = range)]
+    width: Option<Range>,
+    /// Number of tokens that T5 sees, one or a range [default: the model's; FLUX's is 512].
+    #[arg(long, value_name = "TOKENS[..TOKENS]", value_parser = range)]
+    max_sequence_length: Option<Range>,
+    /// Number of pictures made at once, one or a range [default: 1].
+    #[arg(long, value_name = "COUNT[..COUNT]", value_parser = range)]
+    batch: Option<Range>,
+    /// Also for `generate --vae-tiling`.
+    #[arg(long)]
+    vae_tiling: bool,
+}
+
+impl Ranges {
+    /// The model's own where nothing was said.
+    pub(crate) fn sizes(&self, defaults: &ModelDefaults) -> anyhow::Result<Sizes> {
+        let range = |given: Option<Range>, default: usize| {
+            given.map_or(default..=default, |range| range.min..=range.max)
+        };
+        let sizes = Sizes {
+            pictures: range(self.batch, 1),
+            prompts: 1..=1,
+            heights: range(self.height, defaults.height),
+            widths: range(self.width, defaults.width),
+            text_tokens: range(self.max_sequence_length, defaults.max_sequence_length),
+            tiles: self.vae_tiling,
+        };
+        Ok(sizes.checked()?)
+    }
+}
+
 /// One size, or several.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Range {
-    pub(crate) min: usize,
-    pub(crate) max: usize,
+struct Range {
+    min: usize,
+    max: usize,
 }
 
 /// `MIN..MAX`, both included, or one size.

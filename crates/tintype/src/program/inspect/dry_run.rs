@@ -9,12 +9,12 @@ use std::ops::RangeInclusive;
 
 use anyhow::{Context as _, Result};
 use serde::Serialize;
-use tintype::{DType, KeepWeights, ModelDefaults, ModelKind, Sizes};
+use tintype::{DType, KeepWeights, ModelDefaults, ModelKind};
 use tintype_backend::{Forecast, MemoryForecast, ProgramForecast};
 use tintype_ir::{Binding, Graph, StagedGraph};
 
 use self::source::Source;
-use crate::program::arguments::{Inspect, Range};
+use crate::program::arguments::Inspect;
 use crate::program::folder::PipelineFolder;
 use crate::program::named::{NamedModel, name};
 
@@ -23,7 +23,7 @@ pub(super) fn run(arguments: &Inspect) -> Result<()> {
     let folder = plans.map(PipelineFolder::open).transpose()?;
     let dtype: DType = arguments.dtype.parse().context("--dtype")?;
     let model = NamedModel::open(arguments.model.as_deref(), arguments.dry.json)?;
-    let sizes = sizes(arguments, &model.defaults).checked()?;
+    let sizes = arguments.dry.sizes.sizes(&model.defaults)?;
     let keep_weights: Result<KeepWeights, String> = arguments.dry.keep_weights.parse();
     let keep_weights = keep_weights.map_err(|error| anyhow::anyhow!("--keep-weights: {error}"))?;
     let mut reports = Vec::new();
@@ -200,23 +200,6 @@ fn largest(graph: &Graph, defaults: &ModelDefaults) -> Binding {
         sizes.set(symbol, size);
     }
     sizes
-}
-
-fn sizes(arguments: &Inspect, defaults: &ModelDefaults) -> Sizes {
-    let range = |given: Option<Range>, default: usize| {
-        given.map_or(default..=default, |range| range.min..=range.max)
-    };
-    Sizes {
-        pictures: range(arguments.dry.batch, 1),
-        prompts: 1..=1,
-        heights: range(arguments.dry.height, defaults.height),
-        widths: range(arguments.dry.width, defaults.width),
-        text_tokens: range(
-            arguments.dry.max_sequence_length,
-            defaults.max_sequence_length,
-        ),
-        tiles: arguments.dry.vae_tiling,
-    }
 }
 
 /// In the order of use; without one that is named, all that a prompt needs.
