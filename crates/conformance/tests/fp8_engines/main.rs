@@ -44,14 +44,15 @@ fn main() {
 }
 
 fn all_is_fused(library: &Path, target: &str, is_whole: bool) -> Result<(), Failed> {
-    let (config, side) = if is_whole {
-        (FluxTransformerConfig::dev(), 1024)
+    let (config, side, tokens) = if is_whole {
+        (FluxTransformerConfig::dev(), 1024, 512)
     } else {
         let text = include_str!("../../../shapes/model/transformer/config.json");
-        (FluxTransformerConfig::from_json("config.json", text)?, 128)
+        let config = FluxTransformerConfig::from_json("config.json", text)?;
+        (config, 128, 32)
     };
     let [double, single] = [config.num_layers, config.num_single_layers];
-    let step = step_program(config, side)?;
+    let step = step_program(config, side, tokens)?;
     let expected = [linears_of_codes(&step), attentions_of_codes(&step)];
     // Of a double block: two joint projections to query, key and value, two back, four of the
     // feed-forwards. Of a single one: the joint projection, that of the feed-forward, the last.
@@ -79,7 +80,11 @@ fn all_is_fused(library: &Path, target: &str, is_whole: bool) -> Result<(), Fail
 
 /// The step program as the backend is given it, with all linears of blocks and all attentions in
 /// FP8.
-fn step_program(config: FluxTransformerConfig, side: usize) -> Result<Graph, Failed> {
+fn step_program(
+    config: FluxTransformerConfig,
+    side: usize,
+    tokens: usize,
+) -> Result<Graph, Failed> {
     let capabilities = tintype_tensorrt::backend::capabilities();
     let mut architecture = Architecture::flux_dev();
     architecture.transformer = config;
@@ -88,7 +93,7 @@ fn step_program(config: FluxTransformerConfig, side: usize) -> Result<Graph, Fai
         prompts: 1..=1,
         heights: side..=side,
         widths: side..=side,
-        text_tokens: 32..=32,
+        text_tokens: tokens..=tokens,
         tiles: false,
     };
     let architecture = architecture.for_backend(&capabilities);

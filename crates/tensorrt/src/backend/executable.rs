@@ -70,7 +70,7 @@ impl TensorrtExecutable {
     ) -> Result<Self> {
         let weights = graph.weight.outputs().iter();
         let weights = weights.map(|output| output.name.as_str());
-        common.make_room(total_bytes(&graph.weight, weights))?;
+        common.make_room_for(&graph, total_bytes(&graph.weight, weights))?;
         let load = |source: &Option<Source>| -> crate::Result<Option<Arc<Instance>>> {
             let Some(source) = source else {
                 return Ok(None);
@@ -108,6 +108,26 @@ impl Common {
             device.trim()?;
         }
         Ok(())
+    }
+
+    /// The same for the weights of a graph, before anything of it is loaded.
+    ///
+    /// # Errors
+    /// [`crate::Error::Memory`] if they certainly do not fit.
+    fn make_room_for(&self, graph: &StagedGraph, needed: usize) -> crate::Result<()> {
+        self.make_room(needed)?;
+        let device = self.runtime.device();
+        let free = device.available_memory()?;
+        if needed <= free {
+            return Ok(());
+        }
+        Err(crate::Error::Memory {
+            graph: graph.source.name().to_owned(),
+            device: format!("{device:?}"),
+            needed,
+            free,
+            total: device.free_memory()?.total,
+        })
     }
 
     /// Memory of a stream, if need be in place of parameters that need not be kept.

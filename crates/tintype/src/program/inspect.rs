@@ -14,6 +14,7 @@ use tintype_ir::{Graph, Stage, StagedGraph};
 
 use super::arguments::Inspect;
 use super::model;
+use super::precision::{Precision, Quantization};
 
 pub(crate) fn run(arguments: &Inspect) -> Result<()> {
     if arguments.dry_run {
@@ -25,8 +26,12 @@ pub(crate) fn run(arguments: &Inspect) -> Result<()> {
         return network::plans(folder, component, program);
     }
     let files = model::files(arguments.model.as_deref(), false)?;
-    let dtype = arguments.dtype.parse().context("--dtype")?;
-    let pipeline = FluxPipeline::from_files(files)?.dtype(dtype);
+    let precision: Precision = arguments.dtype.parse()?;
+    let mut pipeline = FluxPipeline::from_files(files)?.dtype(precision.dtype);
+    if precision.is_fp8 {
+        let quantization = Quantization::ahead(&pipeline.architecture(), Some(&pipeline), None)?;
+        pipeline.quantize(&quantization.recipe, &quantization.scales)?;
+    }
     if arguments.component.is_none() {
         introduce(&pipeline)?;
     }
@@ -82,10 +87,14 @@ fn graph_for_tensorrt(
     kind: ModelKind,
     pipeline: &FluxPipeline,
 ) -> Result<Graph> {
-    let dtype = arguments.dtype.parse().context("--dtype")?;
+    let precision: Precision = arguments.dtype.parse()?;
     let capabilities = tintype_tensorrt::backend::capabilities();
     let architecture = pipeline.architecture().for_backend(&capabilities);
-    Ok(architecture.graph(kind, dtype, &tintype::Sizes::default())?)
+    let graph = architecture.graph(kind, precision.dtype, &tintype::Sizes::default())?;
+    if !precision.is_fp8 {
+        return Ok(graph);
+    }
+    Quantization::ahead(&architecture, Some(pipeline), None)?.apply(kind, graph)
 }
 
 /// The model, and what it is asked for by default.

@@ -16,6 +16,7 @@ mod generate;
 mod inspect;
 mod model;
 mod named;
+mod precision;
 mod progress;
 mod prompts;
 mod quantize;
