@@ -13,6 +13,7 @@ mod bench_flux;
 mod codegen;
 mod fixtures;
 mod process;
+mod simulated_gpu;
 mod tensorrt;
 mod test;
 mod tidy;
@@ -88,6 +89,12 @@ enum Task {
         #[arg(long)]
         print: bool,
     },
+    /// Run a program on a GPU that is not there, to find mistakes
+    SimulatedGpu {
+        /// The program and its arguments
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
+        command: Vec<String>,
+    },
     /// Time FLUX.1-dev's transformer beside its peers on the GPU of this machine
     BenchFlux {
         /// A Python with torch, diffusers and peft
@@ -143,6 +150,7 @@ fn run(task: &Task) -> Result<()> {
             check,
             headers,
         } => codegen::run(&workspace, *what, headers, *check),
+        Task::SimulatedGpu { command } => simulated_gpu::run(&workspace, command),
         Task::Fixtures { python, print } => fixtures::run(&workspace, python, *print),
         Task::BenchFlux {
             python,

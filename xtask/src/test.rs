@@ -18,8 +18,8 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, bail};
 
 use crate::process::{cargo, run as run_command};
-use crate::tensorrt;
 use crate::workspace::Workspace;
+use crate::{simulated_gpu, tensorrt};
 
 /// Runs the tests; with `arguments` only what they select, and no examples.
 pub(crate) fn run(workspace: &Workspace, arguments: &[String]) -> Result<()> {
@@ -67,6 +67,17 @@ fn run_examples(workspace: &Workspace, library: Option<&Path>) -> Result<()> {
             }
         }
     }
+    for check in CHECKS {
+        count += 1;
+        match run_check(workspace, check) {
+            Ok(true) => {}
+            Ok(false) => skipped += 1,
+            Err(error) => {
+                eprintln!("{error:#}");
+                failed.push(format!("{check:?}"));
+            }
+        }
+    }
     println!(
         "examples: {} passed; {} failed; {skipped} skipped",
         count - failed.len() - skipped,
@@ -92,8 +103,34 @@ fn run_example(workspace: &Workspace, name: &str, library: Option<&Path>) -> Res
     if let Some(library) = library {
         command.env("TINTYPE_TENSORRT", library);
     }
+    succeeds(name, command.current_dir(&folder))
+}
+
+/// Examples that check a GPU, on one that is not there: everything but cuDNN.
+const CHECKS: [&[&str]; 3] = [
+    &["check_device", "--require-gpu", "--no-speed"],
+    &["check_cuda", "--require-gpu", "--own-kernels"],
+    &["check_cuda", "--require-gpu"],
+];
+
+fn run_check(workspace: &Workspace, check: &[&str]) -> Result<bool> {
+    let name = format!("{} on a simulated GPU", check[0]);
+    if let Some(reason) = simulated_gpu::missing() {
+        println!("example {name} ... skipped: {reason}");
+        return Ok(false);
+    }
+    let libraries = simulated_gpu::build(workspace)?;
+    let mut command = Command::new(executable(workspace, check[0]));
+    succeeds(
+        &name,
+        simulated_gpu::on(&libraries, command.args(&check[1..])),
+    )
+}
+
+/// Whether it was run; if not, it has said why.
+fn succeeds(name: &str, command: &mut Command) -> Result<bool> {
+    let program = command.get_program().to_owned();
     let output = command
-        .current_dir(&folder)
         .stdin(Stdio::null())
         .output()
         .with_context(|| format!("cannot run {}", program.display()))?;

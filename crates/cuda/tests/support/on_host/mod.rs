@@ -1,5 +1,5 @@
 //! Runs kernels on the host, as they are written: compiled by a C++ compiler, the threads of a
-//! block as fibers that take turns, one block after another (`host.cpp`). Tests of other crates
+//! block as fibers that take turns, one block after another (`fibers.cpp`). Tests of other crates
 //! take this file in as well.
 
 use std::collections::BTreeMap;
@@ -59,7 +59,14 @@ pub(crate) fn run(
     let (source, program) = (path.with_extension("cpp"), path.with_extension("run"));
     fs::write(
         &source,
-        [HOST, &with_host(&kernel.source.text), &globals, &main].concat(),
+        [
+            FIBERS,
+            HOST,
+            &with_host(&kernel.source.text),
+            &globals,
+            &main,
+        ]
+        .concat(),
     )?;
     let compiled = Command::new(compiler)
         .args(["-std=c++20", "-O1", "-w", "-ffp-contract=off"])
@@ -81,22 +88,16 @@ pub(crate) fn run(
 
 /// The text with C++ in the place of what only a GPU has.
 fn with_host(text: &str) -> String {
-    let conversions = [
-        (
-            "asm(\"cvt.f32.f16 %0, %1;\" : \"=f\"(result) : \"h\"(x.bits));",
-            "_Float16 half; memcpy(&half, &x.bits, 2); result = half;",
-        ),
-        (
-            "asm(\"cvt.rn.f16.f32 %0, %1;\" : \"=h\"(result.bits) : \"f\"(x));",
-            "_Float16 half = (_Float16)x; memcpy(&result.bits, &half, 2);",
-        ),
-    ];
     let text = text.replace(DEVICE_MATRIX, HOST_MATRIX);
-    conversions
-        .iter()
-        .fold(text, |text, (device, host)| text.replace(device, host))
+    let lines: Vec<&str> = CONVERSIONS.lines().collect();
+    lines
+        .chunks(2)
+        .fold(text, |text, pair| text.replace(pair[0], pair[1]))
 }
 
+const FIBERS: &str = include_str!("fibers.cpp");
 const HOST: &str = include_str!("host.cpp");
+/// What a GPU does, and in the next line the same in C++.
+const CONVERSIONS: &str = include_str!("conversions.txt");
 const HOST_MATRIX: &str = include_str!("matrix.cpp");
 const DEVICE_MATRIX: &str = include_str!("../../../kernels/matrix.cu");
