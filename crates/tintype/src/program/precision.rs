@@ -194,7 +194,7 @@ mod tests {
         assert_eq!(quantization.recipe, Recipe::flux());
         assert!(!quantization.is_measured);
         let names = quantization.scales.names().count();
-        // Of a double block ten linears with an input of their own name, of a single one five.
+        // Of a double block twelve linears, of a single one five, each by its own name.
         assert_eq!(names, 19 * 12 + 38 * 5);
     }
 }
