@@ -5,15 +5,10 @@
 // What Hopper GPUs refuse is refused: f8 other than transposed times plain, sizes or addresses that
 // are no multiples of 16, a result in codes without its factor or with vectors of scales.
 
-#include <cmath>
-#include <cstdint>
-#include <cstdio>
-#include <cstdlib>
-#include <cstring>
-#include <functional>
 #include <map>
-#include <string>
-#include <vector>
+#include <utility>
+
+#include "numbers.h"
 
 extern "C" {
 int simulated_enqueue(void* stream, const char* name, void (*act)(void*), void* context);
@@ -21,7 +16,6 @@ void simulated_expect(uintptr_t address, size_t bytes, const char* what);
 }
 
 enum Status : int { SUCCESS = 0, INVALID_VALUE = 7, NOT_SUPPORTED = 15 };
-enum Type : int { F32 = 0, F16 = 2, BF16 = 14, F8 = 28 };
 enum Attribute : int {
     TRANSPOSE_A = 3, TRANSPOSE_B = 4, EPILOGUE = 7, BIAS = 8, SCALE_A = 17, SCALE_B = 18,
     SCALE_C = 19, SCALE_D = 20, FAST = 25, BIAS_TYPE = 26, MODE_A = 31, MODE_B = 32,
@@ -66,60 +60,6 @@ struct Result {
 };
 static constexpr uint64_t MARK = 0x54494e54;
 static constexpr size_t WORKSPACES[] = {0, 1 << 16, 1 << 20};
-
-static double value_at(uintptr_t memory, Type type, size_t at) {
-    if (type == F32) {
-        return ((const float*)memory)[at];
-    }
-    if (type == F16) {
-        return (float)((const _Float16*)memory)[at];
-    }
-    if (type == BF16) {
-        const uint32_t bits = (uint32_t)((const uint16_t*)memory)[at] << 16;
-        float value;
-        memcpy(&value, &bits, 4);
-        return value;
-    }
-    const uint8_t code = ((const uint8_t*)memory)[at];
-    const int exponent = code >> 3 & 15, fraction = code & 7;
-    const double sign = code & 128 ? -1 : 1;
-    if (exponent == 15 && fraction == 7) {
-        return NAN;
-    }
-    return sign * (exponent ? std::ldexp(8 + fraction, exponent - 10) : std::ldexp(fraction, -9));
-}
-static uint8_t code_of(double value) {
-    if (std::isnan(value)) {
-        return 0x7f;
-    }
-    const uint8_t sign = std::signbit(value) ? 128 : 0;
-    const double size = std::fabs(value);
-    uint8_t best = 0;
-    for (int code = 0; code < 127; ++code) {
-        const uint8_t own = (uint8_t)code;
-        const double left = std::fabs(value_at((uintptr_t)&own, F8, 0) - size);
-        const double least = std::fabs(value_at((uintptr_t)&best, F8, 0) - size);
-        if (left < least || (left == least && code % 2 == 0)) {
-            best = own;
-        }
-    }
-    return sign | best;
-}
-static void put_at(uintptr_t memory, Type type, size_t at, double value) {
-    const float narrow = (float)value;
-    if (type == F32) {
-        ((float*)memory)[at] = narrow;
-    } else if (type == F16) {
-        ((_Float16*)memory)[at] = (_Float16)narrow;
-    } else if (type == BF16) {
-        uint32_t bits;
-        memcpy(&bits, &narrow, 4);
-        const uint32_t even = bits >> 16 & 1;
-        ((uint16_t*)memory)[at] = std::isnan(narrow) ? 0x7fff : (uint16_t)((bits + 0x7fff + even) >> 16);
-    } else {
-        ((uint8_t*)memory)[at] = code_of(value);
-    }
-}
 
 struct Product {
     Values operation;

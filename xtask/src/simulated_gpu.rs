@@ -1,7 +1,7 @@
 //! `cargo xtask simulated-gpu`: a program on a GPU that is not there.
 //!
-//! Libraries of `tools/simulated_gpu` take the places of the driver, of NVRTC and of cuBLASLt: kernels
-//! run on the host as they are written, and what a GPU may do in any order is done in an unlucky one. So
+//! Libraries of `tools/simulated_gpu` take the places of the driver, of NVRTC, of cuBLASLt and of
+//! cuDNN: kernels run on the host as they are written, and what a GPU may do in any order is done in an unlucky one. So
 //! everything that Tintype asks of the driver is tested on machines without one. It needs Linux and a
 //! compiler of C++20.
 //!
@@ -18,11 +18,12 @@ use anyhow::{Context, Result};
 use crate::process::run as run_command;
 use crate::workspace::Workspace;
 
-/// The driver, NVRTC and cuBLASLt, by the names that they are loaded by; the last uses the first.
-const LIBRARIES: [(&str, &str); 3] = [
+/// The driver, NVRTC, cuBLASLt and cuDNN, by the names that they are loaded by; others use the first.
+const LIBRARIES: [(&str, &str); 4] = [
     ("driver.cpp", "libcuda.so.1"),
     ("compiler.cpp", "libnvrtc.so.13"),
     ("products.cpp", "libcublasLt.so"),
+    ("graphs.cpp", "libcudnn.so.9"),
 ];
 
 /// Runs a program with its arguments.
@@ -51,7 +52,7 @@ pub(crate) fn build(workspace: &Workspace) -> Result<PathBuf> {
     let sources = workspace.root.join("tools/simulated_gpu");
     let kernels = workspace.root.join("crates/cuda/kernels");
     let on_host = workspace.root.join("crates/cuda/tests/support/on_host");
-    let last = folder.join(LIBRARIES[2].1);
+    let last = folder.join(LIBRARIES[3].1);
     if is_newer(&last, &[&sources, &on_host, &kernels])? {
         return Ok(folder);
     }

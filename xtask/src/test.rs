@@ -106,7 +106,7 @@ fn run_example(workspace: &Workspace, name: &str, library: Option<&Path>) -> Res
     succeeds(name, command.current_dir(&folder))
 }
 
-/// Examples that check a GPU, on one that is not there: everything but cuDNN.
+/// Examples that check a GPU, on one that is not there.
 const CHECKS: [&[&str]; 3] = [
     &["check_device", "--require-gpu", "--no-speed"],
     &["check_cuda", "--require-gpu", "--own-kernels"],
