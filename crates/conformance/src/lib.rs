@@ -23,6 +23,7 @@
 
 mod case;
 mod error;
+pub mod fp8;
 pub mod operations;
 mod run;
 mod tolerance;

@@ -118,9 +118,8 @@ impl Case {
     /// The relative error that the rounding of the dtype explains where the same computes it. A
     /// number that falls to another side when it is rounded to f8 is off by a sixteenth.
     pub fn limit(&self) -> f64 {
-        let mut parameters = self.graph.parameters().iter();
         match self.dtype {
-            _ if parameters.any(|parameter| parameter.ty.dtype == DType::F8E4M3) => 4e-2,
+            _ if self.has_f8() => 4e-2,
             DType::F16 => 1e-3,
             DType::BF16 => 6e-3,
             DType::F8E4M3 => 4e-2,

@@ -59,6 +59,11 @@ pub(crate) struct Arguments {
     /// Build plans for another architecture than the GPU's own, which it must be able to run
     #[arg(long, value_name = "sm80")]
     target: Option<Target>,
+    /// How weights of f8 come into engines of TensorRT: as codes, which TensorRT-RTX takes from 1.7
+    /// on, or as bf16 numbers of which the network makes codes
+    #[arg(long, value_name = "FORM", default_value = "auto",
+        value_parser = ["auto", "codes", "widened"])]
+    f8_weights: String,
     /// The folder of recorded cases
     #[arg(long, value_name = "DIR")]
     fixtures: Option<PathBuf>,

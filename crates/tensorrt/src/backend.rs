@@ -46,6 +46,7 @@
 mod change;
 mod exchange;
 mod executable;
+mod f8_weights;
 mod failure;
 mod implementation;
 mod instance;
@@ -55,6 +56,7 @@ mod required;
 mod session;
 mod weights;
 
+pub use f8_weights::F8Weights;
 pub use implementation::{TensorrtBackend, TensorrtOptions, capabilities};
 pub use manifest::{Manifest, ManifestInput, ManifestOutput, ManifestWeight};
 pub use plans::{BuildOptions, BuiltPlan, Follow, build_plans, has_plans};

@@ -24,6 +24,7 @@
 mod builder;
 mod config;
 mod gate;
+mod layers;
 mod profile;
 mod progress;
 mod target;
@@ -32,6 +33,7 @@ mod writer;
 
 pub use builder::Builder;
 pub use config::{Config, Flag, MemoryPool, Verbosity};
+pub use layers::{EngineLayer, LayerTensor};
 pub use profile::Profile;
 pub use progress::Progress;
 pub use target::Target;

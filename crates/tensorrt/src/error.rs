@@ -75,6 +75,23 @@ pub enum Error {
         /// The library.
         abi: Abi,
     },
+    /// The memory of the device cannot hold a graph's weights.
+    #[error(
+        "graph `{graph}` needs {needed} bytes on {device} for its weights, {free} of {total} are free; {}",
+        way_out(*needed, *total)
+    )]
+    Memory {
+        /// The graph.
+        graph: String,
+        /// The device.
+        device: String,
+        /// Bytes of its weights.
+        needed: usize,
+        /// Bytes that can be had.
+        free: usize,
+        /// Bytes that the device has.
+        total: usize,
+    },
     /// A text that is no architecture.
     #[error("{text:?} is no target, expected one like sm89 or 8.9")]
     NoTarget {
@@ -219,6 +236,17 @@ impl std::fmt::Display for Code {
     }
 }
 
+/// What to do where weights do not fit.
+fn way_out(needed: usize, total: usize) -> String {
+    if needed > total {
+        "use a GPU with more memory, or a smaller dtype".to_owned()
+    } else {
+        format!(
+            "let models run in turn (`--low-memory`), which for this one takes those {needed} bytes"
+        )
+    }
+}
+
 /// Some of the names, and how many more there are.
 fn list(names: &[String]) -> String {
     const SHOWN: usize = 8;
@@ -236,6 +264,29 @@ fn list(names: &[String]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_does_not_fit_says_what_would() {
+        let error = |total| Error::Memory {
+            graph: "t5".to_owned(),
+            device: "GPU 0".to_owned(),
+            needed: 10,
+            free: 4,
+            total,
+        };
+        let text = error(12).to_string();
+        assert!(text.contains("needs 10 bytes on GPU 0"), "{text}");
+        assert!(
+            text.contains("4 of 12 are free; let models run in turn"),
+            "{text}"
+        );
+        assert!(text.contains("`--low-memory`"), "{text}");
+        let text = error(8).to_string();
+        assert!(
+            text.ends_with("a GPU with more memory, or a smaller dtype"),
+            "{text}"
+        );
+    }
 
     #[test]
     fn long_lists_are_cut() {

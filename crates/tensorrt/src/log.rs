@@ -3,7 +3,8 @@
 //! The library stays with the first logger that it is given while any object of it lives, so
 //! there is one for all, which is never dropped. It hands everything to `tracing`. While
 //! [`capture`] runs, errors of the same thread are also kept: they become part of an error and
-//! are not logged as errors a second time.
+//! are not logged as errors a second time. While [`capture_details`] runs, so is the finest of
+//! what it says, of which some is told nowhere else.
 
 use std::cell::RefCell;
 use std::ffi::CStr;
@@ -27,6 +28,17 @@ pub(crate) fn capture<R>(call: impl FnOnce() -> R) -> (R, Vec<String>) {
     (result, captured)
 }
 
+/// Runs a call and gives the library's finest messages of this thread that begin with `prefix`.
+pub(crate) fn capture_details<R>(
+    prefix: &'static str,
+    call: impl FnOnce() -> R,
+) -> (R, Vec<String>) {
+    DETAILS.set(Some((prefix, Vec::new())));
+    let result = call();
+    let details = DETAILS.take().map(|(_, messages)| messages);
+    (result, details.unwrap_or_default())
+}
+
 struct ProcessLogger;
 
 /// Puts back what an outer capture had gathered, also when the call panics.
@@ -34,10 +46,14 @@ struct Restore(Option<Vec<String>>);
 
 thread_local! {
     static CAPTURED: RefCell<Option<Vec<String>>> = const { RefCell::new(None) };
+    static DETAILS: RefCell<Option<(&'static str, Vec<String>)>> = const { RefCell::new(None) };
 }
 
 impl Logger for ProcessLogger {
     fn log(&self, severity: Severity, message: &CStr) {
+        if severity == Severity::VERBOSE {
+            keep_detail(message);
+        }
         let is_error = matches!(severity, Severity::ERROR | Severity::INTERNAL_ERROR);
         if is_error && keep(message) {
             tracing::debug!(target: "tensorrt", "{}", message.to_string_lossy());
@@ -56,6 +72,17 @@ fn keep(message: &CStr) -> bool {
         }
         None => false,
     })
+}
+
+/// Keeps a message of the finest kind if someone in this thread wants it.
+fn keep_detail(message: &CStr) {
+    DETAILS.with_borrow_mut(|details| {
+        if let Some((prefix, messages)) = details
+            && message.to_bytes().starts_with(prefix.as_bytes())
+        {
+            messages.push(message.to_string_lossy().into_owned());
+        }
+    });
 }
 
 impl Drop for Restore {
@@ -83,6 +110,19 @@ mod tests {
         });
         assert_eq!(outer, ["one", "three"]);
         say(c"nobody listens");
+    }
+
+    #[test]
+    fn details_are_kept_by_how_they_begin() {
+        let say = |text: &CStr| ProcessLogger.log(Severity::VERBOSE, text);
+        let ((), kept) = capture_details("Layers:", || {
+            say(c"Layers: some");
+            say(c"Other");
+            ProcessLogger.log(Severity::INFO, c"Layers: information");
+        });
+        assert_eq!(kept, ["Layers: some"]);
+        let ((), kept) = capture_details("Layers:", || ());
+        assert!(kept.is_empty());
     }
 
     #[test]

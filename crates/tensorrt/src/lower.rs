@@ -89,7 +89,7 @@ use layers::Tensor;
 use ranges::Symbols;
 
 /// Changes when the same graph is lowered to other layers, so that plans of before are not used.
-pub const REVISION: u32 = 1;
+pub const REVISION: u32 = 2;
 
 /// How a graph is lowered.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -98,6 +98,8 @@ pub struct LowerOptions {
     /// Ranges of symbols, within those of the graph, which hold for symbols that are not here.
     /// A range of one size makes that size a number.
     pub symbols: BTreeMap<String, SizeRange>,
+    /// Whether weights of f8 are placeholders of bf16 that hold their codes as numbers.
+    pub widen_f8_weights: bool,
 }
 
 impl LowerOptions {
@@ -145,6 +147,7 @@ impl Layers {
         let program = prepared(program)?;
         let symbols = Symbols::new(program.symbols(), &options.symbols)?;
         let mut composer = Composer::new(&program, Self::empty(program.name(), symbols));
+        composer.widens_f8_weights = options.widen_f8_weights;
         composer.declare_inputs()?;
         for (index, node) in program.nodes().iter().enumerate() {
             composer.begin(index, node);

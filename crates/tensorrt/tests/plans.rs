@@ -22,7 +22,7 @@ use tintype_tensorrt::{Error, Newer, Target, Tensorrt};
 
 type Test = (&'static str, fn(&Tensorrt) -> Result<(), Failed>);
 
-const TESTS: [Test; 9] = [
+const TESTS: [Test; 10] = [
     ("a plan for each program and target", for_each_target),
     ("plans that are there are found", found_again),
     ("a folder is looked into first", folder_first),
@@ -33,6 +33,7 @@ const TESTS: [Test; 9] = [
         "a target that is not built for is refused first",
         bad_target,
     ),
+    ("a target without f8 is refused first", without_f8),
     ("a build that is stopped leaves no plan", stopped),
     ("a program without weights has a plan", without_weights),
 ];
@@ -233,6 +234,22 @@ fn bad_target(tensorrt: &Tensorrt) -> Result<(), Failed> {
     let staged = StagedGraph::split(&graph(MODEL)?)?;
     let error = build_plans(tensorrt, &staged, &[sm("sm89"), sm("sm90")], &options).unwrap_err();
     assert!(error.to_string().contains("sm90"), "{error}");
+    assert_eq!(fs::read_dir(folder.path())?.count(), 0);
+    Ok(())
+}
+
+fn without_f8(tensorrt: &Tensorrt) -> Result<(), Failed> {
+    let Folder { options, folder } = folder()?;
+    let text = "graph codes { param @w: f8e4m3[32, 32] param @s: f32[] input step %x: bf16[4, 32] \
+        %0: f32[32, 32] = cast @w %1: f32[32, 32] = mul %0, @s %2: bf16[32, 32] = cast %1 \
+        %3: bf16[4, 32] = linear %x, %2 output y = %3 }";
+    let staged = StagedGraph::split(&graph(text)?)?;
+    for target in ["sm75", "sm80", "sm86"] {
+        let error = build_plans(tensorrt, &staged, &[sm("sm89"), sm(target)], &options);
+        let text = error.unwrap_err().to_string();
+        assert!(text.contains(target) && text.contains("`codes`"), "{text}");
+        assert!(text.contains("sm89, sm120, sm121"), "{text}");
+    }
     assert_eq!(fs::read_dir(folder.path())?.count(), 0);
     Ok(())
 }

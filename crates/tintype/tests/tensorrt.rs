@@ -32,6 +32,7 @@ const TESTS: &[Test] = &[
         "one component is compiled for two architectures",
         two_architectures,
     ),
+    ("fp8 is compiled without scales, for all scales", fp8),
     (
         "what generate needs is what compile built",
         found_by_generate,
@@ -135,6 +136,31 @@ fn once(library: &Path) -> Result<(), Failed> {
     let saved = SavedModule::open(bench.path("plans/transformer"))?;
     assert_eq!(saved.verify()?.compiled, 2);
     assert!(!saved.has_weights(), "the model inside has no files");
+    Ok(())
+}
+
+/// Scales are weights: a table that is measured later needs no other plans.
+fn fp8(library: &Path) -> Result<(), Failed> {
+    let bench = Bench::new("dev");
+    let words = |line: &'static str| line.split(' ').collect::<Vec<_>>();
+    let common = "--model model --target sm89 --component transformer -o plans";
+    let build = |arguments: &'static str| {
+        let all = [words(common), words(arguments)].concat();
+        compile(&bench, library, &all)
+    };
+    let first = rows(&build("--dtype fp8"));
+    assert!(first.iter().all(|row| row[4] != "found"), "{first:?}");
+    assert_eq!(list(&bench, "plans")["dtype"], "fp8");
+    std::fs::write(bench.path("prompts.txt"), "a red fox\n")?;
+    let ran = bench.run(&words(
+        "quantize --model model --backend cpu --steps 1 --height 64 --width 64 \
+         --max-sequence-length 16 --prompts prompts.txt -o scales.json",
+    ));
+    assert_eq!(ran.status, Some(0), "{}", ran.stderr);
+    let second = rows(&build("--dtype fp8 --scales scales.json"));
+    assert!(second.iter().all(|row| row[4] == "found"), "{second:?}");
+    let other = build("--dtype bf16").stderr;
+    assert!(other.contains("in fp8, expected bf16"), "{other}");
     Ok(())
 }
 
@@ -304,9 +330,14 @@ const BAD: &[Bad] = &[
         &["--backend"],
     ),
     (
-        &["--target", "sm89", "--dtype", "fp8", "-o", "plans"],
-        2,
-        &["fp8", "bf16"],
+        &["--target", "sm89,sm86", "--dtype", "fp8", "-o", "plans"],
+        1,
+        &["sm86 has no products of fp8", "sm89, sm120, sm121", "bf16"],
+    ),
+    (
+        &["--target", "sm89", "--scales", "scales.json", "-o", "plans"],
+        1,
+        &["--scales", "--dtype fp8", "found f32"],
     ),
     (
         &["--target", "sm89", "--component", "unet", "-o", "plans"],
@@ -503,6 +534,11 @@ fn inspect(_library: &Path) -> Result<(), Failed> {
         "matrix_multiply",
         "output sample",
     ] {
+        assert!(ran.stdout.contains(part), "{}", ran.stdout);
+    }
+    let ran = inspect(&["--program", "step", "--lowered", "--dtype", "fp8"]);
+    assert_eq!(ran.status, Some(0), "{}", ran.stderr);
+    for part in [" = quantize ", " = dequantize ", ".weight: f8e4m3["] {
         assert!(ran.stdout.contains(part), "{}", ran.stdout);
     }
     let ran = inspect(&["--weights"]);

@@ -7,7 +7,7 @@ use tintype_backend::Backend;
 use tintype_cpu::{CpuBackend, CpuEvaluator};
 use tintype_cuda::{CudaBackend, CudaOptions};
 use tintype_device::Driver;
-use tintype_tensorrt::backend::{BuildOptions, TensorrtBackend, TensorrtOptions};
+use tintype_tensorrt::backend::{BuildOptions, F8Weights, TensorrtBackend, TensorrtOptions};
 use tintype_tensorrt::plan::PlanCache;
 use tintype_tensorrt::{LoadOptions, Target, Tensorrt};
 
@@ -26,6 +26,8 @@ pub(crate) struct Machine {
     pub(crate) fixtures: Option<PathBuf>,
     /// Where plans are kept.
     pub(crate) plans: PlanCache,
+    /// How weights of f8 come into engines.
+    f8_weights: F8Weights,
     /// Whether the CPU is compared with itself.
     pub(crate) is_rehearsal: bool,
     /// Lasts as long as plans are needed.
@@ -100,6 +102,11 @@ impl Machine {
             target: arguments.target,
             fixtures: fixtures(arguments)?,
             plans,
+            f8_weights: match arguments.f8_weights.as_str() {
+                "codes" => F8Weights::Codes,
+                "widened" => F8Weights::Widened,
+                _ => F8Weights::Auto,
+            },
             is_rehearsal: arguments.rehearse,
             _folder: folder,
         };
@@ -141,7 +148,7 @@ impl Machine {
 
     /// How plans are built and where they are kept.
     pub(crate) fn build_options(&self) -> BuildOptions {
-        BuildOptions::new(self.plans.clone())
+        BuildOptions::new(self.plans.clone()).with_f8_weights(self.f8_weights)
     }
 
     fn run_tensorrt(&self, report: &mut Report) -> std::result::Result<Found, String> {

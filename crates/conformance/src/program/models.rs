@@ -4,6 +4,7 @@
 //! from, its weights, inputs and outputs. Another backend then gets the same, one call after
 //! another, so that nothing but the call itself can differ: each step gets the CPU's latents.
 
+mod fp8;
 mod recorder;
 
 use std::path::Path;
@@ -20,7 +21,7 @@ use tintype_tensor::{DType, Tensor, relative_error};
 use super::machine::Machine;
 use super::picture::shapes;
 use super::report::{Label, Measured, Report};
-use super::{Arguments, Result, on_each_gpu};
+use super::{Arguments, Result, on_each};
 use recorder::{Call, Recorded, Recorder};
 
 const DTYPES: [DType; 3] = [DType::F32, DType::BF16, DType::F16];
@@ -55,11 +56,16 @@ pub(super) fn run(machine: &Machine, _: &Arguments, report: &mut Report) -> Resu
         .iter()
         .filter(|(name, _, _)| is_there(name))
         .count();
-    on_each_gpu(
+    on_each(
         machine,
         report,
-        count * ROWS * DTYPES.len(),
-        |on, backend, report| {
+        count * (ROWS * DTYPES.len() + 1),
+        |on, found, report| {
+            // It is compared with itself in rehearsals only.
+            if on == "cpu" && !machine.is_rehearsal {
+                return Ok(());
+            }
+            let backend = &found.backend;
             for (name, steps, open) in PIPELINES.iter().filter(|(name, _, _)| is_there(name)) {
                 if !report.wants(name) {
                     continue;
@@ -80,6 +86,12 @@ pub(super) fn run(machine: &Machine, _: &Arguments, report: &mut Report) -> Resu
                         )?;
                     }
                 }
+                let open = || open(&fixtures);
+                let model = fp8::record(&open, (*steps).min(4), &found.for_f8)?;
+                let same = |exact: &&Recorded| exact.is_same(&model);
+                let exact = exact.iter().find(same).ok_or("no transformer in f32")?;
+                let label = Label::new(name, on).of(fp8::DTYPE);
+                replay(label, &found.for_f8, [&model, exact], report)?;
             }
             Ok(())
         },

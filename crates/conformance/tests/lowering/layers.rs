@@ -347,6 +347,9 @@ impl Reader {
     }
 
     fn attention(&mut self, x: &[Value], with: &str, ty: &Type) -> Value {
+        if with.contains("quantized = true") {
+            return self.attention_of_codes(x, ty);
+        }
         let mut operands: Vec<Value> = x[..3]
             .iter()
             .map(|operand| self.transpose(operand, &[0, 2, 1, 3]))
@@ -357,6 +360,27 @@ impl Reader {
         let with = format!("scale = 1.0, causal = {causal}");
         let result = self.op("attention", &operands, &with, &ty.moved(&[0, 2, 1, 3]));
         self.transpose(&result, &[0, 2, 1, 3])
+    }
+
+    /// In f32, with probabilities that go through codes by the last operand, their scale.
+    fn attention_of_codes(&mut self, x: &[Value], ty: &Type) -> Value {
+        let [q, k, v] = [0, 1, 2].map(|index: usize| {
+            let wide = x[index].1.of("f32");
+            self.op("cast", &[&x[index]], "", &wide)
+        });
+        let keys = self.transpose(&k, &[0, 1, 3, 2]);
+        let mut of_scores = q.1.clone();
+        of_scores.dims[3].clone_from(&k.1.dims[2]);
+        let scores = self.op("matmul", &[&q, &keys], "", &of_scores);
+        let weights = self.op("softmax", &[&scores], "", &of_scores);
+        let codes = self.scaled(
+            "quantize",
+            &[weights, x[3].clone()],
+            &of_scores.of("f8e4m3"),
+        );
+        let weights = self.scaled("dequantize", &[codes, x[3].clone()], &of_scores);
+        let result = self.op("matmul", &[&weights, &v], "", &v.1.clone());
+        self.op("cast", &[&result], "", ty)
     }
 
     fn scaled(&mut self, kind: &str, x: &[Value], ty: &Type) -> Value {

@@ -169,7 +169,8 @@ fn computed(case: &Case) -> Result<(Tensor, Tensor, usize)> {
             inputs: given.clone(),
             parameters,
         };
-        given.extend(interpreter::run(&plan, &of_program)?);
+        let order: Vec<usize> = (0..plan.steps.len()).collect();
+        given.extend(interpreter::run(&plan, &order, &of_program)?);
         let inputs = wanted.iter();
         let inputs =
             inputs.filter(|(name, _)| program.inputs().iter().any(|input| input.name == *name));

@@ -41,7 +41,10 @@ impl FluxPipeline {
     /// Which transformer this is: reads some values of each of its parameters.
     pub fn transformer_identity(&self) -> Result<ModelIdentity> {
         let (kind, sizes) = (ModelKind::Transformer, Sizes::default());
-        let graph = self.architecture().graph(kind, DType::BF16, &sizes)?;
+        // A table that was measured on one backend is one for all.
+        let mut architecture = self.architecture();
+        architecture.euler_step = false;
+        let graph = architecture.graph(kind, DType::BF16, &sizes)?;
         Ok(ModelIdentity::of(
             &graph,
             &self.live_parameters(&self.read_live(), kind)?,

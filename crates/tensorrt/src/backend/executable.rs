@@ -1,7 +1,7 @@
 //! A compiled graph: its plans, its engines, and the refit that changes them.
 
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
@@ -56,6 +56,8 @@ pub(super) struct Common {
     pub(super) registry: Arc<KeptRegistry>,
     pub(super) evaluator: Arc<dyn Evaluator + Send + Sync>,
     pub(super) build: BuildOptions,
+    /// The library's times of kernels, if it keeps any.
+    pub(super) timing_cache: PathBuf,
 }
 
 /// What the engines' weights were computed from.
@@ -74,7 +76,7 @@ impl TensorrtExecutable {
     ) -> Result<Self> {
         let programs = WeightPrograms::new(&graph);
         let bare = programs.bare();
-        common.make_room(bare.bytes(&bare.names()))?;
+        common.make_room_for(&graph, bare.bytes(&bare.names()))?;
         let load = |source: &Option<Source>| -> crate::Result<Option<Arc<Instance>>> {
             let Some(source) = source else {
                 return Ok(None);
@@ -115,6 +117,26 @@ impl Common {
             device.trim()?;
         }
         Ok(())
+    }
+
+    /// The same for the weights of a graph, before anything of it is loaded.
+    ///
+    /// # Errors
+    /// [`crate::Error::Memory`] if they certainly do not fit.
+    fn make_room_for(&self, graph: &StagedGraph, needed: usize) -> crate::Result<()> {
+        self.make_room(needed)?;
+        let device = self.runtime.device();
+        let free = device.available_memory()?;
+        if needed <= free {
+            return Ok(());
+        }
+        Err(crate::Error::Memory {
+            graph: graph.source.name().to_owned(),
+            device: format!("{device:?}"),
+            needed,
+            free,
+            total: device.free_memory()?.total,
+        })
     }
 
     /// Memory of a stream, if need be in place of parameters that need not be kept.
@@ -188,6 +210,7 @@ impl Executable for TensorrtExecutable {
         for source in self.shared.sources.iter().flatten() {
             names.extend(source.save(&folder)?);
         }
+        names.extend(folder.put_file(&self.shared.common.timing_cache)?);
         Ok(names.into_iter().collect())
     }
 }

@@ -13,8 +13,9 @@ use tintype_ir::{Binding, Evaluator, Op, Stage, StagedGraph, verify};
 
 use super::NAME;
 use super::executable::{Common, TensorrtExecutable};
+use super::f8_weights::widened;
 use super::instance::Source;
-use super::plans::{BuildOptions, PlanTarget, plan};
+use super::plans::{BuildOptions, PlanTarget, expect_dtypes, plan};
 use crate::engine::Runtime;
 use crate::library::Support;
 use crate::{LoadOptions, Target, Tensorrt};
@@ -145,7 +146,16 @@ impl TensorrtBackend {
         build: &BuildOptions,
     ) -> crate::Result<Option<Source>> {
         let plan = plan(self.tensorrt(), staged, stage, &self.target, build)?;
-        Ok(plan.map(|plan| Source::new(plan, build, &self.target, &self.runtime)))
+        Ok(plan.map(|plan| Source::new(plan, build, &self.runtime)))
+    }
+
+    /// An error for a graph of dtypes that the plans' architecture does not compute.
+    fn expect_dtypes(&self, graph: &StagedGraph) -> Result<()> {
+        let target = match &self.target {
+            PlanTarget::Named(target) => *target,
+            PlanTarget::ThisGpu(_) => own_target(self.device())?,
+        };
+        Ok(expect_dtypes(self.tensorrt(), graph, target)?)
     }
 
     /// How plans are built, with a folder to look into first.
@@ -184,8 +194,12 @@ impl Backend for TensorrtBackend {
         if options.verify {
             verify(&graph.source)?;
         }
-        let staged = graph.canonical()?;
+        self.expect_dtypes(graph)?;
         let build = self.build_options(options);
+        let mut staged = graph.canonical()?;
+        if build.widens_f8_weights(self.tensorrt()) {
+            staged = widened(staged)?;
+        }
         let sources = [
             self.source(&staged, Stage::Request, &build)?,
             self.source(&staged, Stage::Step, &build)?,
@@ -195,6 +209,7 @@ impl Backend for TensorrtBackend {
             runner: Arc::clone(&self.runner),
             registry: Arc::clone(&self.registry),
             evaluator: Arc::clone(&self.options.evaluator),
+            timing_cache: build.timing_cache(self.tensorrt(), &self.target),
             build,
         };
         let executable = TensorrtExecutable::new(staged, sources, common, options)?;
@@ -243,14 +258,19 @@ pub fn capabilities() -> Capabilities {
         .with_device_outputs(true)
 }
 
+/// The architecture of a GPU.
+fn own_target(device: &Device) -> Result<Target> {
+    let own = device.info().compute_capability.to_string();
+    own.parse().map_err(BackendError::from)
+}
+
 /// What plans are built for on a GPU.
 fn target_for(tensorrt: &Tensorrt, device: &Device, wanted: Option<Target>) -> Result<PlanTarget> {
     if let Some(target) = wanted {
         return Ok(PlanTarget::Named(target));
     }
     let info = device.info();
-    let own = info.compute_capability.to_string();
-    let own: Target = own.parse().map_err(BackendError::from)?;
+    let own = own_target(device)?;
     match tensorrt.probe().support(own) {
         Support::Full(target) if tensorrt.takes_targets() => Ok(PlanTarget::Named(target)),
         Support::Unlisted { target, reason } => {

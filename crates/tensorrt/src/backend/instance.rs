@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::{Seek, SeekFrom};
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tintype_device::{CudaTensor, DeviceBuffer, Stream};
@@ -10,7 +9,7 @@ use tintype_tensor::{Shape, Tensor};
 
 use super::Manifest;
 use super::exchange::Weights;
-use super::plans::{BuildOptions, Plan, PlanTarget};
+use super::plans::{BuildOptions, Plan};
 use super::required::Required;
 use crate::Result;
 use crate::engine::{
@@ -24,8 +23,6 @@ pub(super) struct Source {
     plan: Mutex<Plan>,
     /// Kernels that the library compiled for this GPU when the plan ran.
     kernels: Option<KernelFiles>,
-    /// The library's times of kernels, if it keeps any.
-    timing_cache: PathBuf,
 }
 
 /// Where compiled kernels are kept.
@@ -87,14 +84,8 @@ pub(super) enum NewWeight {
 }
 
 impl Source {
-    pub(super) fn new(
-        plan: Plan,
-        build: &BuildOptions,
-        target: &PlanTarget,
-        runtime: &Runtime,
-    ) -> Self {
-        let tensorrt = runtime.tensorrt();
-        let kernels = tensorrt.has_runtime_cache().then(|| {
+    pub(super) fn new(plan: Plan, build: &BuildOptions, runtime: &Runtime) -> Self {
+        let kernels = runtime.tensorrt().has_runtime_cache().then(|| {
             let device = runtime.device();
             let driver = device.driver().version();
             let gpu = format!("{} driver {driver}", device.info().name);
@@ -106,18 +97,19 @@ impl Source {
         Self {
             plan: Mutex::new(plan),
             kernels,
-            timing_cache: build.timing_cache(tensorrt, target),
         }
     }
 
-    /// Writes the plan and what the library keeps beside it; gives the files' names.
+    /// Writes the plan and the kernels that the library keeps beside it; gives the files' names.
     pub(super) fn save(&self, folder: &PlanFolder) -> Result<Vec<String>> {
         let plan = lock(&self.plan);
         let mut names = vec![folder.put(&plan.key, &plan.entry)?];
         if let Some(kernels) = &self.kernels {
-            names.extend(folder.put_kernels(kernels.fuller())?);
+            let (file, bytes) = kernels.fuller();
+            if let Some(bytes) = bytes {
+                names.push(folder.put_kernels(file, &bytes)?);
+            }
         }
-        names.extend(folder.put_file(&self.timing_cache)?);
         Ok(names)
     }
 
@@ -149,12 +141,15 @@ impl Source {
 }
 
 impl KernelFiles {
-    /// The file that has more: the user's own begins as what went with the module, and grows.
-    fn fuller(&self) -> &KernelFile {
-        let len = |file: &KernelFile| file.read().map(|bytes| bytes.len());
-        match &self.saved {
-            Some(saved) if len(saved) > len(&self.own) => saved,
-            _ => &self.own,
+    /// The file that has more, and what it has: the user's own begins as what went with the module,
+    /// and grows.
+    fn fuller(&self) -> (&KernelFile, Option<Vec<u8>>) {
+        let len = |bytes: &Option<Vec<u8>>| bytes.as_ref().map(Vec::len);
+        let own = self.own.read();
+        let saved = self.saved.as_ref().map(|saved| (saved, saved.read()));
+        match saved {
+            Some((file, bytes)) if len(&bytes) > len(&own) => (file, bytes),
+            _ => (&self.own, own),
         }
     }
 }
@@ -162,8 +157,8 @@ impl KernelFiles {
 impl Kernels {
     fn load(engine: &Engine, files: &KernelFiles) -> Result<Self> {
         let cache = engine.runtime_cache()?;
-        let file = files.fuller();
-        let bytes = file.read().unwrap_or_default();
+        let (file, bytes) = files.fuller();
+        let bytes = bytes.unwrap_or_default();
         if !bytes.is_empty()
             && let Err(error) = cache.read(&bytes)
         {

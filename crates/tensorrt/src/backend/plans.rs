@@ -9,8 +9,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tintype_ir::{Graph, Stage, StagedGraph};
+use tintype_tensor::DType;
 
-use super::Manifest;
+use super::{F8Weights, Manifest};
 use crate::build::{Config, Flag, Progress};
 use crate::lower::{self, LowerOptions, SizeRange, lower};
 use crate::plan::{PlanCache, PlanEntry, PlanFolder, PlanKey, Recipe};
@@ -37,6 +38,7 @@ pub struct BuildOptions {
     ranges: BTreeMap<String, SizeRange>,
     optimization_level: Option<u8>,
     follow: Option<Follow>,
+    f8_weights: F8Weights,
 }
 
 /// What a plan is built for.
@@ -119,6 +121,9 @@ pub fn build_plans(
             abi: tensorrt.abi(),
         });
     }
+    for &target in targets {
+        expect_dtypes(tensorrt, staged, target)?;
+    }
     let staged = staged.canonical()?;
     let mut plans = Vec::new();
     for &target in targets {
@@ -151,6 +156,44 @@ pub fn build_plans(
         }
     }
     Ok(plans)
+}
+
+/// An error for a graph with 8-bit floats and a target without products of them: the library would
+/// say so only while it builds.
+///
+/// # Errors
+/// [`Error::Target`].
+pub(super) fn expect_dtypes(
+    tensorrt: &Tensorrt,
+    staged: &StagedGraph,
+    target: Target,
+) -> Result<()> {
+    if target.has_fp8() || ![&staged.request, &staged.step].into_iter().any(has_fp8) {
+        return Ok(());
+    }
+    let known = tensorrt.targets().iter().copied();
+    let able: Vec<Target> = known.filter(|known| known.has_fp8()).collect();
+    Err(Error::Target {
+        target,
+        reason: format!(
+            "`{}` is in f8e4m3, of which that architecture has no products; compile it in bf16{}",
+            staged.source.name(),
+            match &*able {
+                [] => String::new(),
+                able => format!(", or for {}", Target::list(able)),
+            }
+        ),
+        abi: tensorrt.abi(),
+    })
+}
+
+/// Whether something in a program is an 8-bit float.
+fn has_fp8(program: &Graph) -> bool {
+    let parameters = program.parameters().iter().map(|parameter| &parameter.ty);
+    let nodes = program.nodes().iter().map(|node| &node.ty);
+    let inputs = program.inputs().iter().map(|input| &input.ty);
+    let mut types = parameters.chain(nodes).chain(inputs);
+    types.any(|ty| ty.dtype == DType::F8E4M3)
 }
 
 /// Whether the plans of the request and the step program for a target are there, whole, by stage;
@@ -229,7 +272,7 @@ fn build(
     let threads = std::thread::available_parallelism();
     builder.set_max_threads(threads.map_or(1, std::num::NonZero::get))?;
     let network = builder.network()?;
-    let lowered = lower(&network, program, &options.lowering())?;
+    let lowered = lower(&network, program, &options.lowering(tensorrt))?;
     let mut config = builder.config()?;
     match target {
         PlanTarget::Named(target) => config.set_targets(&[*target])?,
@@ -291,6 +334,7 @@ impl BuildOptions {
             ranges: BTreeMap::new(),
             optimization_level: None,
             follow: None,
+            f8_weights: F8Weights::Auto,
         }
     }
 
@@ -314,6 +358,18 @@ impl BuildOptions {
     pub fn with_folder(mut self, folder: impl Into<PathBuf>) -> Self {
         self.folder = Some(PlanFolder::new(folder));
         self
+    }
+
+    /// The same with weights of 8-bit floats in another form.
+    #[must_use]
+    pub fn with_f8_weights(mut self, form: F8Weights) -> Self {
+        self.f8_weights = form;
+        self
+    }
+
+    /// Whether weights of 8-bit floats are widened for a library.
+    pub(super) fn widens_f8_weights(&self, tensorrt: &Tensorrt) -> bool {
+        self.f8_weights.are_widened(tensorrt)
     }
 
     /// The same with someone who is told how far a build is.
@@ -364,9 +420,10 @@ impl BuildOptions {
         saved.unwrap_or_else(|| own.to_owned())
     }
 
-    fn lowering(&self) -> LowerOptions {
+    fn lowering(&self, tensorrt: &Tensorrt) -> LowerOptions {
         LowerOptions {
             symbols: self.ranges.clone(),
+            widen_f8_weights: self.widens_f8_weights(tensorrt),
         }
     }
 
@@ -378,6 +435,9 @@ impl BuildOptions {
             .with("lowering", lower::REVISION)
             .with("manifest", MANIFEST)
             .with("placeholders", tensorrt.takes_placeholders());
+        if self.widens_f8_weights(tensorrt) {
+            recipe = recipe.with("f8 weights", "widened");
+        }
         if let Some(level) = self.optimization_level {
             recipe = recipe.with("optimization level", level);
         }

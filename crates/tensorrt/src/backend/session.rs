@@ -263,10 +263,8 @@ impl TensorrtSession {
             let Some(tensor) = into.take(&output.name) else {
                 continue;
             };
-            let own = context.engine().tensor(&output.tensor);
-            let known = own
-                .map(|own| own.dtype)
-                .filter(|&dtype| dtype == tensor.dtype());
+            let known = context.engine().tensor(&output.tensor);
+            let known = known.map(|known| known.dtype);
             // Sizes that are known only after a run take new memory.
             let sizes = context.output_sizes(&output.tensor);
             let (Some(dtype), Ok(sizes)) = (known, sizes) else {

@@ -8,6 +8,7 @@ use tintype_tensorrt_sys::callback::Implementation;
 use tintype_tensorrt_sys::{IBuilder, ITimingCache, NetworkDefinitionCreationFlag};
 
 use super::gate;
+use super::layers::{self, EngineLayer};
 use super::writer::PlanWriter;
 use super::{Config, Profile};
 use crate::calls::{Calls, Owned};
@@ -154,6 +155,24 @@ impl Builder {
             source,
         })?;
         built.map(|()| written)
+    }
+
+    /// As [`Builder::build`]; also gives the engine's layers, the library's kernels after all of its
+    /// fusions. That needs no GPU, unlike an [`Inspector`](crate::Inspector), and a configuration of
+    /// [`Verbosity::Detailed`](super::Verbosity::Detailed): others leave the list empty.
+    ///
+    /// # Errors
+    /// As [`Builder::build`].
+    pub fn build_and_list(
+        &self,
+        network: &Network<'_>,
+        config: &Config<'_>,
+        writer: &mut (dyn Write + Send),
+    ) -> Result<(u64, Vec<EngineLayer>)> {
+        let build = || self.build(network, config, writer);
+        let (built, listings) = crate::log::capture_details(layers::TITLE, build);
+        let layers = listings.iter().flat_map(|listing| layers::parse(listing));
+        Ok((built?, layers.collect()))
     }
 
     pub(crate) fn calls(&self) -> &Arc<Calls> {

@@ -47,6 +47,17 @@ impl Target {
         self.minor
     }
 
+    /// Whether it has products of 8-bit floats: from 8.9 on.
+    ///
+    /// ```
+    /// use tintype_tensorrt::Target;
+    ///
+    /// assert!(Target::new(8, 9).has_fp8() && !Target::new(8, 6).has_fp8());
+    /// ```
+    pub const fn has_fp8(self) -> bool {
+        self.number() >= 89
+    }
+
     /// 89 of 8.9, as the library numbers them.
     pub(crate) const fn number(self) -> i32 {
         self.major as i32 * 10 + self.minor as i32

@@ -19,7 +19,15 @@ impl Composer<'_> {
     ) -> Result<Tensor> {
         let by_layer = self.ty(qkv[0]).dims[3] == self.ty(qkv[2]).dims[3];
         let dtype = self.dtype(qkv[0]);
-        let [q, k, v] = qkv.map(|operand| self.transpose(operand, &[0, 2, 1, 3]));
+        if by_layer
+            && bias.is_none()
+            && !attributes.causal
+            && let Some(coded) = self.coded(qkv)
+        {
+            let result = self.attention_of_codes(coded, attributes.scale, dtype)?;
+            return Ok(self.transpose(result, &HEADS_FIRST));
+        }
+        let [q, k, v] = qkv.map(|operand| self.transpose(operand, &HEADS_FIRST));
         let result = if by_layer {
             let [q, k] = self.scaled([q, k], attributes.scale)?;
             let mask = match bias {
@@ -30,6 +38,7 @@ impl Composer<'_> {
             let options = AttentionOptions {
                 causal: attributes.causal && mask.is_none(),
                 decomposable: true,
+                quantized: false,
             };
             let operands: Vec<Tensor> = [q, k, v].into_iter().chain(mask).collect();
             let ty = self.ty(q).clone();
@@ -37,7 +46,57 @@ impl Composer<'_> {
         } else {
             self.attention_of_products([q, k, v], bias, attributes)?
         };
-        Ok(self.transpose(result, &[0, 2, 1, 3]))
+        Ok(self.transpose(result, &HEADS_FIRST))
+    }
+
+    /// Query, key and value before they were quantized, each with its scale; none unless all three
+    /// were, with numbers for scales: of other scales the library makes no fused attention.
+    fn coded(&self, qkv: [Tensor; 3]) -> Option<[Coded; 3]> {
+        let [q, k, v] = qkv.map(|operand| {
+            let [value, scale] = self.through_codes(self.maker(operand)?)?;
+            Some(Coded {
+                value,
+                scale,
+                number: self.literal_number(scale)?,
+            })
+        });
+        Some([q?, k?, v?])
+    }
+
+    /// Attention on codes. What the library wants around it: a quantize and a dequantize right
+    /// before it, with nothing between, so that the scale of the product goes into that of the
+    /// codes; and a scale of the probabilities, which are at most 1.
+    fn attention_of_codes(
+        &mut self,
+        coded: [Coded; 3],
+        scale: f32,
+        dtype: DType,
+    ) -> Result<Tensor> {
+        // As in `scaled`: half of it in each, where there is a root.
+        let root = scale.max(0.0).sqrt();
+        let factors = if scale > 0.0 {
+            [root, root, 1.0]
+        } else {
+            [scale, 1.0, 1.0]
+        };
+        let mut operands = Vec::with_capacity(4);
+        for (operand, factor) in coded.into_iter().zip(factors) {
+            let value = self.transpose(operand.value, &HEADS_FIRST);
+            let ty = self.ty(value).clone();
+            let codes = ty.with_dtype(DType::F8E4M3);
+            let codes = self.add(Kind::Quantize(None), &[value, operand.scale], codes);
+            let scale = self.number(DType::F32, 0, operand.number * factor)?;
+            let ty = ty.with_dtype(dtype);
+            operands.push(self.add(Kind::Dequantize(None), &[codes, scale], ty));
+        }
+        let ty = self.ty(operands[0]).clone();
+        operands.push(self.number(DType::F32, 0, 1.0 / GREATEST_CODE)?);
+        let options = AttentionOptions {
+            causal: false,
+            decomposable: true,
+            quantized: true,
+        };
+        Ok(self.add(Kind::Attention(options), &operands, ty))
     }
 
     /// Query and key with the scale of their product, half of it in each: so neither leaves the
@@ -102,3 +161,17 @@ impl Composer<'_> {
         self.select(later, hidden, scores)
     }
 }
+
+/// A value before it was quantized, and the scale of its codes as a tensor and as a number.
+#[derive(Debug, Clone, Copy)]
+struct Coded {
+    value: Tensor,
+    scale: Tensor,
+    number: f32,
+}
+
+/// `[b, s, h, d]` as the library has it, `[b, h, s, d]`; and back.
+const HEADS_FIRST: [usize; 4] = [0, 2, 1, 3];
+
+/// The greatest value of f8e4m3.
+const GREATEST_CODE: f32 = 448.0;

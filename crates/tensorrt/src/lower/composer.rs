@@ -20,6 +20,8 @@ pub(super) struct Composer<'g> {
     pub(super) nodes: Vec<Tensor>,
     /// The constant of each parameter that was read.
     parameters: Vec<Option<Tensor>>,
+    /// Whether weights of f8 come as numbers of bf16.
+    pub(super) widens_f8_weights: bool,
     /// The literals by name.
     literals: HashMap<String, Tensor>,
     /// Names of weights that are taken.
@@ -48,6 +50,7 @@ impl<'g> Composer<'g> {
             inputs: Vec::new(),
             nodes: Vec::new(),
             parameters: vec![None; graph.parameters().len()],
+            widens_f8_weights: false,
             literals: HashMap::new(),
             weight_names: names.collect(),
             readers: linear_readers(graph),
@@ -139,6 +142,22 @@ impl<'g> Composer<'g> {
         output
     }
 
+    /// The value of a literal of one f32.
+    pub(super) fn literal_number(&self, tensor: Tensor) -> Option<f32> {
+        let mut literals = self.literals.iter();
+        literals.find(|(_, known)| **known == tensor)?;
+        let mut layers = self.layers.all.iter();
+        let layer = layers.find(|layer| layer.output == tensor)?;
+        let Kind::Constant(number) = layer.kind else {
+            return None;
+        };
+        let WeightSource::Literal(values) = &self.layers.weights[number].source else {
+            return None;
+        };
+        let is_one = values.dtype() == DType::F32 && values.element_count() == 1;
+        is_one.then(|| values.to_f32_vec().ok()?.first().copied())?
+    }
+
     /// The layer that makes a tensor; none for inputs and constants.
     pub(super) fn maker(&self, tensor: Tensor) -> Option<&Layer> {
         self.makers
@@ -175,13 +194,23 @@ impl<'g> Composer<'g> {
         let Some(shape) = parameter.ty.with_dims(dims).static_shape() else {
             return self.refuse(format!("a weight of {}", parameter.ty));
         };
-        let tensor = self.constant(PlacedWeight {
+        let is_widened = self.widens_f8_weights && parameter.ty.dtype == DType::F8E4M3;
+        let dtype = if is_widened {
+            DType::BF16
+        } else {
+            parameter.ty.dtype
+        };
+        let mut tensor = self.constant(PlacedWeight {
             name: parameter.name.clone(),
-            dtype: parameter.ty.dtype,
+            dtype,
             sizes: shape.to_vec(),
             source: WeightSource::Placeholder,
             is_size: false,
         });
+        if is_widened {
+            let ty = self.ty(tensor).with_dtype(DType::F8E4M3);
+            tensor = self.scale_of_one(tensor, Kind::Quantize(None), &ty)?;
+        }
         self.parameters[index] = Some(tensor);
         Ok(tensor)
     }

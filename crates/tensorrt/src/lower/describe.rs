@@ -159,6 +159,7 @@ fn attributes(kind: &Kind) -> String {
             options.stride, options.padding, options.groups
         ),
         Kind::Resize(scales) => format!(" {{scales = {scales:?}}}"),
+        Kind::Attention(options) if options.quantized => " {quantized = true}".to_owned(),
         Kind::Attention(options) if options.causal => " {causal = true}".to_owned(),
         Kind::Quantize(Some(axis)) | Kind::Dequantize(Some(axis)) => format!(" {{axis = {axis}}}"),
         _ => String::new(),

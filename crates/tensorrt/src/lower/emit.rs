@@ -137,7 +137,12 @@ impl<'l, 'n> Emitter<'l, 'n> {
             Kind::Resize(scales) => network.resize_nearest(x[0], scales),
             Kind::RotaryEmbedding => network.rotary_embedding(x[0], x[1], x[2]),
             Kind::Attention(options) => {
-                network.attention(name, [x[0], x[1], x[2]], x.get(3).copied(), *options)
+                let (qkv, rest) = ([x[0], x[1], x[2]], &x[3..]);
+                let (scale, rest) = match rest.split_last() {
+                    Some((&scale, rest)) if options.quantized => (Some(scale), rest),
+                    _ => (None, rest),
+                };
+                network.attention(name, qkv, [rest.first().copied(), scale], *options)
             }
             Kind::Quantize(axis) => network.quantize(x[0], x[1], ty.dtype, *axis),
             Kind::Dequantize(axis) => network.dequantize(x[0], x[1], ty.dtype, *axis),

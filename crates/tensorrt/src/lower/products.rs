@@ -52,6 +52,11 @@ impl Composer<'_> {
     /// does not see to be the same.
     fn own_copy(&mut self, source: Value, rows: Tensor) -> Result<Tensor> {
         let readers = self.linear_readers(source);
+        if readers > 1
+            && let Some([x, scale]) = self.quantized_from(rows)
+        {
+            return self.own_codes(source, rows, [x, scale]);
+        }
         if readers <= MANY_READERS {
             return Ok(rows);
         }
@@ -69,6 +74,41 @@ impl Composer<'_> {
         self.copies.insert(source, (copies, number + 1));
         let copy = self.slice(copies, 0, Dim::from(number), Dim::from(1));
         self.reshape(copy, dims)
+    }
+
+    /// Rows that went through codes which several linear layers read, for one of them: through
+    /// codes of its own, which are the same.
+    ///
+    /// One product of weights with different scales would need a pass over its result. So that the
+    /// library sees no equal codes, the scales of all but the first are limited to numbers so small
+    /// that only those of zeros are near.
+    fn own_codes(
+        &mut self,
+        source: Value,
+        rows: Tensor,
+        [x, scale]: [Tensor; 2],
+    ) -> Result<Tensor> {
+        let number = self.copies.get(&source).map_or(0, |&(_, number)| number);
+        self.copies.insert(source, (rows, number + 1));
+        if number == 0 {
+            return Ok(rows);
+        }
+        let least = f32::MIN_POSITIVE * number as f32;
+        let scale = self.with_number(ElementWise::Max, scale, least)?;
+        let ty = self.ty(rows).clone();
+        let x = self.reshape(x, ty.dims.clone())?;
+        let codes = self.ty(x).with_dtype(DType::F8E4M3);
+        let codes = self.add(Kind::Quantize(None), &[x, scale], codes);
+        Ok(self.add(Kind::Dequantize(None), &[codes, scale], ty))
+    }
+
+    /// What rows were before they went through codes, but for their dimensions, and the scale.
+    fn quantized_from(&self, rows: Tensor) -> Option<[Tensor; 2]> {
+        let mut dequantize = self.maker(rows)?;
+        if dequantize.kind == Kind::Reshape {
+            dequantize = self.maker(dequantize.inputs[0])?;
+        }
+        self.through_codes(dequantize)
     }
 
     /// `x · (1 + scale) + shift`, rounded once.

@@ -4,7 +4,7 @@ use tintype_ir::{BinaryOp, Node, Op, TensorType, Value};
 use tintype_tensor::DType;
 
 use super::composer::Composer;
-use super::layers::{Kind, Tensor};
+use super::layers::{Kind, Layer, Tensor};
 use crate::Result;
 
 impl Composer<'_> {
@@ -139,6 +139,18 @@ impl Composer<'_> {
         let layer = self.maker(x)?;
         let narrower = matches!(dtype, DType::F16 | DType::BF16) && self.dtype(x) == DType::F32;
         (layer.kind == Kind::Dequantize(None) && narrower).then(|| layer.inputs.clone())
+    }
+
+    /// What a dequantize of a quantize with the same scale reads, and the scale.
+    pub(super) fn through_codes(&self, dequantize: &Layer) -> Option<[Tensor; 2]> {
+        let [codes, scale] = dequantize.inputs[..] else {
+            return None;
+        };
+        let quantize = self.maker(codes)?;
+        let is_pair = dequantize.kind == Kind::Dequantize(None)
+            && quantize.kind == Kind::Quantize(None)
+            && quantize.inputs[1] == scale;
+        is_pair.then(|| [quantize.inputs[0], scale])
     }
 
     /// Whether a value is one number that is known before the network runs.

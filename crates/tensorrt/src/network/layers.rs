@@ -44,6 +44,8 @@ pub struct AttentionOptions {
     pub causal: bool,
     /// Whether several kernels may do the work of one.
     pub decomposable: bool,
+    /// Whether probabilities are rounded to f8 before they are multiplied with values.
+    pub quantized: bool,
 }
 
 impl Network<'_> {
@@ -293,7 +295,8 @@ impl Network<'_> {
     }
 
     /// `softmax(q·kᵀ + mask) · v` for `[b, h, s, d]` operands of one dtype. It has its name from
-    /// here, since it is several layers.
+    /// here, since it is several layers. Where it is quantized, the scale of its probabilities
+    /// comes last: one f32.
     ///
     /// # Errors
     /// What the library says.
@@ -301,7 +304,7 @@ impl Network<'_> {
         &self,
         attention_name: &str,
         [q, k, v]: [Value<'_>; 3],
-        mask: Option<Value<'_>>,
+        [mask, scale]: [Option<Value<'_>>; 2],
         options: AttentionOptions,
     ) -> Result<Value<'_>> {
         let (q, k, v) = (self.tensor(q)?, self.tensor(k)?, self.tensor(v)?);
@@ -320,6 +323,18 @@ impl Network<'_> {
             self.calls().done("setting a mask", || {
                 // SAFETY: attention and tensor are alive.
                 unsafe { attention.set_mask(mask) }
+            })?;
+        }
+        if let Some(scale) = scale {
+            let scale = self.tensor(scale)?;
+            self.calls().done("setting a scale of probabilities", || {
+                // SAFETY: attention and tensor are alive.
+                unsafe {
+                    Ok::<_, tintype_tensorrt_sys::Error>(
+                        attention.set_normalization_quantize_scale(scale)?
+                            && attention.set_normalization_quantize_to_type(DataType::FP8)?,
+                    )
+                }
             })?;
         }
         self.calls().done("making an attention decomposable", || {

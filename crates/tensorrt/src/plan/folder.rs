@@ -92,21 +92,18 @@ impl PlanFolder {
             .map(|()| name_of(&path))
     }
 
-    /// Writes a plan's kernels, if there are any; gives the file's name.
+    /// Writes the bytes of a plan's kernels under the name of their file, and gives it.
     ///
     /// # Errors
     /// As [`PlanFolder::put`].
-    pub fn put_kernels(&self, kernels: &KernelFile) -> Result<Option<String>> {
-        let Some(bytes) = kernels.read() else {
-            return Ok(None);
-        };
+    pub fn put_kernels(&self, kernels: &KernelFile, bytes: &[u8]) -> Result<String> {
         let path = self.folder.join(name_of(kernels.path()));
-        let written = write_whole(&path, kernels.key(), &bytes, &[]);
+        let written = write_whole(&path, kernels.key(), bytes, &[]);
         written.map_err(|source| Error::Cache {
             path: path.clone(),
             source,
         })?;
-        Ok(Some(name_of(&path)))
+        Ok(name_of(&path))
     }
 
     /// The file of this name, which need not be there.
@@ -132,7 +129,12 @@ impl PlanFolder {
 }
 
 /// Writes an entry under a temporary name and renames it.
-fn write_whole(path: &Path, key: &PlanKey, plan: &[u8], manifest: &[u8]) -> io::Result<()> {
+pub(super) fn write_whole(
+    path: &Path,
+    key: &PlanKey,
+    plan: &[u8],
+    manifest: &[u8],
+) -> io::Result<()> {
     let folder = path.parent().unwrap_or(Path::new("."));
     let (file, temporary) = super::eviction::temporary(folder, key)?.into_parts();
     let mut writer = EntryWriter::new(file, key)?;

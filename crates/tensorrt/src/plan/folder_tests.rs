@@ -37,14 +37,13 @@ fn what_is_saved_is_what_the_cache_has() {
     let entry = build(&cache, "a", &[7; 10_000]);
     let kernels = cache.kernels(&key("a"), "GPU");
     let folder = PlanFolder::new(saved.path());
-    assert_eq!(folder.put_kernels(&kernels).unwrap(), None);
     kernels.write(b"kernels").unwrap();
     let timing = cache.timing_cache("enterprise-11.4.0", "GPU");
     assert_eq!(folder.put_file(&timing).unwrap(), None);
     fs::write(&timing, b"times").unwrap();
     let names = [
         folder.put(&key("a"), &entry).unwrap(),
-        folder.put_kernels(&kernels).unwrap().unwrap(),
+        folder.put_kernels(&kernels, b"kernels").unwrap(),
         folder.put_file(&timing).unwrap().unwrap(),
     ];
     let files = all(saved.path());

@@ -4,10 +4,11 @@
 //! if it had never been there.
 
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 
-use super::entry::{EntryWriter, PlanEntry};
+use super::entry::PlanEntry;
+use super::folder::write_whole;
 use super::lock::FileLock;
 use super::{PlanKey, eviction};
 use crate::{Error, Result};
@@ -86,15 +87,7 @@ impl KernelFile {
         fs::create_dir_all(folder)?;
         // Under a lock, so that what a process leaves that is killed here is removed one day.
         let _lock = FileLock::wait(&eviction::lock_path(folder, &self.key), || ())?;
-        let temporary = eviction::temporary(folder, &self.key)?;
-        let (file, temporary) = temporary.into_parts();
-        let mut writer = EntryWriter::new(file, &self.key)?;
-        writer.write_all(bytes)?;
-        let file = writer.finish(&[])?;
-        file.sync_all()?;
-        let whole = tempfile::NamedTempFile::from_parts(file, temporary);
-        whole.persist(&self.path).map_err(|error| error.error)?;
-        Ok(())
+        write_whole(&self.path, &self.key, bytes, &[])
     }
 }
 

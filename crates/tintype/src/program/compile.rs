@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use tintype::backends::Options;
-use tintype::{Backend, DType, ModelKind, Sizes, backends};
+use tintype::{Backend, ModelKind, Sizes, backends};
 use tintype_backend::{Capabilities, CompileOptions, programs_for};
 use tintype_ir::Graph;
 use tintype_refit::Ahead;
@@ -17,12 +17,15 @@ use tintype_refit::Ahead;
 use super::arguments::Compile;
 use super::folder::{ComponentRecord, PipelineFolder, PlanRecord, told_sizes};
 use super::named::{NamedModel, name};
+use super::precision::Precision;
 use super::progress::Progress;
 use super::reference::ModelReference;
 
 pub(crate) fn run(arguments: &Compile) -> Result<()> {
-    let dtype: DType = arguments.dtype.parse().context("--dtype")?;
+    let precision: Precision = arguments.dtype.parse()?;
+    let dtype = precision.dtype;
     let model = NamedModel::open(arguments.model.as_deref(), arguments.quiet)?;
+    let quantization = model.quantization(precision, arguments.scales.as_deref())?;
     let sizes = arguments.sizes.sizes(&model.defaults)?;
     let mut progress = Progress::new(arguments.quiet);
     let compiler = compiler(arguments, &progress)?;
@@ -31,19 +34,26 @@ pub(crate) fn run(arguments: &Compile) -> Result<()> {
         .clone()
         .for_backend(&compiler.capabilities());
     let reference = ModelReference::of(name(arguments.model.as_deref()), &arguments.output)?;
-    let mut folder = PipelineFolder::create(&arguments.output, reference, dtype, &sizes)?;
+    let mut folder = PipelineFolder::create(&arguments.output, reference, precision, &sizes)?;
     let mut rows = Vec::new();
     for kind in kinds(arguments) {
         progress.spin(kind.name());
-        let graph = architecture.graph(kind, dtype, &sizes)?;
+        let quantized = |graph| match &quantization {
+            Some(quantization) => quantization.apply(kind, graph),
+            None => Ok(graph),
+        };
+        let graph = quantized(architecture.graph(kind, dtype, &sizes)?)?;
         // As pipelines have it: for all sizes, from which engines are narrowed.
-        let whole = architecture.graph(kind, dtype, &Sizes::default())?;
+        let whole = quantized(architecture.graph(kind, dtype, &Sizes::default())?)?;
         folder.expect_graph(kind, &whole)?;
         let compiled = folder.compiled(kind.name());
         let told = || format!("{}: cannot be made", compiled.display());
         std::fs::create_dir_all(&compiled).with_context(told)?;
         let built = compiler.compile(kind, &graph, &compiled, &mut progress)?;
-        let parameters = model.parameters(kind);
+        let mut parameters = model.parameters(kind);
+        if let Some(quantization) = &quantization {
+            parameters = quantization.with_scales(kind, parameters)?;
+        }
         Ahead::new(&whole, &arguments.backend)
             .ranges(&architecture.ranges(kind, &sizes))
             .parameters(parameters.as_ref())

@@ -14,11 +14,12 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
-use tintype::{DType, FluxPipeline, KeepWeights, ModelKind, Sizes};
+use tintype::{FluxPipeline, KeepWeights, ModelKind, Sizes};
 use tintype_backend::CompileOptions;
 use tintype_ir::Graph;
 use tintype_refit::SavedModule;
 
+use super::precision::Precision;
 use super::reference::ModelReference;
 use super::save;
 
@@ -106,14 +107,14 @@ impl PipelineFolder {
     pub(crate) fn create(
         path: &Path,
         model: ModelReference,
-        dtype: DType,
+        precision: Precision,
         sizes: &Sizes,
     ) -> Result<Self> {
         let told = || path.display().to_string();
         let new = PipelineList {
             version: VERSION,
             model,
-            dtype: dtype.to_string(),
+            dtype: precision.to_string(),
             sizes: sizes.clone(),
             components: Vec::new(),
             plans: Vec::new(),
@@ -225,11 +226,11 @@ impl PipelineFolder {
         save::bytes(&self.path.join(LIST), &text)
     }
 
-    /// Nothing here can be what a model of this dtype needs.
-    pub(crate) fn expect_dtype(&self, dtype: DType) -> Result<()> {
+    /// Nothing here can be what a model of another dtype needs.
+    pub(crate) fn expect_precision(&self, precision: Precision) -> Result<()> {
         ensure!(
-            self.list.dtype == dtype.to_string(),
-            "{}: expected models compiled in {dtype}, found {}; give --dtype",
+            self.list.dtype == precision.to_string(),
+            "{}: expected models compiled in {precision}, found {}; give --dtype",
             self.path.display(),
             self.list.dtype
         );

@@ -13,7 +13,8 @@ use tintype_ir::passes::{Options, optimize};
 use tintype_ir::{Graph, Stage, StagedGraph};
 
 use super::arguments::Inspect;
-use super::{model, outline};
+use super::model;
+use super::precision::{Precision, Quantization};
 
 pub(crate) fn run(arguments: &Inspect) -> Result<()> {
     if arguments.dry_run {
@@ -25,11 +26,11 @@ pub(crate) fn run(arguments: &Inspect) -> Result<()> {
         return network::plans(folder, component, program);
     }
     let files = model::files(arguments.model.as_deref(), false)?;
-    let (dtype, is_quantized) = outline::dtype(&arguments.dtype)?;
-    let mut pipeline = FluxPipeline::from_files(files)?.dtype(dtype);
-    if is_quantized {
-        let (recipe, scales) = outline::recipe(&pipeline.transformer_graph()?)?;
-        pipeline.quantize(&recipe, &scales)?;
+    let precision: Precision = arguments.dtype.parse()?;
+    let mut pipeline = FluxPipeline::from_files(files)?.dtype(precision.dtype);
+    if precision.is_fp8 {
+        let quantization = Quantization::ahead(&pipeline.architecture(), Some(&pipeline), None)?;
+        pipeline.quantize(&quantization.recipe, &quantization.scales)?;
     }
     if arguments.component.is_none() {
         introduce(&pipeline)?;
@@ -86,14 +87,14 @@ fn graph_for_tensorrt(
     kind: ModelKind,
     pipeline: &FluxPipeline,
 ) -> Result<Graph> {
-    let (dtype, is_quantized) = outline::dtype(&arguments.dtype)?;
+    let precision: Precision = arguments.dtype.parse()?;
     let capabilities = tintype_tensorrt::backend::capabilities();
     let architecture = pipeline.architecture().for_backend(&capabilities);
-    let graph = architecture.graph(kind, dtype, &tintype::Sizes::default())?;
-    if is_quantized && kind == ModelKind::Transformer {
-        return outline::quantized(&graph);
+    let graph = architecture.graph(kind, precision.dtype, &tintype::Sizes::default())?;
+    if !precision.is_fp8 {
+        return Ok(graph);
     }
-    Ok(graph)
+    Quantization::ahead(&architecture, Some(pipeline), None)?.apply(kind, graph)
 }
 
 /// The model, and what it is asked for by default.

@@ -16,7 +16,7 @@ mod generate;
 mod inspect;
 mod model;
 mod named;
-mod outline;
+mod precision;
 mod progress;
 mod prompts;
 mod quantize;

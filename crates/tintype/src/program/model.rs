@@ -1,19 +1,18 @@
 //! Opening the model that the command line names.
 
-use std::borrow::Cow;
 use std::path::Path;
 use std::sync::{Arc, Once};
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use tintype::backends::{Building, Follow, Options};
-use tintype::quant::{self, ScaleTable};
 use tintype::{
-    AdapterReport, Backend, DType, FluxPipeline, KeepWeights, ModelFiles, Request, Sizes, backends,
+    AdapterReport, Backend, FluxPipeline, KeepWeights, ModelFiles, Request, Sizes, backends,
     built_in, hub,
 };
 
 use super::arguments::{Lora, ModelArguments};
 use super::folder::PipelineFolder;
+use super::precision::{self, OWN_SCALES, Precision, Quantization};
 
 /// The files of the model that `--model` names; without it, those inside the program.
 ///
@@ -42,10 +41,10 @@ pub(crate) fn open(
 ) -> Result<FluxPipeline> {
     let plans = plans_of(arguments)?;
     let backend = choose(arguments, plans.as_ref(), follow)?;
-    let dtype = dtype(&arguments.dtype, backend.name())?;
+    let precision: Precision = arguments.dtype.parse()?;
     let plans = plans.filter(|plans| plans.backends().contains(&backend.name()));
     if let Some(plans) = &plans {
-        plans.expect_dtype(dtype)?;
+        plans.expect_precision(precision)?;
     }
     let files = files(model_of(arguments, plans.as_ref())?.as_deref(), quiet)?;
     let plans_ahead = backend.name() == PLANNER;
@@ -53,7 +52,7 @@ pub(crate) fn open(
     let keep_weights = keep_weights.map_err(|error| anyhow!("--keep-weights: {error}"))?;
     let mut pipeline = FluxPipeline::from_files(files)?
         .shared_backend(backend)
-        .dtype(dtype)
+        .dtype(precision.dtype)
         .keep_weights(keep_weights)
         .low_memory(arguments.low_memory);
     if let Some(plans) = plans {
@@ -72,7 +71,7 @@ pub(crate) fn open(
     for lora in &arguments.lora {
         load_lora(&pipeline, lora).map_err(not_yet_a_change)?;
     }
-    if arguments.dtype == FP8 {
+    if precision.is_fp8 {
         quantize(&mut pipeline, arguments.scales.as_deref())?;
     } else if arguments.scales.is_some() {
         bail!(
@@ -85,36 +84,21 @@ pub(crate) fn open(
 
 /// The transformer in fp8, with the scales of this file or of the model.
 fn quantize(pipeline: &mut FluxPipeline, scales: Option<&Path>) -> Result<()> {
-    let own = Path::new(OWN_SCALES);
-    let (origin, text) = match scales {
-        Some(path) => (path.to_owned(), std::fs::read(path)),
-        None if pipeline.files().contains(own) => {
-            let bytes = pipeline.files().read(own, SCALES_LIMIT);
-            (pipeline.files().path(own), bytes.map(Cow::into_owned))
-        }
-        None => return import(pipeline),
+    let quantization = if let Some((origin, table)) = precision::table(Some(pipeline), scales)? {
+        let graph = pipeline.transformer_graph()?;
+        table.check(&origin, &pipeline.transformer_identity()?, &graph)?;
+        Quantization::of_table(&origin, &table)?
+    } else {
+        Quantization::imported(pipeline)?.ok_or_else(|| {
+            anyhow!(
+                "--dtype fp8: {} has no {OWN_SCALES}, and weights that are not in fp8; measure \
+                 scales with `tintype quantize` and give them by --scales",
+                pipeline.files().root().display()
+            )
+        })?
     };
-    let origin = origin.display().to_string();
-    let text = text.with_context(|| format!("{origin}: cannot be read"))?;
-    let text = String::from_utf8(text).with_context(|| format!("{origin}: not UTF-8"))?;
-    let table = ScaleTable::from_json(&origin, &text)?;
-    let graph = pipeline.transformer_graph()?;
-    table.check(&origin, &pipeline.transformer_identity()?, &graph)?;
-    pipeline.quantize(&table.recipe, &table.scales()?)?;
+    pipeline.quantize(&quantization.recipe, &quantization.scales)?;
     Ok(())
-}
-
-/// The transformer in fp8, where its checkpoint is.
-fn import(pipeline: &mut FluxPipeline) -> Result<()> {
-    let graph = pipeline.transformer_graph()?;
-    let Some(imported) = quant::import(&graph, &pipeline.transformer_parameters()?)? else {
-        bail!(
-            "--dtype fp8: {} has no {OWN_SCALES}, and weights that are not in fp8; measure scales \
-             with `tintype quantize` and give them by --scales",
-            pipeline.files().root().display()
-        );
-    };
-    Ok(pipeline.quantize(&imported.recipe, &imported.scales)?)
 }
 
 /// What `--model` says; without it, what `--plans` was compiled for.
@@ -199,23 +183,6 @@ fn best_of<'a>(names: &[&'a str]) -> &'a str {
 
 /// The backend that plans ahead.
 const PLANNER: &str = "tensorrt";
-
-/// The dtype of what is not quantized.
-fn dtype(name: &str, backend: &str) -> Result<DType> {
-    match (name, backend) {
-        (FP8, "cpu" | "cuda") => Ok(DType::BF16),
-        (FP8, _) => bail!("backend `{backend}` does not compute in fp8; use --dtype bf16"),
-        _ => name.parse().context("--dtype"),
-    }
-}
-
-const FP8: &str = "fp8";
-
-/// Scales among the files of a model.
-const OWN_SCALES: &str = "scales.json";
-
-/// The most that is read of them, in bytes.
-const SCALES_LIMIT: u64 = 64 << 20;
 
 /// Loads a LoRA under the name of its file; tells what of it is left out.
 pub(crate) fn load_lora(pipeline: &FluxPipeline, lora: &Lora) -> Result<(String, AdapterReport)> {

@@ -2,19 +2,21 @@
 
 use std::path::Path;
 
-use anyhow::{Result, anyhow};
+use anyhow::{Result, anyhow, ensure};
 use tintype::{Architecture, FluxPipeline, ModelDefaults, ModelKind};
 use tintype_weights::Parameters;
 
 use super::model;
+use super::precision::{Precision, Quantization};
 use super::reference::KNOWN;
 
 /// What models compute, and the files they have.
 pub(crate) struct NamedModel {
     pub(crate) architecture: Architecture,
     pub(crate) defaults: ModelDefaults,
-    /// With files on disk, if there are any.
+    /// With files, if there are any.
     pipeline: Option<FluxPipeline>,
+    is_inside: bool,
 }
 
 impl NamedModel {
@@ -24,6 +26,7 @@ impl NamedModel {
             architecture,
             defaults: ModelDefaults::default(),
             pipeline: None,
+            is_inside: false,
         };
         match name(model) {
             "flux-dev" => Ok(without_files(Architecture::flux_dev())),
@@ -37,19 +40,37 @@ impl NamedModel {
                     ));
                 }
                 let pipeline = FluxPipeline::from_files(model::files(model, quiet)?)?;
-                let is_inside = name == tintype::built_in::NAME;
                 Ok(Self {
                     architecture: pipeline.architecture(),
                     defaults: pipeline.defaults().clone(),
-                    pipeline: (!is_inside).then_some(pipeline),
+                    pipeline: Some(pipeline),
+                    is_inside: name == tintype::built_in::NAME,
                 })
             }
         }
     }
 
-    /// Where parameters lie, if they are at hand: what is compiled does not depend on it.
+    /// How the transformer is quantized for a precision, if it is: by these scales, or by what the
+    /// model has.
+    pub(crate) fn quantization(
+        &self,
+        precision: Precision,
+        scales: Option<&Path>,
+    ) -> Result<Option<Quantization>> {
+        if !precision.is_fp8 {
+            ensure!(
+                scales.is_none(),
+                "--scales: scales are for --dtype fp8, found {precision}"
+            );
+            return Ok(None);
+        }
+        Quantization::ahead(&self.architecture, self.pipeline.as_ref(), scales).map(Some)
+    }
+
+    /// Where parameters lie on disk, if they are at hand: what is compiled does not depend on it.
     pub(crate) fn parameters(&self, kind: ModelKind) -> Option<Parameters> {
-        let parameters = self.pipeline.as_ref()?.parameters(kind);
+        let pipeline = self.pipeline.as_ref().filter(|_| !self.is_inside)?;
+        let parameters = pipeline.parameters(kind);
         let told = |error: &tintype::Error| {
             tracing::warn!("{}: compiled without its weights: {error}", kind.name());
         };

@@ -52,6 +52,13 @@ impl Recorder {
     }
 }
 
+impl Recorded {
+    /// Whether another is the same model, perhaps in another dtype.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        self.graph.source.name() == other.graph.source.name()
+    }
+}
+
 impl Call {
     /// Whether it says something of the request program, or of the step program.
     pub(super) fn has_outputs(&self, is_step: bool) -> bool {

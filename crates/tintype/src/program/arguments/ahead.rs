@@ -32,8 +32,13 @@ pub(crate) struct Compile {
     #[arg(long, value_name = "SM,…", value_delimiter = ',', value_parser = target)]
     pub(crate) target: Vec<tintype_tensorrt::Target>,
     /// The dtype in which the model is computed.
-    #[arg(long, default_value = "f32", value_parser = ["f32", "bf16", "f16"])]
+    #[arg(long, default_value = "f32", value_parser = ["f32", "bf16", "f16", "fp8"])]
     pub(crate) dtype: String,
+    /// Scales for --dtype fp8, as `tintype quantize` writes them [default: scales.json of the
+    /// model, or what its fp8 checkpoint brings; without any, all that was measured with the default
+    /// recipe fits to what is compiled].
+    #[arg(long, value_name = "FILE")]
+    pub(crate) scales: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) sizes: Ranges,
     /// Where it goes: a new or empty folder, or one that was compiled for the same dtype and sizes.

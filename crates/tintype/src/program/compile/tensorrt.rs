@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use anyhow::{Context as _, Result, anyhow, ensure};
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use tintype::ModelKind;
 use tintype::backends::Options;
 use tintype_backend::Capabilities;
@@ -13,6 +13,7 @@ use tintype_tensorrt::{LoadOptions, Target, Tensorrt};
 use super::{Built, Compiler, Row};
 use crate::program::arguments::Compile;
 use crate::program::folder::PlanRecord;
+use crate::program::precision::Precision;
 use crate::program::progress::Progress;
 
 /// The name of the backend.
@@ -29,6 +30,10 @@ impl Targets {
         let tensorrt = Tensorrt::load(&LoadOptions::default())?;
         tintype::tensorrt::expect_builder(&tensorrt)?;
         let targets = targets(arguments, &tensorrt)?;
+        let precision: Precision = arguments.dtype.parse()?;
+        if precision.is_fp8 {
+            expect_fp8(&tensorrt, &targets)?;
+        }
         Ok(Self { tensorrt, targets })
     }
 
@@ -82,6 +87,19 @@ impl Compiler for Targets {
         }
         Ok(built)
     }
+}
+
+/// An error for architectures without products of fp8, before other models are built.
+fn expect_fp8(tensorrt: &Tensorrt, targets: &[Target]) -> Result<()> {
+    let Some(lacking) = targets.iter().find(|target| !target.has_fp8()) else {
+        return Ok(());
+    };
+    let able = tensorrt.targets().iter().filter(|known| known.has_fp8());
+    let able: Vec<String> = able.map(ToString::to_string).collect();
+    bail!(
+        "--target: {lacking} has no products of fp8; expected {}, or --dtype bf16",
+        able.join(", ")
+    );
 }
 
 /// The targets that are named, each once, or those of the GPUs that are here.

@@ -17,13 +17,14 @@ use self::source::Source;
 use crate::program::arguments::Inspect;
 use crate::program::folder::PipelineFolder;
 use crate::program::named::{NamedModel, name};
-use crate::program::outline;
+use crate::program::precision::Precision;
 
 pub(super) fn run(arguments: &Inspect) -> Result<()> {
     let plans = arguments.plans.as_deref();
     let folder = plans.map(PipelineFolder::open).transpose()?;
-    let (dtype, is_quantized) = outline::dtype(&arguments.dtype)?;
+    let precision: Precision = arguments.dtype.parse()?;
     let model = NamedModel::open(arguments.model.as_deref(), arguments.dry.json)?;
+    let quantization = model.quantization(precision, None)?;
     let sizes = arguments.dry.sizes.sizes(&model.defaults)?;
     let keep_weights: Result<KeepWeights, String> = arguments.dry.keep_weights.parse();
     let keep_weights = keep_weights.map_err(|error| anyhow::anyhow!("--keep-weights: {error}"))?;
@@ -33,9 +34,9 @@ pub(super) fn run(arguments: &Inspect) -> Result<()> {
         let architecture = architecture.for_backend(&source.capabilities());
         let mut components = Vec::new();
         for kind in kinds(arguments) {
-            let mut graph = architecture.graph(kind, dtype, &sizes)?;
-            if is_quantized && kind == ModelKind::Transformer {
-                graph = outline::quantized(&graph)?;
+            let mut graph = architecture.graph(kind, precision.dtype, &sizes)?;
+            if let Some(quantization) = &quantization {
+                graph = quantization.apply(kind, graph)?;
             }
             let compiled = folder.as_ref().map(|folder| folder.compiled(kind.name()));
             let asked = Asked {
@@ -52,7 +53,7 @@ pub(super) fn run(arguments: &Inspect) -> Result<()> {
         reports.push(Report::new(
             &source,
             name(arguments.model.as_deref()),
-            &arguments.dtype,
+            precision,
             components,
         ));
     }
@@ -132,7 +133,12 @@ struct Memory {
 }
 
 impl Report {
-    fn new(source: &Source, model: &str, dtype: &str, mut components: Vec<Component>) -> Self {
+    fn new(
+        source: &Source,
+        model: &str,
+        precision: Precision,
+        mut components: Vec<Component>,
+    ) -> Self {
         let mut held = 0;
         for component in &mut components {
             held += component.memory.total;
@@ -143,7 +149,7 @@ impl Report {
             model: model.to_owned(),
             backend: source.backend().to_owned(),
             target: source.target(),
-            dtype: dtype.to_owned(),
+            dtype: precision.to_string(),
             most: held,
             most_low_memory: low.max().unwrap_or(0),
             components,
