@@ -1,5 +1,7 @@
 //! Steps without the weights that the request program alone reads.
 
+use std::collections::BTreeSet;
+
 use tintype_ir::parse;
 use tintype_tensor::TorchGenerator;
 

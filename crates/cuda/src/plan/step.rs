@@ -36,10 +36,6 @@ pub struct Step {
 /// What a step runs.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "a plan has some hundreds of steps, most of them products"
-)]
 pub enum Work {
     /// A product of a library.
     Product(Product),

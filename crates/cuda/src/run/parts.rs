@@ -314,12 +314,12 @@ mod tests {
             scratch: Host::address(&scratch),
         };
         for step in steps {
-            // SAFETY: all places have memory of the host.
             let call = Call {
                 step,
                 prepared: step,
                 branch: 0,
             };
+            // SAFETY: all places have memory of the host.
             unsafe { host.enqueue(call, &(), &addresses) }.unwrap();
         }
         let output = whole.work.writes()[0];
