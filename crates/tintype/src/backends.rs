@@ -57,7 +57,7 @@ pub struct Found {
 }
 
 /// Every backend, the best first: `auto` takes the first that is available. So it never takes
-/// `cuda`, which has not been tried on a GPU yet and is there for those who name it.
+/// `cuda`, which has drawn no whole picture on a GPU yet and is there for those who name it.
 pub const ENTRIES: &[Entry] = &[
     Entry {
         name: "tensorrt",
