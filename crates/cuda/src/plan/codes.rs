@@ -17,7 +17,7 @@
 //!
 //! ```ignore
 //! let reads = Reads::of(&graph, &shapes);
-//! for &value in reads.operands(node) { … }
+//! for &value in reads.operands(node) {}
 //! ```
 
 use std::collections::HashMap;

@@ -489,8 +489,7 @@ pub(super) fn reserve(policy: KeepWeights) -> Option<usize> {
 /// Left free where the user asked for the device: temporary values of weight programs.
 pub const DEVICE_RESERVE: usize = 1 << 30;
 
-/// What overlays brought and waits on the device: the factors of several LoRAs, which take 125 MiB in
-/// bf16 for rank 16 on all of FLUX.1's blocks.
+/// What overlays brought and waits: a LoRA of rank 16 on all of FLUX.1's blocks has 125 MiB in bf16.
 pub const OVERLAY_BYTES: usize = 1 << 30;
 
 /// Left free where nobody asked: these, and workspaces and models that are yet to come.
