@@ -142,7 +142,11 @@ pub(super) fn remove(folder: &Path, is_needless: impl Fn(&str) -> bool) {
 
 /// Whether a name is that of a file that is being written, or was when its process ended.
 pub(super) fn is_temporary(name: &str) -> bool {
-    name.starts_with(TEMPORARY)
+    // Files of tensors are first written beside their name under one that the library chooses.
+    let is_of_library = name.strip_prefix(".tmp").is_some_and(|rest| {
+        rest.len() == 6 && rest.bytes().all(|byte| byte.is_ascii_alphanumeric())
+    });
+    is_of_library || name.starts_with(TEMPORARY)
 }
 
 /// Whether a name from a list is a plain name of a file and no way to another folder.
