@@ -73,7 +73,7 @@ pub type Delivered = std::result::Result<(), Box<dyn StdError + Send + Sync>>;
 /// ```no_run
 /// # use std::sync::Arc;
 /// # use tintype_device::{Device, KernelCache, Result, WeightKernels, WeightProgram, WeightRunner};
-/// # fn f(graph: &tintype_ir::Graph, parameters: &tintype_weights::Parameters,
+/// # fn f(graph: &Arc<tintype_ir::Graph>, parameters: &tintype_weights::Parameters,
 /// #      evaluator: &dyn tintype_ir::Evaluator) -> Result<()> {
 /// let device = Device::open(0)?;
 /// let kernels = Arc::new(WeightKernels::load(&device, &KernelCache::of_user())?);
